@@ -1,0 +1,1 @@
+"""What the outside says: config.json, annotations, the host's configuration. Pure: no effect, no policy of the host."""

@@ -1,0 +1,53 @@
+"""The host's configuration file, `/etc/urunc/config.toml`, as a record. Reading and caching it is `runtime.settings`'s.
+
+The tables are those of the Go urunc, so that its files work: `[log]`, `[timestamps]`, `[monitors.<name>]`,
+`[extra_binaries.virtiofsd]`; and ours: `[runtime]`, `[network]`. An unknown table or key is an error, as is a
+wrong type.
+"""
+
+from __future__ import annotations
+
+from ..record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class MonitorConfig(Record):
+    """`[monitors.<name>]`: sizes in MiB; an empty path means: look on PATH."""
+
+    default_memory_mb: int = 256
+    default_vcpus: int = 1
+    path: str = ""
+    data_path: str = ""
+    vhost: bool = False
+    accel: str = "auto"  # auto, kvm or tcg
+    machine: str = ""  # q35 or microvm
+    overhead_mb: int | None = (
+        None  # what the monitor itself needs beside the guest's memory; None: the module's measured figure
+    )
+
+
+class Config(Record):
+    """The whole file, with the defaults where it says nothing."""
+
+    log_level: str = ""
+    log_syslog: bool = False
+    timestamps_enabled: bool = False
+    timestamps_destination: str = ""
+    monitors: tuple[tuple[str, MonitorConfig], ...] = ()
+    virtiofsd_path: str = ""
+    virtiofsd_options: str = ""
+    delegate: str = "runc"  # [runtime] delegate
+    unsupported_mounts: str = "error"  # [runtime] unsupported_mounts: error or warn
+    dns: tuple[str, ...] = ()  # [network] dns
+
+    def monitor(self, name: str) -> MonitorConfig:
+        """Return the table of that monitor, the defaults where there is none."""
+        return dict(self.monitors).get(name, MonitorConfig())
+
+
+def from_toml(data: dict[str, Any], file: str) -> Config:
+    """Return the Config of a decoded TOML document. Raise ConfigError naming `file` and the key."""
+    raise NotImplementedError

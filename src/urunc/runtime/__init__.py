@@ -1,0 +1,1 @@
+"""The order of things: plan, create, init, and what each verb does."""

@@ -1,0 +1,180 @@
+"""The records between a guest, a monitor and the sandbox. All that a monitor may know is in `Machine`.
+
+Every path in here is inside the monitor's own root: `/kernel`, `/initrd`, `/disk0`. No path chosen by an
+image ever stands in an option.
+"""
+
+from __future__ import annotations
+
+from ..record import Record
+
+
+class Address(Record):
+    """An interface's address: `ip` in text form, `prefix` its length in bits, `peer` of a point-to-point link."""
+
+    ip: str
+    prefix: int
+    family: int = 4  # 4 or 6
+
+
+class Route(Record):
+    """A route through its NIC. `destination` is None for the default route; `gateway` None for an on-link one."""
+
+    destination: str | None = None
+    prefix: int = 0
+    gateway: str | None = None
+    onlink: bool = False
+    scope: str = "global"  # global, link or host
+    metric: int = 0
+    source: str | None = None
+    family: int = 4
+
+
+class Neighbour(Record):
+    """A permanent neighbour entry (AWS gives one for its off-link gateway)."""
+
+    ip: str
+    mac: str
+
+
+class Nic(Record):
+    """One NIC of the guest, and the interface in the network namespace that it takes the place of."""
+
+    ifname: str  # the engine's interface, such as eth0
+    tap: str  # the tap beside it
+    mac: str
+    mtu: int = 1500
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+class Network(Record):
+    """What the guest's network looks like; no NIC where the namespace holds no eligible interface."""
+
+    nics: tuple[Nic, ...] = ()
+    dns: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    hostname: str = ""
+
+    def primary(self) -> Nic | None:
+        """Return the NIC with the default route, the first where there is none, None without a NIC."""
+        for nic in self.nics:
+            if any(route.destination is None for route in nic.routes):
+                return nic
+        return self.nics[0] if self.nics else None
+
+
+class Disk(Record):
+    """A disk at `path` in the monitor's root. `name` is the device's name in a Solo5 manifest."""
+
+    path: str
+    readonly: bool = False
+    name: str = ""
+    sector_size: int = 512
+
+
+class Root(Record):
+    """What backs the guest's root file system: kind is "initrd", "block", "9p", "virtiofs" or "none"."""
+
+    kind: str = "none"
+    readonly: bool = False
+
+
+class KernelInfo(Record):
+    """What the kernel file's headers say (`vm.elf`): format, machine, Solo5 notes."""
+
+    format: str  # "elf64", "elf32", "bzimage" or "raw"
+    arch: str = ""  # x86_64, aarch64
+    pvh: bool = False
+    multiboot: bool = False
+    solo5_abi: str | None = None  # "hvt", "spt", "virtio", ..; None without a Solo5 ABI note
+    solo5_abi_version: int = 0
+    solo5_devices: tuple[tuple[str, str], ...] | None = None  # (name, NET_BASIC|BLOCK_BASIC); None without a manifest
+
+
+class GuestFile(Record):
+    """A file that urunc puts into the guest's initrd. `mode` holds permission bits; `content` its bytes."""
+
+    path: str
+    content: bytes
+    mode: int = 0o600
+
+
+class Boot(Record):
+    """What a guest module makes of an app: its boot string, and what the machine must have for it.
+
+    `command_line` is one string for monitors that hand the kernel a string (QEMU `-append`); `arguments` is
+    the list for those that hand it an argv (Solo5). A guest module fills the one its monitors take.
+    """
+
+    command_line: str = ""
+    arguments: tuple[str, ...] = ()
+    initrd_tail: tuple[
+        GuestFile, ...
+    ] = ()  # appended to the initrd as a newc archive; makes an initrd where there is none
+    control: bool = False  # the guest serves the control port: signals in, exit status out
+    acpi_shutdown: bool = False  # the guest listens to the ACPI power button
+    exit_device: bool = False  # the guest reports a failure by isa-debug-exit at I/O port 0x501
+    panic_device: bool = False  # the guest reports a panic by pvpanic
+    modern_virtio_only: bool = False
+    nic_queues: int = 1
+    nics: int | None = None  # how many NICs the guest takes; None for any number
+    messages: tuple[str, ...] = ()  # what the user should read in the log, such as "the guest takes one NIC of two"
+
+
+class Machine(Record):
+    """All that a monitor may know."""
+
+    name: str  # the container's id, for process titles and nothing else
+    arch: str  # x86_64 or aarch64
+    memory_mib: int
+    vcpus: int = 1
+    accel: str = "tcg"  # "kvm" or "tcg"; only monitors that can do both look at it
+    model: str = ""  # the monitor's machine type, such as q35 or microvm; "" for its default
+    kernel: KernelInfo
+    initrd: bool = False  # /initrd is there
+    boot: Boot = Boot()
+    network: Network = Network()
+    disks: tuple[Disk, ...] = ()
+    uid: int = 0
+    gid: int = 0
+    first_fd: int = 3  # the Launch's descriptors are numbered from here
+    vhost: bool = False
+
+
+class Host(Record):
+    """What was found on the host for the chosen monitor. `binary` is the monitor's path inside its root."""
+
+    binary: str
+    version: tuple[int, ...] = ()
+    data_path: str = ""  # firmware folder inside the monitor's root
+
+
+class Bind(Record):
+    """A read-only bind into the monitor's root: host path `source` at `target`. `optional`: skip where absent."""
+
+    source: str
+    target: str
+    optional: bool = False
+
+
+class File(Record):
+    """A file to write into the monitor's root before it starts."""
+
+    path: str
+    content: bytes
+    mode: int = 0o400
+
+
+class Launch(Record):
+    """All that the sandbox must give the monitor."""
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    files: tuple[File, ...] = ()
+    fds: tuple[str, ...] = ()
+    """Descriptors to keep, in order from `Machine.first_fd`: "tap:<name>" an open tap queue, "listen:<name>" a
+    listening unix socket <name>.sock in the state directory (names: "qmp", "control")."""
+    devices: tuple[str, ...] = ()  # nodes below /dev: "kvm", "net/tun", ..
+    own_seccomp: bool = False  # the monitor filters itself
