@@ -1,0 +1,51 @@
+"""What every test shares: the source on the path, the runtime under test, the markers' meaning."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+SOURCE = HERE.parent / "src"
+INTERPRETER = "/usr/bin/python3"
+
+sys.path[:0] = [str(SOURCE), str(HERE)]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, out loud, what needs root where the tests do not have it."""
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("root") or item.get_closest_marker("engine"):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runtime under test: what URUNC_TEST_RUNTIME names, else this checkout's urunc."""
+    named = os.environ.get("URUNC_TEST_RUNTIME")
+    if named:
+        found = shutil.which(named)
+        assert found, f"URUNC_TEST_RUNTIME: {named} is not there"
+        return Path(found)
+    return checkout_urunc(tmp_path_factory.mktemp("bin"))
+
+
+def checkout_urunc(folder: Path) -> Path:
+    """Write an entry point for the checkout, as `make install` writes one for what it installs."""
+    entry = folder / "urunc"
+    entry.write_text(
+        f"#!{INTERPRETER} -IS\n"
+        "import sys\n"
+        f"sys.path.insert(0, {str(SOURCE)!r})\n"
+        "from urunc.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    entry.chmod(entry.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    return entry

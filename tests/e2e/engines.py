@@ -1,0 +1,151 @@
+"""Real engines, each started by the tests in a `World` with sockets, state and images of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from world import World, wait_for, which
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from images import Image
+
+
+class Docker:
+    """Debian's dockerd (which starts its containerd), with `urunc` registered beside `runc`."""
+
+    def __init__(self, world: World, runtime: Path) -> None:
+        self.world = world
+        self.socket = "unix:///run/docker.sock"
+        self.client = which("docker") or "docker"
+        self.daemon = world.start(
+            "dockerd",
+            which("dockerd") or "dockerd",
+            f"--host={self.socket}",
+            "--data-root=/run/data/docker",
+            "--exec-root=/run/docker",
+            "--pidfile=/run/docker.pid",
+            f"--cgroup-parent=/{world.cgroup}",
+            f"--add-runtime=urunc={runtime}",
+            "--bip=10.88.77.1/24",
+            "--debug",
+        )
+        wait_for("dockerd answers", self._answers, 60)
+
+    def _answers(self) -> bool:
+        assert self.daemon.poll() is None, f"dockerd ended: see {self.world.logs}/dockerd.log"
+        return self("version", check=False).returncode == 0
+
+    def __call__(self, *argv: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run `docker <argv>`."""
+        return self.world.run(self.client, f"--host={self.socket}", *argv, check=check, timeout=timeout)
+
+    def load(self, image: Image, folder: Path) -> str:
+        """Make the image known; return its name."""
+        self("load", "--input", str(image.write(folder / "image.tar")))
+        return image.name
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        """Return `docker inspect` of one container."""
+        found: dict[str, Any] = json.loads(self("inspect", container).stdout)[0]
+        return found
+
+    def wait_log(self, container: str, text: str, seconds: float = 30) -> str:
+        """Wait until the container's log holds `text`; return the whole log."""
+
+        def look() -> str | None:
+            done = self("logs", container)
+            whole = done.stdout + done.stderr
+            return whole if text in whole else None
+
+        try:
+            return str(wait_for(f"`{text}` in the log of {container}", look, seconds))
+        except AssertionError as failure:
+            done = self("logs", container)
+            raise AssertionError(f"{failure}\n{done.stdout}{done.stderr}") from None
+
+
+class Containerd:
+    """Debian's containerd, driven by `ctr`, whose `--runc-binary` names the runtime under test."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.socket = "/run/containerd-test/containerd.sock"
+        self.namespace = world.cgroup  # ctr puts a container's cgroup below a folder of this name
+        self.fifos = "/run/containerd-test/fifo"
+        config = world.logs / "containerd.toml"
+        config.write_text(_containerd_config(self.socket))
+        self.daemon = world.start("containerd", which("containerd") or "containerd", "--config", config)
+        wait_for("containerd answers", self._answers, 60)
+
+    def _answers(self) -> bool:
+        assert self.daemon.poll() is None, f"containerd ended: see {self.world.logs}/containerd.log"
+        return self("version", check=False).returncode == 0
+
+    def __call__(self, *argv: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run `ctr <argv>`."""
+        ctr = which("ctr") or "ctr"
+        return self.world.run(
+            ctr, f"--address={self.socket}", f"--namespace={self.namespace}", *argv, check=check, timeout=timeout
+        )
+
+    def load(self, image: Image, folder: Path) -> str:
+        """Make the image known; return the name that ctr gives it."""
+        self("image", "import", str(image.write(folder / "image.tar")))
+        return f"docker.io/{image.name}"
+
+    def task_status(self, container: str) -> str:
+        """Return the status in `ctr task ls` in upper case, "" where there is no task."""
+        for line in self("task", "ls").stdout.splitlines()[1:]:
+            name, _, status = line.split()[:3]
+            if name == container:
+                return status
+        return ""
+
+
+def _containerd_config(socket: str) -> str:
+    return f"""version = 2
+root = "/run/data/containerd"
+state = "/run/containerd-test"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+
+[grpc]
+address = "{socket}"
+"""
+
+
+class Podman:
+    """Debian's podman: no daemon, conmon beside every container, the network by its own helper before create."""
+
+    def __init__(self, world: World, runtime: Path | str) -> None:
+        self.world = world
+        self.runtime = runtime
+        self.config = world.logs / "containers.conf"
+        # No CAP_SYS_RESOURCE on a build machine: podman's default limits would be raised in vain.
+        self.config.write_text(
+            '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=30000:30000"]\n'
+            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+            '[network]\nnetwork_config_dir = "/run/data/podman-networks"\n'
+        )
+        self("info", timeout=60)
+
+    def __call__(self, *argv: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run `podman <argv>`."""
+        options = (
+            "--root=/run/data/podman",
+            "--runroot=/run/podman-test",
+            "--tmpdir=/run/libpod-test",
+            "--storage-driver=vfs",
+        )
+        return self.world.run(
+            which("podman") or "podman", *options, f"--runtime={self.runtime}", *argv,
+            check=check, timeout=timeout, env={"CONTAINERS_CONF": str(self.config)},
+        )  # fmt: skip
+
+    def load(self, image: Image, folder: Path) -> str:
+        """Make the image known; return its name."""
+        self("load", "--input", str(image.write(folder / "image.tar")))
+        return f"docker.io/{image.name}"
