@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,16 @@ class Docker:
         self("load", "--input", str(image.write(folder / "image.tar")))
         return image.name
 
+    def remove_all(self) -> None:
+        """Remove every container, as a test's end does whatever the test did."""
+        names = self("ps", "--all", "--quiet").stdout.split()
+        if names:
+            self("rm", "--force", "--volumes", *names)
+
+    def keeps(self, kind: str, item: str) -> bool:
+        """Whether Docker itself keeps this, for its next container."""
+        return (kind == "cgroups" and item.endswith(self.world.cgroup)) or (kind == "state" and item.endswith("/moby"))
+
     def inspect(self, container: str) -> dict[str, Any]:
         """Return `docker inspect` of one container."""
         found: dict[str, Any] = json.loads(self("inspect", container).stdout)[0]
@@ -71,11 +82,11 @@ class Docker:
 class Containerd:
     """Debian's containerd, driven by `ctr`, whose `--runc-binary` names the runtime under test."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, runtime: Path) -> None:
         self.world = world
+        self.runtime = runtime
         self.socket = "/run/containerd-test/containerd.sock"
         self.namespace = world.cgroup  # ctr puts a container's cgroup below a folder of this name
-        self.fifos = "/run/containerd-test/fifo"
         config = world.logs / "containerd.toml"
         config.write_text(_containerd_config(self.socket))
         self.daemon = world.start("containerd", which("containerd") or "containerd", "--config", config)
@@ -96,6 +107,21 @@ class Containerd:
         """Make the image known; return the name that ctr gives it."""
         self("image", "import", str(image.write(folder / "image.tar")))
         return f"docker.io/{image.name}"
+
+    def remove_all(self) -> None:
+        """End and remove every task and container."""
+        for name in self("task", "ls", "--quiet").stdout.split():
+            self("task", "kill", "--signal=KILL", name, check=False)
+            self("task", "rm", "--force", name, check=False)
+        for name in self("container", "ls", "--quiet").stdout.split():
+            self("container", "rm", name, check=False)
+
+    def keeps(self, kind: str, item: str) -> bool:
+        """Whether containerd itself keeps this, for its next container."""
+        return (kind == "cgroups" and item.endswith(self.world.cgroup)) or (
+            kind == "state"
+            and item.endswith(("/io.containerd.runtime.v2.task/" + self.namespace, "/runc/" + self.namespace))
+        )
 
     def task_status(self, container: str) -> str:
         """Return the status in `ctr task ls` in upper case, "" where there is no task."""
@@ -145,7 +171,29 @@ class Podman:
             check=check, timeout=timeout, env={"CONTAINERS_CONF": str(self.config)},
         )  # fmt: skip
 
+    def using(self, runtime: Path | str) -> Podman:
+        """Return this podman with another runtime."""
+        other = copy.copy(self)
+        other.runtime = runtime
+        return other
+
+    def create(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `podman run <argv>` with the container's cgroup below the world's."""
+        return self("run", f"--cgroup-parent=/{self.world.cgroup}", *argv, check=check)
+
     def load(self, image: Image, folder: Path) -> str:
         """Make the image known; return its name."""
         self("load", "--input", str(image.write(folder / "image.tar")))
         return f"docker.io/{image.name}"
+
+    def remove_all(self) -> None:
+        """Remove every container."""
+        self("rm", "--all", "--force", "--time=0")
+
+    def keeps(self, kind: str, item: str) -> bool:
+        """Whether podman itself keeps this, for its next container."""
+        return (
+            item in ("cni-podman0", "/run/netns")
+            or item.endswith("/conmon")
+            or (kind == "cgroups" and item.endswith(self.world.cgroup))
+        )

@@ -1,0 +1,135 @@
+"""Engines shared by the whole run, their logs beside a failure, and the check that a test left nothing behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import images
+from engines import Containerd, Docker, Podman
+
+from world import World, wait_for, which
+
+LOG_LINES = 40
+
+
+def _want(*programs: str) -> None:
+    for program in programs:
+        if which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
+@pytest.fixture(scope="session")
+def docker(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator[Docker]:
+    """A dockerd for the whole run, with an ordinary container's image loaded as `test/busybox:1`."""
+    _want("dockerd", "docker", "containerd", "iptables")
+    folder = tmp_path_factory.mktemp("docker")
+    world = World(folder)
+    try:
+        engine = Docker(world, runtime)
+        engine.load(images.busybox(), folder)
+        yield engine
+    finally:
+        world.close()
+
+
+@pytest.fixture(scope="session")
+def containerd(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator[Containerd]:
+    """A containerd for the whole run."""
+    _want("containerd", "ctr")
+    folder = tmp_path_factory.mktemp("containerd")
+    world = World(folder)
+    try:
+        engine = Containerd(world, runtime)
+        engine.load(images.busybox(), folder)
+        yield engine
+    finally:
+        world.close()
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator[Podman]:
+    """Podman's storage and network for the whole run."""
+    _want("podman", "conmon")
+    folder = tmp_path_factory.mktemp("podman")
+    world = World(folder)
+    try:
+        engine = Podman(world, runtime)
+        engine.load(images.busybox(), folder)
+        yield engine
+    finally:
+        world.close()
+
+
+def kept(world: World) -> dict[str, list[str]]:
+    """Return what a container may leave behind: processes, links, cgroups, mounts, files of runtimes' state."""
+    state = [
+        str(path)
+        for root in (
+            "/run/urunc",
+            "/run/runc",
+            "/run/docker/runtime-urunc",
+            "/run/docker/runtime-runc",
+            "/run/containerd-test",
+        )
+        for path in _below(world, root)
+    ]
+    mounts = world.run("cat", "/proc/mounts").stdout.splitlines()
+    return {
+        "processes": sorted(command for _, command in world.processes()),
+        "links": world.links(),
+        "cgroups": sorted(map(str, world.cgroups())),
+        "mounts": sorted(line.split()[1] for line in mounts if not line.startswith("nsfs ")),
+        "state": sorted(state),
+    }
+
+
+def left_behind(engine: Docker | Containerd | Podman, was: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return what the engine's world holds more than it did, less what the engine keeps for its next container."""
+    more = {
+        kind: [item for item in now if item not in was[kind] and not engine.keeps(kind, item)]
+        for kind, now in kept(engine.world).items()
+    }
+    return {kind: items for kind, items in more.items() if items}
+
+
+def _below(world: World, root: str) -> Iterator[str]:
+    top = world.path(root)
+    for folder, names, _ in os.walk(top):
+        for name in names:
+            yield f"{root}/{Path(folder, name).relative_to(top)}"
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare each used engine's world before and after the test."""
+    used = [
+        request.getfixturevalue(name) for name in ("docker", "containerd", "podman") if name in request.fixturenames
+    ]
+    before = [kept(engine.world) for engine in used]
+    yield
+    for engine, was in zip(used, before, strict=True):
+        engine.remove_all()
+        try:
+            wait_for("nothing left", lambda engine=engine, was=was: not left_behind(engine, was), 10)
+        except AssertionError:
+            pytest.fail(f"left behind: {left_behind(engine, was)}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show the end of every service's log beside a failure."""
+    report = yield
+    if report.failed:
+        for name in ("docker", "containerd", "podman"):
+            engine = getattr(item, "funcargs", {}).get(name)
+            for log in sorted(engine.world.logs.glob("*.log")) if engine else ():
+                lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+                report.sections.append((log.name, "\n".join(lines)))
+    return report
