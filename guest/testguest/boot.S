@@ -1,0 +1,100 @@
+/*
+ * Entry points, descriptor tables and interrupt stubs of the test guest.
+ *
+ * Both loaders enter in 32-bit protected mode without paging, flat segments, interrupts off and %ebx at their
+ * boot information. Neither promises a stack, or descriptors that can be loaded again.
+ */
+
+#define MULTIBOOT_MAGIC		0x1BADB002
+#define MULTIBOOT_FLAGS		0x00000003	/* modules on page boundaries, memory map wanted */
+
+#define XEN_PHYS32_ENTRY	18
+
+#define CODE_SEGMENT		0x08
+#define DATA_SEGMENT		0x10
+
+#define LAPIC_EOI		0xfee000b0
+
+#ifndef WITHOUT_MULTIBOOT
+	.section .multiboot, "a"
+	.balign	4
+	.long	MULTIBOOT_MAGIC
+	.long	MULTIBOOT_FLAGS
+	.long	-(MULTIBOOT_MAGIC + MULTIBOOT_FLAGS)
+#endif
+
+	/* Read as a 32-bit value from an ELF32 and as a 64-bit one from an ELF64: one note serves both. */
+	.section .note.pvh, "a", @note
+	.balign	4
+	.long	4, 8, XEN_PHYS32_ENTRY
+	.asciz	"Xen"
+	.long	pvh_start, 0
+
+	.text
+	.globl	multiboot_start, pvh_start
+multiboot_start:
+	mov	$0, %eax
+	jmp	start
+pvh_start:
+	mov	$1, %eax
+start:
+	cli
+	cld
+	mov	$stack_top, %esp
+	lgdt	gdt_pointer
+	ljmp	$CODE_SEGMENT, $1f
+1:	mov	$DATA_SEGMENT, %ecx
+	mov	%ecx, %ds
+	mov	%ecx, %es
+	mov	%ecx, %fs
+	mov	%ecx, %gs
+	mov	%ecx, %ss
+	push	%ebx
+	push	%eax
+	call	guest_main
+2:	cli
+	hlt
+	jmp	2b
+
+	.globl	timer_interrupt
+timer_interrupt:
+	push	%eax
+	mov	tick_ms, %eax
+	add	%eax, now_ms
+	movl	$0, LAPIC_EOI
+	pop	%eax
+	iret
+
+	.globl	ignore_interrupt
+ignore_interrupt:
+	iret
+
+	/* One 16-byte stub for each exception, so that C can compute their addresses. */
+	.balign	16
+	.globl	exception_stubs
+exception_stubs:
+	.set	vector, 0
+	.rept	32
+	.balign	16
+	push	$vector
+	jmp	exception_common
+	.set	vector, vector + 1
+	.endr
+exception_common:
+	call	exception
+
+	.section .rodata
+	.balign	8
+gdt:	.quad	0
+	.quad	0x00cf9a000000ffff	/* code: base 0, 4 GiB */
+	.quad	0x00cf92000000ffff	/* data: base 0, 4 GiB */
+gdt_pointer:
+	.word	. - gdt - 1
+	.long	gdt
+
+	.bss
+	.balign	16
+	.skip	16384
+stack_top:
+
+	.section .note.GNU-stack, "", @progbits
