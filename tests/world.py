@@ -147,6 +147,23 @@ class World:
         lines = self.run("ip", "-br", "link").stdout.splitlines()
         return sorted(line.split()[0].split("@")[0] for line in lines)
 
+    def snapshot(self, *folders: str) -> dict[str, list[str]]:
+        """Return what a container may leave behind: processes, links, cgroups, mounts, and what is in `folders`."""
+        mounts = self.run("cat", "/proc/mounts").stdout.splitlines()
+        return {
+            "processes": sorted(command for _, command in self.processes()),
+            "links": self.links(),
+            "cgroups": sorted(map(str, self.cgroups())),
+            "mounts": sorted(line.split()[1] for line in mounts if not line.startswith("nsfs ")),
+            "files": sorted(path for folder in folders for path in self._below(folder)),
+        }
+
+    def _below(self, top: str) -> Iterable[str]:
+        outside = self.path(top)
+        for folder, names, files in os.walk(outside):
+            for name in [*names, *files]:
+                yield f"{top}/{Path(folder, name).relative_to(outside)}"
+
     def close(self) -> None:
         """End everything inside and remove the world's cgroups. Fails where one of them is not empty."""
         for service in self.services.values():

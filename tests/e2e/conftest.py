@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,43 +66,22 @@ def podman(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator[
         world.close()
 
 
-def kept(world: World) -> dict[str, list[str]]:
-    """Return what a container may leave behind: processes, links, cgroups, mounts, files of runtimes' state."""
-    state = [
-        str(path)
-        for root in (
-            "/run/urunc",
-            "/run/runc",
-            "/run/docker/runtime-urunc",
-            "/run/docker/runtime-runc",
-            "/run/containerd-test",
-        )
-        for path in _below(world, root)
-    ]
-    mounts = world.run("cat", "/proc/mounts").stdout.splitlines()
-    return {
-        "processes": sorted(command for _, command in world.processes()),
-        "links": world.links(),
-        "cgroups": sorted(map(str, world.cgroups())),
-        "mounts": sorted(line.split()[1] for line in mounts if not line.startswith("nsfs ")),
-        "state": sorted(state),
-    }
+STATE = (
+    "/run/urunc",
+    "/run/runc",
+    "/run/docker/runtime-urunc",
+    "/run/docker/runtime-runc",
+    "/run/containerd-test/runc",
+)
 
 
 def left_behind(engine: Docker | Containerd | Podman, was: dict[str, list[str]]) -> dict[str, list[str]]:
     """Return what the engine's world holds more than it did, less what the engine keeps for its next container."""
     more = {
         kind: [item for item in now if item not in was[kind] and not engine.keeps(kind, item)]
-        for kind, now in kept(engine.world).items()
+        for kind, now in engine.world.snapshot(*STATE).items()
     }
     return {kind: items for kind, items in more.items() if items}
-
-
-def _below(world: World, root: str) -> Iterator[str]:
-    top = world.path(root)
-    for folder, names, _ in os.walk(top):
-        for name in names:
-            yield f"{root}/{Path(folder, name).relative_to(top)}"
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +90,7 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     used = [
         request.getfixturevalue(name) for name in ("docker", "containerd", "podman") if name in request.fixturenames
     ]
-    before = [kept(engine.world) for engine in used]
+    before = [engine.world.snapshot(*STATE) for engine in used]
     yield
     for engine, was in zip(used, before, strict=True):
         engine.remove_all()

@@ -57,7 +57,7 @@ class Docker:
 
     def keeps(self, kind: str, item: str) -> bool:
         """Whether Docker itself keeps this, for its next container."""
-        return (kind == "cgroups" and item.endswith(self.world.cgroup)) or (kind == "state" and item.endswith("/moby"))
+        return (kind == "cgroups" and item.endswith(self.world.cgroup)) or (kind == "files" and item.endswith("/moby"))
 
     def inspect(self, container: str) -> dict[str, Any]:
         """Return `docker inspect` of one container."""
@@ -119,8 +119,7 @@ class Containerd:
     def keeps(self, kind: str, item: str) -> bool:
         """Whether containerd itself keeps this, for its next container."""
         return (kind == "cgroups" and item.endswith(self.world.cgroup)) or (
-            kind == "state"
-            and item.endswith(("/io.containerd.runtime.v2.task/" + self.namespace, "/runc/" + self.namespace))
+            kind == "files" and item.endswith("/runc/" + self.namespace)
         )
 
     def task_status(self, container: str) -> str:

@@ -1,0 +1,139 @@
+"""OCI bundles and network namespaces for the tests, as an engine would make them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from world import World
+
+PREFIX = "com.urunc.unikernel."
+BUSYBOX = Path("/bin/busybox")
+APPLETS = ("sh", "echo", "sleep", "cat", "httpd", "ip", "id", "ls", "env", "true", "false", "readlink")
+
+MOUNTS: list[dict[str, Any]] = [
+    {"destination": "/proc", "type": "proc", "source": "proc"},
+    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]},
+    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+]
+
+
+class Bundle:
+    """A bundle's folder, and its config.json as data until `write`."""
+
+    def __init__(self, folder: Path, args: Sequence[str] = (), *, cgroup: str = "") -> None:
+        self.folder = folder
+        self.rootfs = folder / "rootfs"
+        self.rootfs.mkdir(parents=True)
+        self.config: dict[str, Any] = {
+            "ociVersion": "1.0.2",
+            "process": {
+                "terminal": False,
+                "user": {"uid": 0, "gid": 0},
+                "args": list(args),
+                "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+                "cwd": "/",
+            },
+            "root": {"path": "rootfs"},
+            "hostname": "test",
+            "mounts": [dict(mount) for mount in MOUNTS],
+            "annotations": {},
+            "linux": {
+                "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
+                "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            },
+        }
+        if cgroup:
+            self.config["linux"]["cgroupsPath"] = cgroup
+
+    def write(self) -> Path:
+        """Write config.json; return the bundle's folder."""
+        (self.folder / "config.json").write_text(json.dumps(self.config, indent=1))
+        return self.folder
+
+    def annotate(self, **values: str) -> None:
+        """Set annotations by their short keys, such as `unikernelType`."""
+        self.config["annotations"].update({PREFIX + key: value for key, value in values.items()})
+
+    def namespace(self, kind: str, path: Path | str | None) -> None:
+        """Make the container join the namespace at `path`; None gives it none of that kind."""
+        others = [entry for entry in self.config["linux"]["namespaces"] if entry["type"] != kind]
+        self.config["linux"]["namespaces"] = others if path is None else [*others, {"type": kind, "path": str(path)}]
+
+    def hook(self, kind: str, *argv: str, timeout: int | None = None, env: Sequence[str] | None = None) -> None:
+        """Add a hook: a path and its arguments after it, as an engine writes them."""
+        entry: dict[str, Any] = {"path": argv[0], "args": list(argv)}
+        if timeout is not None:
+            entry["timeout"] = timeout
+        if env is not None:
+            entry["env"] = list(env)
+        self.config.setdefault("hooks", {}).setdefault(kind, []).append(entry)
+
+
+def ordinary(folder: Path, *args: str, cgroup: str = "") -> Bundle:
+    """Return a bundle for an ordinary container with busybox in it."""
+    bundle = Bundle(folder, args or ("sleep", "1000"), cgroup=cgroup)
+    for name in ("bin", "proc", "dev", "sys", "tmp"):
+        (bundle.rootfs / name).mkdir()
+    shutil.copy(BUSYBOX, bundle.rootfs / "bin/busybox")
+    for applet in APPLETS:
+        (bundle.rootfs / "bin" / applet).symlink_to("busybox")
+    return bundle
+
+
+def unikernel(
+    folder: Path, kernel: Path, *args: str, guest: str = "unikraft", monitor: str = "qemu", cgroup: str = ""
+) -> Bundle:
+    """Return a bundle for a unikernel: the kernel at `/unikernel/<its name>`, plain annotations."""
+    bundle = Bundle(folder, args, cgroup=cgroup)
+    (bundle.rootfs / "unikernel").mkdir()
+    shutil.copy(kernel, bundle.rootfs / "unikernel" / kernel.name)
+    bundle.annotate(unikernelType=guest, hypervisor=monitor, binary=f"/unikernel/{kernel.name}")
+    return bundle
+
+
+class Netns:
+    """A network namespace with one end of a veth in it, as a CNI plugin leaves it; the other end has the gateway."""
+
+    def __init__(self, world: World, name: str, *, ifname: str = "eth0", mtu: int = 1500, number: int = 1) -> None:
+        self.world = world
+        self.name = name
+        self.ifname = ifname
+        self.address = f"10.77.{number}.2"
+        self.gateway = f"10.77.{number}.1"
+        self.peer = f"peer{number}"
+        self.path = f"/run/netns/{name}"
+        for command in self._commands(mtu):
+            world.run(*command.split())
+
+    def _commands(self, mtu: int) -> Iterator[str]:
+        yield f"ip netns add {self.name}"
+        yield f"ip link add {self.peer} mtu {mtu} type veth peer name {self.ifname} mtu {mtu} netns {self.name}"
+        yield f"ip address add {self.gateway}/24 dev {self.peer}"
+        yield f"ip link set {self.peer} up"
+        yield f"ip -n {self.name} link set lo up"
+        yield f"ip -n {self.name} address add {self.address}/24 dev {self.ifname}"
+        yield f"ip -n {self.name} link set {self.ifname} up"
+        yield f"ip -n {self.name} route add default via {self.gateway}"
+
+    def contents(self) -> list[str]:
+        """Return every link, address, route, neighbour, qdisc and filter in the namespace, one a line."""
+        kinds = ("-br link", "-br address", "route show table all", "-6 route show table all")
+        lines = [line for kind in kinds for line in self._ip(kind).splitlines()]
+        lines += self.world.run("ip", "netns", "exec", self.name, "tc", "qdisc").stdout.splitlines()
+        filters = ["tc", "filter", "show", "dev", self.ifname, "ingress"]
+        lines += self.world.run("ip", "netns", "exec", self.name, *filters, check=False).stdout.splitlines()
+        return sorted(line.strip() for line in lines)
+
+    def _ip(self, what: str) -> str:
+        return self.world.run("ip", "-n", self.name, *what.split()).stdout
+
+    def close(self) -> None:
+        """Remove the veth and the name."""
+        self.world.run("ip", "link", "del", self.peer)
+        self.world.run("ip", "netns", "del", self.name)
