@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from _struct import pack
 from errno import EINVAL
+from sys import byteorder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
+CLOSE_RANGE_CLOEXEC = 4
+
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_READ = 23
@@ -88,6 +91,7 @@ _X86_64 = {
     "prlimit64": 302,
     "setns": 308,
     "seccomp": 317,
+    "bpf": 321,
 }
 _AARCH64 = {
     "mount": 40,
@@ -100,6 +104,7 @@ _AARCH64 = {
     "prlimit64": 261,
     "setns": 268,
     "seccomp": 277,
+    "bpf": 280,
 }
 _EVERYWHERE = {  # calls younger than 5.1 have one number on every architecture
     "open_tree": 428,
@@ -270,9 +275,9 @@ def capset_none() -> None:
     _call("capset", pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
 
 
-def close_range(first: int, last: int) -> None:
-    """close_range(2): close every descriptor from `first` to `last`, both included."""
-    _call("close_range", first, last, 0)
+def close_range(first: int, last: int, flags: int = 0) -> None:
+    """close_range(2): close, or with CLOSE_RANGE_CLOEXEC mark, every descriptor from `first` to `last` inclusive."""
+    _call("close_range", first, last, flags)
 
 
 def setdomainname(name: str) -> None:
@@ -288,12 +293,21 @@ def set_rlimit(resource: int, soft: int, hard: int) -> None:
 
 def seccomp_install(program: bytes, flags: int = 0) -> None:
     """seccomp(2), SECCOMP_SET_MODE_FILTER; `program` holds struct sock_filter, `flags` are SECCOMP_FILTER_FLAG_*."""
+    header = pack("H6xQ", len(program) // 8, address(program))  # struct sock_fprog
+    _call("seccomp", _SECCOMP_SET_MODE_FILTER, flags, header)
+
+
+def address(data: bytes) -> int:
+    """Return where the bytes are in memory, for a structure that points to them. The caller keeps them alive."""
     load()
     import _ctypes  # load() has, so that this finds it even where there is no file to import from
 
     class Pointer(_ctypes._SimpleCData):  # type: ignore[type-arg]  # not subscriptable when run
         _type_ = "z"
 
-    address = bytes(memoryview(Pointer(program)))
-    header = pack("H6x", len(program) // 8) + address  # struct sock_fprog
-    _call("seccomp", _SECCOMP_SET_MODE_FILTER, flags, header)
+    return int.from_bytes(bytes(memoryview(Pointer(data))), byteorder)
+
+
+def bpf(command: int, attributes: bytes) -> int:
+    """bpf(2); `attributes` is a union bpf_attr, into which some commands write: pass them an object of its own."""
+    return _call("bpf", command, attributes, len(attributes))
