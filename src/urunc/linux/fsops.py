@@ -1,0 +1,213 @@
+"""Files where somebody hostile may have a hand in the path: by descriptor, beneath a root, without following links.
+
+Knows nothing of what the files are for. Paths handed to the functions that make things (`make_dirs`, `make_node`)
+are in trees of our own; those handed to `open_in_root` and `read_in_root` are an attacker's.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from errno import EAGAIN, EFBIG, ELOOP, ENOENT, ENOSYS, ENOTDIR, EXDEV
+
+from . import libc
+
+_LINKS = 40  # what the kernel follows before it says ELOOP
+_ATTEMPTS = 128
+_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def open_in_root(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
+    """Open `path` as if `root_fd` were `/`: neither `..` nor a link leads out. Return a close-on-exec descriptor.
+
+    Raises OSError: ELOOP also for a link of /proc that leads to an open file.
+    """
+    resolve = libc.RESOLVE_IN_ROOT | libc.RESOLVE_NO_MAGICLINKS
+    for _attempt in range(_ATTEMPTS):
+        try:
+            return libc.openat2(root_fd, path, flags, 0, resolve)
+        except OSError as error:
+            if error.errno == ENOSYS:
+                return walk_in_root(root_fd, path, flags)
+            if error.errno != EAGAIN:  # something was renamed while `..` was being resolved
+                raise
+    raise OSError(EAGAIN, os.strerror(EAGAIN), path)
+
+
+def walk_in_root(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
+    """Do what `open_in_root` does by a walk of single components, for kernels and filters without openat2."""
+    stack = [os.dup(root_fd)]  # the folders from the root down to where we stand: `..` goes back, never up
+    names = _components(path)
+    links = 0
+    try:
+        while names:
+            name = names.pop()
+            if name == "..":
+                if len(stack) > 1:
+                    os.close(stack.pop())
+                continue
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=stack[-1])
+            kind = os.fstat(fd).st_mode
+            if stat.S_ISLNK(kind) and not (flags & os.O_NOFOLLOW and not names):
+                links += 1
+                target = _read_link(fd, links, path)
+                if target.startswith("/"):
+                    while len(stack) > 1:
+                        os.close(stack.pop())
+                names += _components(target)
+                continue
+            if names and not stat.S_ISDIR(kind):
+                os.close(fd)
+                raise OSError(ENOTDIR, os.strerror(ENOTDIR), path)
+            if not names and not stat.S_ISDIR(kind):
+                os.close(fd)
+                return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=stack[-1])
+            stack.append(fd)
+        return os.open(".", flags | os.O_CLOEXEC, dir_fd=stack[-1])
+    finally:
+        for fd in stack:
+            os.close(fd)
+
+
+def _components(path: str) -> list[str]:
+    """Return the names in `path`, last first: a stack."""
+    return [name for name in reversed(path.split("/")) if name not in ("", ".")]
+
+
+def _read_link(fd: int, links: int, path: str) -> str:
+    try:
+        if links > _LINKS:
+            raise OSError(ELOOP, os.strerror(ELOOP), path)
+        return os.readlink("", dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def read_in_root(root_fd: int, path: str, limit_bytes: int) -> bytes | None:
+    """Return the content of a regular file beneath `root_fd`; None where there is none, or something else there.
+
+    Raises OSError EFBIG where it is larger than the limit. Neither a fifo nor a device is ever opened: it is
+    looked at through an O_PATH descriptor, and that same file is opened by /proc (so: before the pivot).
+    """
+    try:
+        place = open_in_root(root_fd, path)
+    except OSError as error:
+        if error.errno in (ENOENT, ENOTDIR):
+            return None
+        raise
+    try:
+        status = os.fstat(place)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        fd = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    finally:
+        os.close(place)
+    with open(fd, "rb", buffering=0) as file:
+        return _read_all(file.fileno(), limit_bytes, path)
+
+
+def _read_all(fd: int, limit_bytes: int, path: str) -> bytes:
+    content = b""
+    while chunk := os.read(fd, limit_bytes + 1 - len(content)):
+        content += chunk
+        if len(content) > limit_bytes:
+            raise OSError(EFBIG, f"larger than {limit_bytes} bytes", path)
+    return content
+
+
+def write_atomically(dir_fd: int, name: str, data: bytes, mode: int = 0o600) -> None:
+    """Write a file so that a reader sees the old content or the new, never less. Raise OSError.
+
+    The writer's pid stands in the passing name, so that two writers do not meet in one file.
+    """
+    passing = f".{name}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(passing, flags, mode, dir_fd=dir_fd)
+    try:
+        with open(fd, "wb", buffering=0) as file:
+            os.fchmod(fd, mode)
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+        os.rename(passing, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except BaseException:
+        os.unlink(passing, dir_fd=dir_fd)
+        raise
+
+
+def make_dirs(dir_fd: int, path: str, mode: int = 0o755) -> None:
+    """Make the folder at `path` below `dir_fd` and those above it, each with exactly `mode`. Raise OSError."""
+    if not path or path == ".":
+        return
+    try:
+        os.mkdir(path, mode, dir_fd=dir_fd)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_dirs(dir_fd, os.path.dirname(path.rstrip("/")), mode)
+        os.mkdir(path, mode, dir_fd=dir_fd)
+    os.chmod(path, mode, dir_fd=dir_fd)  # whatever umask the engine gave us
+
+
+def make_file(dir_fd: int, path: str, mode: int = 0o644) -> None:
+    """Make an empty file, and the folders above it, for a bind to stand on. One that is there stays as it is."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        fd = os.open(path, flags, mode, dir_fd=dir_fd)
+    except FileNotFoundError:
+        make_dirs(dir_fd, os.path.dirname(path))
+        fd = os.open(path, flags, mode, dir_fd=dir_fd)
+    os.close(fd)
+
+
+def make_node(dir_fd: int, path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int) -> None:
+    """Make a device node or fifo, and the folders above it; `kind` as in config-linux.md, "Devices": c, u, b or p.
+
+    Not possible inside a user namespace (EPERM): the parent makes the nodes. Raises OSError.
+    """
+    make_dirs(dir_fd, os.path.dirname(path))
+    os.mknod(path, mode | _KINDS[kind], os.makedev(major, minor), dir_fd=dir_fd)
+    os.chown(path, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+    os.chmod(path, mode, dir_fd=dir_fd)  # mknod's mode went through the umask
+
+
+def remove_tree(dir_fd: int, name: str) -> None:
+    """Remove a file or a whole folder. A link is removed, not followed; a mount in it is EXDEV. Gone already is fine.
+
+    Raises OSError; what stands before the obstacle is removed then.
+    """
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        _remove_folder(dir_fd, name)
+
+
+def _remove_folder(dir_fd: int, name: str) -> None:
+    try:
+        fd = libc.openat2(dir_fd, name, _FOLDER, 0, libc.RESOLVE_NO_XDEV | libc.RESOLVE_NO_SYMLINKS)
+    except OSError as error:
+        if error.errno == ENOENT:
+            return
+        if error.errno != ENOSYS:
+            raise
+        fd = _open_same_device(dir_fd, name)
+    try:
+        for child in os.listdir(fd):
+            remove_tree(fd, child)
+    finally:
+        os.close(fd)
+    try:
+        os.rmdir(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        pass
+
+
+def _open_same_device(dir_fd: int, name: str) -> int:
+    fd = os.open(name, _FOLDER, dir_fd=dir_fd)
+    if os.fstat(fd).st_dev != os.fstat(dir_fd).st_dev:
+        os.close(fd)
+        raise OSError(EXDEV, os.strerror(EXDEV), name)
+    return fd

@@ -1,0 +1,114 @@
+"""Namespaces by the specification's names: make them, join them, compare them.
+
+Knows nothing of why a container has which; the order of several
+(user first, cgroup once the cgroup was joined) is the caller's.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EINVAL, ENOENT
+
+from ..errors import KernelError, SpecError
+from . import libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NS_FLAGS = {
+    "user": libc.CLONE_NEWUSER,
+    "mount": libc.CLONE_NEWNS,
+    "pid": libc.CLONE_NEWPID,
+    "network": libc.CLONE_NEWNET,
+    "ipc": libc.CLONE_NEWIPC,
+    "uts": libc.CLONE_NEWUTS,
+    "cgroup": libc.CLONE_NEWCGROUP,
+    "time": libc.CLONE_NEWTIME,
+}
+"""The kinds of config-linux.md, "Namespaces", and the flag of each for unshare(2) and setns(2)."""
+
+_FILES = {
+    "user": "user",
+    "mount": "mnt",
+    "pid": "pid",
+    "network": "net",
+    "ipc": "ipc",
+    "uts": "uts",
+    "cgroup": "cgroup",
+    "time": "time",
+}
+
+
+def unshare(kinds: Iterable[str]) -> None:
+    """Make new namespaces of these kinds in one call; pid and time wait for the next child. Raise KernelError."""
+    wanted = tuple(kinds)
+    flags = 0
+    for kind in wanted:
+        flags |= NS_FLAGS[kind]
+    if not flags:
+        return
+    try:
+        libc.unshare(flags)
+    except OSError as error:
+        names = ", ".join(wanted)
+        hint = None
+        if error.errno == EINVAL:
+            hint = "the kernel lacks one of these kinds"
+        raise KernelError(
+            f"cannot make new namespaces ({names}): {os.strerror(error.errno or 0)}", errno=error.errno or 0, hint=hint
+        ) from error
+
+
+def join(path: str, kind: str) -> None:
+    """Join the namespace at `path`, which must be one of that kind (config-linux.md, "Namespaces": else an error).
+
+    Raises SpecError where there is no namespace of the kind at the path, KernelError where joining is refused.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        reason = "there is none" if error.errno == ENOENT else os.strerror(error.errno or 0)
+        raise SpecError(f"linux.namespaces: cannot join the {kind} namespace `{path}`: {reason}") from error
+    try:
+        libc.setns(fd, NS_FLAGS[kind])
+    except OSError as error:
+        if error.errno == EINVAL:
+            raise SpecError(f"linux.namespaces: `{path}` is not a {kind} namespace that can be joined") from error
+        raise KernelError(
+            f"cannot join the {kind} namespace `{path}`: {os.strerror(error.errno or 0)}", errno=error.errno or 0
+        ) from error
+    finally:
+        os.close(fd)
+
+
+def set_time_offsets(offsets: Iterable[tuple[str, int, int]]) -> None:
+    """Set (clock, seconds, nanoseconds) for the time namespace that the next child will be in.
+
+    config-linux.md, "Offset for Time Namespace"; the clocks are monotonic and boottime. Raise KernelError.
+    """
+    lines = "".join(f"{clock} {seconds} {nanoseconds}\n" for clock, seconds, nanoseconds in offsets)
+    if not lines:
+        return
+    try:
+        with open("/proc/self/timens_offsets", "wb", buffering=0) as file:
+            file.write(lines.encode())
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise KernelError(f"cannot set the time namespace's offsets: {reason}", errno=error.errno or 0) from error
+
+
+def own_path(kind: str) -> str:
+    """Return the path of this process's own namespace of the kind; only where /proc is mounted."""
+    return f"/proc/self/ns/{_FILES[kind]}"
+
+
+def identity(path: str) -> tuple[int, int]:
+    """Return (device, inode) of the namespace at `path`: equal for equal namespaces. Raise OSError."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def is_hosts(path: str, kind: str) -> bool:
+    """Return whether the namespace at `path` is the runtime's own. Raise OSError where there is nothing at the path."""
+    return identity(path) == identity(own_path(kind))
