@@ -72,8 +72,15 @@ def dumps(value: Any) -> bytes:
     return "".join(_encode(value, 0)).encode("ascii")
 
 
-def dumps_indented(value: Any, indent: int = 2) -> bytes:
-    """Return readable JSON, for what a person or a tool reads. Not for the hot path: imports `json`."""
-    import json
-
-    return json.dumps(value, indent=indent).encode("ascii")
+def indented(value: Any, indent: str = "  ", margin: str = "") -> str:
+    """Return readable JSON of plain data, for what a person or a tool reads: `json` would double a verb's time."""
+    if not value or not isinstance(value, (dict, list, tuple)):
+        return dumps(value).decode("ascii")
+    inner = margin + indent
+    if isinstance(value, dict):
+        rows = [f"{dumps(str(key)).decode('ascii')}: {indented(item, indent, inner)}" for key, item in value.items()]
+        first, last = "{", "}"
+    else:
+        rows = [indented(item, indent, inner) for item in value]
+        first, last = "[", "]"
+    return f"{first}\n{inner}" + f",\n{inner}".join(rows) + f"\n{margin}{last}"

@@ -1,0 +1,184 @@
+"""What may stand on the command line, as data: verbs, their flags, their help. Names and meanings are runc's.
+
+A flag is (names, value, help): names are long first, `value` is what its value is called in the help, "" for a
+switch, "N" for a whole number. The verbs that urunc itself does not have are here with runc's flags, for the
+container's id must be found before the call can be handed on unchanged.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Flag: TypeAlias = tuple[str, str, str]
+    Verb: TypeAlias = tuple[str, str, tuple[Flag, ...]]
+
+GLOBALS: tuple[Flag, ...] = (
+    ("root", "DIR", "where the state of containers is kept (default: /run/urunc)"),
+    ("log", "FILE", "where the log goes (default: stderr)"),
+    ("log-format", "FORMAT", "text (default) or json"),
+    ("debug", "", "log more, and show where an internal error comes from"),
+    ("systemd-cgroup", "", "accepted for runc's sake: the form of cgroupsPath decides"),
+    ("rootless", "BOOL", "ignore cgroup permission errors: true, false or auto (default)"),
+    ("criu", "PATH", "accepted for runc's sake"),
+    ("version v", "", "print the version"),
+    ("help h", "", "print this help"),
+)
+
+HELP: Flag = ("help h", "", "print this help")
+
+_BUNDLE: Flag = ("bundle b", "DIR", "the bundle (default: the current directory)")
+_PID_FILE: Flag = ("pid-file", "FILE", "write the container's process id to this file")
+_CONSOLE: Flag = ("console-socket", "SOCKET", "unix socket that receives the terminal's master end")
+_DETACH: Flag = ("detach d", "", "return once the container runs")
+_PIVOT: Flag = ("no-pivot", "", "do not use pivot_root, for a root on a ramdisk")
+_SUBREAPER: Flag = ("no-subreaper", "", "do not become the subreaper")
+_FORMAT: Flag = ("format f", "FORMAT", "table (default) or json")
+
+_CREATE: tuple[Flag, ...] = (
+    _BUNDLE,
+    _CONSOLE,
+    ("pidfd-socket", "SOCKET", "unix socket that receives a pidfd of the container's process"),
+    _PID_FILE,
+    _PIVOT,
+    ("no-new-keyring", "", "keep the caller's session keyring"),
+    ("preserve-fds", "N", "accepted for runc's sake: a monitor is given no descriptor but its own"),
+    ("dry-run", "", "print what would be done, and do nothing"),
+)
+
+_CRIU: tuple[Flag, ...] = (
+    ("image-path", "DIR", ""),
+    ("work-path", "DIR", ""),
+    ("tcp-established", "", ""),
+    ("ext-unix-sk", "", ""),
+    ("shell-job", "", ""),
+    ("file-locks", "", ""),
+    ("manage-cgroups-mode", "MODE", ""),
+    ("empty-ns", "NAMESPACE", ""),
+    ("auto-dedup", "", ""),
+    ("lazy-pages", "", ""),
+)
+
+VERBS: dict[str, Verb] = {
+    "create": ("ID", "create a container from a bundle", _CREATE),
+    "start": ("ID", "start a created container", ()),
+    "run": (
+        "ID",
+        "create and start a container",
+        (*_CREATE, _DETACH, ("keep", "", "do not delete the container when it has ended"), _SUBREAPER),
+    ),
+    "state": ("ID", "print the state of a container", ()),
+    "kill": (
+        "ID [SIGNAL]",
+        "send a signal (default: TERM)",
+        (("all a", "", "succeed where the container is stopped"),),
+    ),
+    "delete": ("ID", "delete a stopped container", (("force f", "", "kill it first where it is not stopped"),)),
+    "list": (
+        "",
+        "list urunc's own containers (`runc list` shows those that were handed to it)",
+        (_FORMAT, ("quiet q", "", "print ids only")),
+    ),
+    "ps": ("ID [PS-OPTIONS]", "list the processes of a container", (_FORMAT,)),
+    "features": ("", "print what urunc supports, as the runtime specification's features document", ()),
+    "spec": (
+        "",
+        "write a config.json for a unikernel",
+        (
+            _BUNDLE,
+            ("guest", "NAME", "kind of unikernel (default: linux)"),
+            ("monitor", "NAME", "virtual machine monitor (default: qemu)"),
+            ("kernel", "PATH", "the kernel in the rootfs (default: /kernel)"),
+            ("initrd", "PATH", "the initrd in the rootfs (default: none)"),
+            ("rootless", "", "with a user namespace that maps the caller to root"),
+        ),
+    ),
+    "exec": (
+        "ID COMMAND [ARGS]",
+        "not for unikernels: they have one process",
+        (
+            _CONSOLE,
+            ("pidfd-socket", "SOCKET", ""),
+            ("cwd", "DIR", ""),
+            ("env e", "NAME=VALUE", ""),
+            ("tty t", "", ""),
+            ("user u", "UID[:GID]", ""),
+            ("additional-gids g", "GID", ""),
+            ("process p", "FILE", ""),
+            _DETACH,
+            _PID_FILE,
+            ("process-label", "LABEL", ""),
+            ("apparmor", "PROFILE", ""),
+            ("no-new-privs", "", ""),
+            ("cap c", "CAPABILITY", ""),
+            ("preserve-fds", "N", ""),
+            ("cgroup", "PATH", ""),
+            ("ignore-paused", "", ""),
+        ),
+    ),
+    "checkpoint": (
+        "ID",
+        "not for unikernels: the monitor's memory is the guest",
+        (
+            *_CRIU,
+            ("parent-path", "DIR", ""),
+            ("leave-running", "", ""),
+            ("tcp-skip-in-flight", "", ""),
+            ("link-remap", "", ""),
+            ("status-fd", "FD", ""),
+            ("page-server", "ADDRESS:PORT", ""),
+            ("pre-dump", "", ""),
+        ),
+    ),
+    "restore": (
+        "ID",
+        "not for unikernels",
+        (
+            *_CRIU,
+            _CONSOLE,
+            _BUNDLE,
+            _DETACH,
+            _PID_FILE,
+            _SUBREAPER,
+            _PIVOT,
+            ("lsm-profile", "TYPE:NAME", ""),
+            ("lsm-mount-context", "CONTEXT", ""),
+        ),
+    ),
+    "pause": ("ID", "not built yet for unikernels", ()),
+    "resume": ("ID", "not built yet for unikernels", ()),
+    "update": (
+        "ID",
+        "not built yet for unikernels",
+        (
+            ("resources r", "FILE", ""),
+            ("blkio-weight", "N", ""),
+            ("cpu-period", "VALUE", ""),
+            ("cpu-quota", "VALUE", ""),
+            ("cpu-burst", "VALUE", ""),
+            ("cpu-share", "VALUE", ""),
+            ("cpu-rt-period", "VALUE", ""),
+            ("cpu-rt-runtime", "VALUE", ""),
+            ("cpuset-cpus", "VALUE", ""),
+            ("cpuset-mems", "VALUE", ""),
+            ("kernel-memory", "VALUE", ""),
+            ("kernel-memory-tcp", "VALUE", ""),
+            ("memory", "VALUE", ""),
+            ("cpu-idle", "VALUE", ""),
+            ("memory-reservation", "VALUE", ""),
+            ("memory-swap", "VALUE", ""),
+            ("pids-limit", "VALUE", ""),
+            ("l3-cache-schema", "VALUE", ""),
+            ("mem-bw-schema", "VALUE", ""),
+        ),
+    ),
+    "events": ("ID", "not built yet for unikernels", (("interval", "DURATION", ""), ("stats", "", ""))),
+}
+"""verb: (arguments, summary, flags)."""
+
+NEW = frozenset({"create", "run"})
+"""Verbs whose container has no record yet: the life cycle itself says whether the delegate takes it."""
+
+FLAGS_FIRST = frozenset({"exec", "ps", "kill"})
+"""Verbs whose flags end at the id: what follows belongs to the command, to ps(1), or is a signal."""

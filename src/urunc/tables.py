@@ -1,0 +1,65 @@
+"""What `list` and `ps` print."""
+
+from __future__ import annotations
+
+from . import jsonio
+from .errors import HostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+_MIN_WIDTH, _GAP = 12, 3
+
+
+def ids(states: list[dict[str, Any]]) -> str:
+    """Return one id a line."""
+    return "".join(f"{state['id']}\n" for state in states)
+
+
+def containers(states: list[dict[str, Any]], form: str) -> str:
+    """Return the containers' state documents as JSON, or as runc's table."""
+    if form == "json":
+        return jsonio.dumps(states).decode("ascii") + "\n"
+    rows: list[tuple[str, ...]] = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
+    keys = ("id", "pid", "status", "bundle", "created", "owner")
+    rows += [tuple(str(state.get(key, "")) for key in keys) for state in states]
+    return "".join(f"{line}\n" for line in _columns(rows))
+
+
+def processes(pids: list[int], form: str, ps_options: list[str]) -> str:
+    """Return the pids as a JSON list, or their lines of ps(1), which is called with the options, or `-ef`."""
+    if form == "json":
+        return jsonio.dumps(pids).decode("ascii") + "\n"
+    title, *lines = _ps_lines(ps_options or ["-ef"])
+    columns = title.split()
+    if "PID" not in columns:
+        raise HostError("cannot list processes: the options leave ps without a PID column")
+    at = columns.index("PID")
+    wanted = {str(pid) for pid in pids}
+    return "".join(f"{line}\n" for line in [title, *(line for line in lines if _field(line, at) in wanted)])
+
+
+def _field(line: str, at: int) -> str:
+    fields = line.split()
+    return fields[at] if at < len(fields) else ""
+
+
+def _ps_lines(options: list[str]) -> list[str]:
+    import subprocess
+
+    try:
+        done = subprocess.run(["ps", *options], capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    except OSError as failure:
+        raise HostError(f"cannot run ps: {failure.strerror}", hint="install procps, or use --format json") from None
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip().splitlines()[:1]
+        raise HostError(f"ps failed: {reason[0] if reason else f'exit status {done.returncode}'}")
+    return done.stdout.decode(errors="replace").splitlines() or [""]
+
+
+def _columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    rows = list(rows)
+    widths = [max(_MIN_WIDTH, *(len(row[column]) + _GAP for row in rows)) for column in range(len(rows[0]))]
+    return ["".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
