@@ -16,6 +16,10 @@ INTERPRETER = "/usr/bin/python3"
 
 sys.path[:0] = [str(SOURCE), str(HERE)]
 
+from world import which
+
+TESTGUEST = HERE.parent / "guest/build/testguest.elf"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, out loud, what needs root where the tests do not have it."""
@@ -49,3 +53,14 @@ def checkout_urunc(folder: Path) -> Path:
     )
     entry.chmod(entry.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     return entry
+
+
+@pytest.fixture(scope="session")
+def testguest() -> Path:
+    """The test guest's kernel: what URUNC_TEST_GUEST names, else guest/build/testguest.elf."""
+    kernel = Path(os.environ.get("URUNC_TEST_GUEST") or TESTGUEST)
+    if not kernel.exists():
+        pytest.skip(f"the test guest is not built: {kernel} (make -C guest)")
+    if which("qemu-system-x86_64") is None:
+        pytest.skip("qemu-system-x86_64 is not installed")
+    return kernel
