@@ -1,15 +1,30 @@
 """What to boot, or None: this is not a unikernel, and the delegate (runc) takes the container.
 
-Holds the one table that says which container is a unikernel, with the reason for each row.
+Holds the one table that says which container is a unikernel, with the reason for each row. Looks at no file:
+whether the rootfs holds one is asked through a function.
 """
 
 from __future__ import annotations
 
+from .. import jsonio
+from ..errors import ImageError
 from ..record import Record
+from . import annotations as keys
+from .node import describe, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .spec import Spec
+    from collections.abc import Callable, Collection, Mapping
+    from typing import Any
+
+    from .spec import Process, Spec
+
+URUNC_JSON = "/urunc.json"
+MAX_URUNC_JSON = 1024 * 1024
+"""Bytes of `/urunc.json` at most; the reader need not read more than one byte beyond."""
+
+_NAMES = {"guest": "unikernelType", "monitor": "hypervisor", "kernel": "binary"}
+"""What every unikernel must say: field -> key."""
 
 
 class App(Record):
@@ -28,12 +43,159 @@ class App(Record):
     mount_rootfs: bool = False
     net_device: str | None = None  # solo5NetDev: the manifest's name for the NIC
     block_device: str | None = None  # solo5BlkDev
+    messages: tuple[str, ...] = ()  # what the log should say
 
 
-def find_app(spec: Spec, urunc_json: bytes | None) -> App | None:
-    """Return what to boot, None where the container is not a unikernel.
+class Facts(Record):
+    """What the table looks at."""
 
-    `urunc_json` is the content of `/urunc.json` in the rootfs, None where there is none. Raises ImageError
-    where the container is a unikernel but a broken one (unknown guest, missing key, bad value).
+    sandbox: bool  # the pod's sandbox container (pause)
+    in_pod: bool  # any container of a pod
+    image_says: bool  # /urunc.json is there
+    keys: bool  # the bundle's annotations hold a key of urunc's
+    complete: bool  # .. and among them guest, monitor and kernel
+    kernel: bool  # .. and that kernel is a file in the rootfs
+
+
+class Row(Record):
+    """A row of the table: the first whose `holds` is true decides."""
+
+    name: str
+    unikernel: bool
+    holds: Callable[[Facts], bool]
+    reason: str
+
+
+TABLE: tuple[Row, ...] = (
+    Row(
+        name="sandbox",
+        unikernel=False,
+        holds=lambda facts: facts.sandbox,
+        reason="it is the pod's sandbox, which only holds namespaces; the pod's annotations reach it too",
+    ),
+    Row(
+        name="image",
+        unikernel=True,
+        holds=lambda facts: facts.image_says,
+        reason="its image holds /urunc.json",
+    ),
+    Row(
+        name="plain",
+        unikernel=False,
+        holds=lambda facts: not facts.keys,
+        reason="neither its image nor its annotations name a unikernel",
+    ),
+    Row(
+        name="override",
+        unikernel=False,
+        holds=lambda facts: facts.in_pod and not facts.complete,
+        reason="a pod's annotations reach all its containers: without guest, monitor and kernel they only override",
+    ),
+    Row(
+        name="sidecar",
+        unikernel=False,
+        holds=lambda facts: facts.in_pod and not facts.kernel,
+        reason="its image does not hold the kernel that the pod's annotations name: it is a sidecar",
+    ),
+    Row(
+        name="annotations",
+        unikernel=True,
+        holds=lambda facts: True,
+        reason="its annotations name a unikernel; if one that is broken, that is an error and not runc's",
+    ),
+)
+
+
+def find_app(
+    spec: Spec,
+    urunc_json: bytes | None,
+    *,
+    guests: Collection[str],
+    monitors: Collection[str],
+    supports: Callable[[str, str], bool],
+    has_file: Callable[[str], bool],
+) -> App | None:
+    """Return what to boot, None where the container is not a unikernel (`classify` says why).
+
+    `urunc_json` is the content of `/urunc.json` in the rootfs, None where there is none. `guests` and `monitors`
+    are the known names, `supports` tells whether a known guest runs on a known monitor. `has_file` tells whether a
+    path in the rootfs leads to anything, without leaving the rootfs. Raises ImageError where the container is a
+    unikernel but a broken one (unknown guest, missing key, bad value); that the kernel is a readable file is for
+    its opener to say.
     """
-    raise NotImplementedError
+    if not classify(spec, urunc_json, has_file).unikernel:
+        return None
+    words = (*guests, *monitors)
+    image, image_messages = keys.read(_decode_json(urunc_json), URUNC_JSON, words)
+    engine, engine_messages = keys.read(spec.annotations, "annotations", words)
+    fields = {**image, **engine}
+    _check_complete(fields)
+    guest, monitor = fields["guest"], fields["monitor"]
+    if guest not in guests:
+        raise ImageError(f"unknown guest {show(guest)}", hint=f"known are {', '.join(sorted(guests))}")
+    if monitor not in monitors:
+        raise ImageError(f"unknown monitor {show(monitor)}", hint=f"known are {', '.join(sorted(monitors))}")
+    if not supports(guest, monitor):
+        runs_on = ", ".join(name for name in monitors if supports(guest, name))
+        raise ImageError(f"monitor `{monitor}` cannot run guest `{guest}`", hint=f"`{guest}` runs on {runs_on}")
+    return _app(fields, spec.process, image_messages + engine_messages)
+
+
+def classify(spec: Spec, urunc_json: bytes | None, has_file: Callable[[str], bool]) -> Row:
+    """Return the table's row for this container. Raises ImageError where a pod's annotations hold a bad `binary`."""
+    facts = _facts(spec.annotations, urunc_json is not None, has_file)
+    return next(row for row in TABLE if row.holds(facts))
+
+
+def _facts(values: Mapping[str, str], image_says: bool, has_file: Callable[[str], bool]) -> Facts:
+    kinds = {values.get("io.kubernetes.cri.container-type"), values.get("io.kubernetes.cri-o.ContainerType")}
+    sandbox = "sandbox" in kinds
+    given = {name for name in _NAMES.values() if values.get(keys.PREFIX + name)}
+    complete = len(given) == len(_NAMES)
+    in_pod = sandbox or "container" in kinds
+    undecided = in_pod and complete and not sandbox and not image_says
+    kernel = keys.read_one(values, _NAMES["kernel"], "annotations") if undecided else None
+    return Facts(
+        sandbox=sandbox,
+        in_pod=in_pod,
+        image_says=image_says,
+        keys=any(value and name.startswith(keys.PREFIX) for name, value in values.items()),
+        complete=complete,
+        kernel=kernel is not None and has_file(kernel),
+    )
+
+
+def _decode_json(content: bytes | None) -> dict[str, Any]:
+    """Return the flat map that `/urunc.json` holds: the same full keys as the annotations."""
+    if content is None:
+        return {}
+    if len(content) > MAX_URUNC_JSON:
+        raise ImageError(f"{URUNC_JSON}: larger than {MAX_URUNC_JSON} bytes")
+    try:
+        data = jsonio.loads(content)
+    except ValueError as error:
+        raise ImageError(f"{URUNC_JSON}: {error}") from None
+    if type(data) is not dict:
+        raise ImageError(f"{URUNC_JSON}: want an object, got {describe(data)}")
+    return data
+
+
+def _check_complete(fields: dict[str, Any]) -> None:
+    for field, name in _NAMES.items():
+        if field not in fields:
+            raise ImageError(
+                f"`{keys.PREFIX}{name}` is missing",
+                hint=f"set it as an annotation of the container or in the image's {URUNC_JSON}",
+            )
+
+
+def _app(fields: dict[str, Any], process: Process | None, messages: tuple[str, ...]) -> App:
+    line = fields.pop("command_line", "")
+    args = process.args if process else ()
+    return App(
+        args=args or keys.split_words(line),
+        env=process.env if process else (),
+        cwd=process.cwd if process else "/",
+        messages=messages,
+        **fields,
+    )

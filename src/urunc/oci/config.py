@@ -1,4 +1,4 @@
-"""The host's configuration file, `/etc/urunc/config.toml`, as a record. Reading and caching it is `runtime.settings`'s.
+"""The host's configuration file, `/etc/urunc/config.toml`, as a record. Finding and caching it is `runtime.settings`'s.
 
 The tables are those of the Go urunc, so that its files work: `[log]`, `[timestamps]`, `[monitors.<name>]`,
 `[extra_binaries.virtiofsd]`; and ours: `[runtime]`, `[network]`. An unknown table or key is an error, as is a
@@ -11,6 +11,7 @@ from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any
 
 
@@ -23,7 +24,7 @@ class MonitorConfig(Record):
     data_path: str = ""
     vhost: bool = False
     accel: str = "auto"  # auto, kvm or tcg
-    machine: str = ""  # q35 or microvm
+    machine: str = ""  # the monitor's machine type, such as q35 or microvm
     overhead_mb: int | None = (
         None  # what the monitor itself needs beside the guest's memory; None: the module's measured figure
     )
@@ -48,6 +49,20 @@ class Config(Record):
         return dict(self.monitors).get(name, MonitorConfig())
 
 
-def from_toml(data: dict[str, Any], file: str) -> Config:
-    """Return the Config of a decoded TOML document. Raise ConfigError naming `file` and the key."""
-    raise NotImplementedError
+def from_toml(data: dict[str, Any], file: str, *, monitors: Collection[str], text: str = "") -> Config:
+    """Return the Config of a decoded TOML document.
+
+    `monitors` are the known names; `text` is the document itself, to find the line of what is wrong. Raises
+    ConfigError, which names `file`, the line where it can be told, and the key.
+    """
+    from .parse_config import read_config
+
+    return read_config(data, file, monitors, text)
+
+
+def from_data(data: dict[str, Any]) -> Config:
+    """Return the Config whose `to_data` this is. Raises TypeError or ValueError where it is none of this version's."""
+    monitors = tuple((name, MonitorConfig(**table)) for name, table in data["monitors"])
+    if set(data) != set(Config().to_data()):
+        raise ValueError("the fields of another version")
+    return Config(**{**data, "monitors": monitors, "dns": tuple(data["dns"])})

@@ -1,7 +1,8 @@
-"""The fields of config.json that urunc reads, typed, with the JSON path in every error.
+"""The fields of config.json that urunc reads, typed. Reading them is `parse`'s, imported when there is one to read.
 
 Implements the reading side of the OCI runtime specification 1.2: config.md and config-linux.md. Unknown
-properties are ignored (config.md, "Extensibility"); a known property of a wrong type is an error.
+properties are ignored (config.md, "Extensibility"); a known property of a wrong type is an error that starts
+with its JSON path.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ class Hooks(Record):
 
 
 class Mount(Record):
-    """One entry of `mounts` (config.md, "Mounts"). `type` is "bind" where an option says bind or rbind."""
+    """One entry of `mounts` (config.md, "Mounts"). `type` is "bind" where an option says bind or rbind.
+
+    `destination` is absolute and clean (no `..`); `source` is as written, relative to the bundle where it is a bind.
+    """
 
     destination: str
     type: str = ""
@@ -85,6 +89,8 @@ class Process(Record):
     user: User = User()
     rlimits: tuple[Rlimit, ...] = ()
     oom_score_adj: int | None = None
+    apparmor: str = ""  # apparmorProfile
+    selinux: str = ""  # selinuxLabel
 
 
 class Device(Record):
@@ -110,7 +116,8 @@ class DeviceRule(Record):
 
 
 class Resources(Record):
-    """`linux.resources`. Sizes are bytes, times microseconds; None is "not given", -1 "no limit" where the spec says so."""
+    """`linux.resources`. Sizes are bytes, times microseconds; None is "not given", -1 "no limit" where the
+    specification says so."""
 
     memory_limit: int | None = None
     memory_reservation: int | None = None
@@ -162,6 +169,7 @@ class Spec(Record):
     sysctl: tuple[tuple[str, str], ...] = ()
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()  # JSON paths of what is asked for and urunc has no way to give
 
     def namespace(self, kind: str) -> Namespace | None:
         """Return the namespace of that kind, None where the container keeps the host's."""
@@ -173,4 +181,14 @@ class Spec(Record):
 
 def parse(data: Any) -> Spec:
     """Return the Spec of a decoded config.json. Raise SpecError, whose message starts with the JSON path."""
-    raise NotImplementedError
+    from .parse import read_spec
+
+    return read_spec(data)
+
+
+def parse_resources(data: Any) -> Resources:
+    """Return the Resources of a decoded `linux.resources` (what `update --resources` reads). Raise SpecError."""
+    from .node import Node
+    from .parse_linux import read_resources
+
+    return read_resources(Node(data, "resources"))

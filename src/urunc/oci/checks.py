@@ -1,0 +1,250 @@
+"""What a Spec must hold beyond its shape, and what becomes of the parts that do not reach into a virtual machine.
+
+Validation is a list of small checks; a failed one is an error before anything is made. Whether a path, a
+program or a kernel facility is there is not looked at: that is the host's side.
+"""
+
+from __future__ import annotations
+
+from ..errors import SpecError
+from ..record import Record
+from .node import plain, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .app import App
+    from .config import Config
+    from .spec import IdMap, Mount, Spec
+
+
+class MountPlan(Record):
+    """What becomes of `mounts`."""
+
+    given: tuple[Mount, ...] = ()  # files that the guest gets: binds of hosts, hostname, resolv.conf
+    dropped: tuple[Mount, ...] = ()  # left out; `messages` says so
+    resolv_conf: Mount | None = None  # where to read the name servers, whether or not the guest takes the file
+    messages: tuple[str, ...] = ()
+
+
+def check(spec: Spec, app: App, config: Config) -> MountPlan:
+    """Run every check, and decide on the mounts. Raises SpecError for the first thing that is wrong.
+
+    The result's messages hold all that the log should say of the Spec: `notes` first.
+    """
+    for each in CHECKS:
+        each(spec, app)
+    takes_files = app.guest in _FILE_GUESTS and app.initrd is not None
+    mounts = classify_mounts(spec, takes_files=takes_files, unsupported=config.unsupported_mounts)
+    return mounts.replace(messages=notes(spec, app) + mounts.messages)
+
+
+def _mount_namespace(spec: Spec, app: App) -> None:
+    """The monitor gets a root of its own, which must not become the host's."""
+    if spec.namespace("mount") is None:
+        raise SpecError("linux.namespaces: a mount namespace is needed")
+
+
+def _user_namespace(spec: Spec, app: App) -> None:
+    """config-linux.md, "User namespace mappings": a new namespace is useless without, and they are without it."""
+    user = spec.namespace("user")
+    if user is None:
+        for name, lines in (("uidMappings", spec.uid_maps), ("gidMappings", spec.gid_maps)):
+            if lines:
+                raise SpecError(f"linux.{name}: given without a user namespace")
+    elif user.path is None:
+        for name, lines in (("uidMappings", spec.uid_maps), ("gidMappings", spec.gid_maps)):
+            if not lines:
+                raise SpecError(f"linux.{name}: missing, a new user namespace needs it")
+
+
+def _mapped_user(spec: Spec, app: App) -> None:
+    if spec.process is None or not spec.uid_maps or not spec.gid_maps:
+        return
+    user = spec.process.user
+    for path, number, lines in (("uid", user.uid, spec.uid_maps), ("gid", user.gid, spec.gid_maps)):
+        if not _is_mapped(number, lines):
+            raise SpecError(f"process.user.{path}: {number} is not mapped into the user namespace")
+    for index, number in enumerate(user.groups):
+        if not _is_mapped(number, spec.gid_maps):
+            raise SpecError(f"process.user.additionalGids[{index}]: {number} is not mapped into the user namespace")
+
+
+def _is_mapped(number: int, lines: tuple[IdMap, ...]) -> bool:
+    return any(line.container_id <= number < line.container_id + line.size for line in lines)
+
+
+def _uts_names(spec: Spec, app: App) -> None:
+    """Without a namespace of its own, a host name would be set for the whole host."""
+    for name, value in (("hostname", spec.hostname), ("domainname", spec.domainname)):
+        if value and spec.namespace("uts") is None:
+            raise SpecError(f"{name}: needs a uts namespace")
+
+
+def _time_offsets(spec: Spec, app: App) -> None:
+    if not spec.time_offsets:
+        return
+    time = spec.namespace("time")
+    if time is None:
+        raise SpecError("linux.timeOffsets: needs a time namespace")
+    if time.path is not None:
+        raise SpecError(f"linux.timeOffsets: the time namespace {show(time.path)} has its own")
+
+
+def _quota_and_burst(spec: Spec, app: App) -> None:
+    """config-linux.md, "CPU": burst MUST be no larger than any positive quota."""
+    quota, burst = spec.resources.cpu_quota, spec.resources.cpu_burst
+    if quota is not None and burst is not None and 0 < quota < burst:
+        raise SpecError(f"linux.resources.cpu.burst: {burst} is above the quota {quota}")
+
+
+def _devices(spec: Spec, app: App) -> None:
+    """A node of the host is of no use to a guest with a kernel of its own, and leaving it out would be a surprise."""
+    for index, device in enumerate(spec.devices):
+        if device.path not in _HARMLESS_DEVICES:
+            raise SpecError(f"linux.devices[{index}]: {show(device.path)} cannot be given to a virtual machine")
+
+
+def _unsupported(spec: Spec, app: App) -> None:
+    for path in spec.unsupported:
+        raise SpecError(f"{path}: not supported")
+
+
+CHECKS = (
+    _mount_namespace,
+    _user_namespace,
+    _mapped_user,
+    _uts_names,
+    _time_offsets,
+    _quota_and_burst,
+    _devices,
+    _unsupported,
+)
+
+_HARMLESS_DEVICES = (
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/console",
+    "/dev/ptmx",
+    "/dev/fuse",
+    "/dev/kvm",
+    "/dev/net/tun",
+    "/dev/vhost-net",
+    "/dev/vhost-vsock",
+)
+"""Every guest has its own of the first; engines add the others to any container of a machine that has them."""
+
+
+def notes(spec: Spec, app: App) -> tuple[str, ...]:
+    """Return one line for the log for each part of the Spec that does not reach into a virtual machine."""
+    process = spec.process
+    found = [
+        (tuple(name for name, _ in spec.sysctl), "linux.sysctl does not reach the guest's kernel"),
+        (
+            spec.masked_paths + spec.readonly_paths,
+            "masked and read-only paths do not apply: the guest has its own /proc",
+        ),
+        ((process.apparmor,) if process and process.apparmor else (), "process.apparmorProfile is not applied"),
+        ((process.selinux,) if process and process.selinux else (), "process.selinuxLabel is not applied"),
+    ]
+    return tuple(f"{what}{_listed(names)}" for names, what in found if names)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    few = ", ".join(plain(name) for name in names[:3])
+    return f": {few}{' ..' if len(names) > 3 else ''}"
+
+
+_FILE_GUESTS = ("linux",)
+"""Guests whose init can be handed small files beside the image's initrd."""
+
+_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+"""What an engine binds from files of its own making, and a guest can be given."""
+
+_KERNEL_MOUNTS = {
+    "/proc": ("proc",),
+    "/sys": ("sysfs", "bind"),
+    "/sys/fs/cgroup": ("cgroup", "cgroup2", "tmpfs", "bind"),
+    "/dev": ("tmpfs", "devtmpfs"),
+    "/dev/pts": ("devpts",),
+    "/dev/shm": ("tmpfs", "bind"),  # noqa: S108
+    "/dev/mqueue": ("mqueue", "bind"),
+    "/run": ("tmpfs",),
+    "/run/lock": ("tmpfs",),
+    "/tmp": ("tmpfs",),  # noqa: S108
+    "/var/tmp": ("tmpfs",),  # noqa: S108
+}
+"""What engines mount into every container, path -> types; none holds content. The guest's own take their place."""
+
+_ENGINE_BINDS = (
+    "/dev/termination-log",
+    "/run/.containerenv",
+    "/var/run/.containerenv",
+    "/run/secrets",
+    "/var/run/secrets/kubernetes.io/serviceaccount",
+    "/run/secrets/kubernetes.io/serviceaccount",
+    "/etc/podinfo",
+)
+"""What engines bind without their user's asking, and a guest that does not ask can do without."""
+
+
+def classify_mounts(spec: Spec, *, takes_files: bool, unsupported: str = "error") -> MountPlan:
+    """Decide what becomes of every mount of the Spec.
+
+    `takes_files` is whether the guest can be given small files (Linux with an initrd); `unsupported` is the
+    configuration's `unsupported_mounts`. Raises SpecError for a mount that cannot be given, a message instead
+    where `unsupported` is "warn".
+    """
+    given, dropped, kernel = [], [], []
+    messages: list[str] = []
+    for index, mount in enumerate(spec.mounts):
+        if mount.destination in _FILES and mount.type == "bind" and takes_files:
+            given.append(mount)
+            continue
+        dropped.append(mount)
+        if _is_kernel_mount(mount):
+            kernel.append(mount.destination)
+        elif _is_engine_bind(mount, spec):
+            messages.append(f"mount {show(mount.destination)} is left out: the guest cannot take it")
+        else:
+            messages.append(_unsupported_mount(index, mount, unsupported))
+    if kernel:
+        messages.insert(0, f"mounts left out, the guest has its own: {', '.join(kernel)}")
+    return MountPlan(
+        given=tuple(given), dropped=tuple(dropped), resolv_conf=_find_resolv_conf(spec), messages=tuple(messages)
+    )
+
+
+def _is_kernel_mount(mount: Mount) -> bool:
+    return mount.type in _KERNEL_MOUNTS.get(mount.destination, ())
+
+
+def _is_engine_bind(mount: Mount, spec: Spec) -> bool:
+    if mount.type == "tmpfs":
+        return mount.destination in _ENGINE_BINDS
+    known = mount.destination in _FILES or mount.destination in _ENGINE_BINDS
+    return mount.type == "bind" and (known or _is_termination_log(mount, spec))
+
+
+def _is_termination_log(mount: Mount, spec: Spec) -> bool:
+    """The kubelet binds `../pods/UID/containers/NAME/ID` at the pod's terminationMessagePath, which is any path."""
+    if mount.destination == spec.annotations.get("io.kubernetes.container.terminationMessagePath"):
+        return True
+    parts = mount.source.split("/")
+    return len(parts) >= 5 and parts[-5] == "pods" and parts[-3] == "containers"
+
+
+def _unsupported_mount(index: int, mount: Mount, unsupported: str) -> str:
+    what = f"mount {show(mount.destination)} cannot be given to the guest"
+    if unsupported == "warn":
+        return f"{what}, and is left out"
+    raise SpecError(f"mounts[{index}]: {what}", hint='`unsupported_mounts = "warn"` in [runtime] leaves it out')
+
+
+def _find_resolv_conf(spec: Spec) -> Mount | None:
+    """Return the bind of /etc/resolv.conf; the last one covers the others."""
+    binds = [mount for mount in spec.mounts if mount.destination == "/etc/resolv.conf" and mount.type == "bind"]
+    return binds[-1] if binds else None

@@ -1,0 +1,148 @@
+"""Read the host's configuration file once, and remember the result: decoding TOML costs twice an interpreter.
+
+The cache is a JSON file in a folder of urunc's state, keyed by the configuration file's path, device, inode, size
+and times. It is believed only where it is a regular file that this user owns and nobody else can touch.
+Holds no policy: what the keys mean is `oci.config`'s.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from .. import __version__, jsonio
+from ..errors import ConfigError
+from ..oci.config import Config, from_data, from_toml
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_FILE = "/etc/urunc/config.toml"
+VARIABLE = "URUNC_CONFIG_FILE"
+MAX_BYTES = 1024 * 1024
+SETTLED_NS = 1_000_000_000
+_CACHE_NAME = "config.json"
+
+
+def load(cache: str | None = None) -> Config:
+    """Return the configuration: of the file that URUNC_CONFIG_FILE names, else of /etc/urunc/config.toml.
+
+    `cache` is the folder for the decoded result, None for none; a cache that cannot be used is no error. Without
+    a file at the default place the defaults hold; a named file that is missing, and any bad file, is a ConfigError.
+    """
+    named = os.environ.get(VARIABLE)
+    path = named or DEFAULT_FILE
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError as error:
+        if not named and error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return Config()
+        raise ConfigError(f"{path}: {os.strerror(error.errno or 0).lower()}", hint=_hint(named)) from None
+    try:
+        return _read(fd, path, cache)
+    finally:
+        os.close(fd)
+
+
+def _hint(named: str | None) -> str | None:
+    return f"{VARIABLE} names this file" if named else None
+
+
+def _read(fd: int, path: str, cache: str | None) -> Config:
+    info = os.fstat(fd)
+    key = _key(path, info)
+    known = _read_cache(cache, key) if cache else None
+    if known is not None:
+        return known
+    config = _decode(_read_all(fd, path), path)
+    if cache and _is_settled(info):
+        _write_cache(cache, key, config)
+    return config
+
+
+def _is_settled(info: os.stat_result) -> bool:
+    """A file changed this moment may change again without a difference in size and (coarse) time."""
+    return time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) > SETTLED_NS
+
+
+def _key(path: str, info: os.stat_result) -> list[Any]:
+    return [__version__, path, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+
+
+def _read_all(fd: int, path: str) -> bytes:
+    try:
+        data = os.read(fd, MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {os.strerror(error.errno or 0).lower()}") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes")
+    return data
+
+
+def _decode(data: bytes, path: str) -> Config:
+    import tomllib
+
+    from ..vm.monitors import MONITORS
+
+    try:
+        text = data.decode("utf-8")
+        document = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: {_toml_error(error)}") from None
+    return from_toml(document, path, monitors=MONITORS, text=text)
+
+
+def _toml_error(error: Exception) -> str:
+    """Return tomllib's message, which ends in line and column, in the house's form."""
+    message = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return message[:1].lower() + message[1:]
+
+
+def _read_cache(folder: str, key: list[Any]) -> Config | None:
+    try:
+        fd = os.open(f"{folder}/{_CACHE_NAME}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        if not _is_private(os.fstat(fd)):
+            return None
+        document = jsonio.loads(os.read(fd, MAX_BYTES))
+        return from_data(document["config"]) if document["key"] == key else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    finally:
+        os.close(fd)
+
+
+def _is_private(info: os.stat_result) -> bool:
+    """Only what this user alone can have written may say what program to run."""
+    regular = info.st_mode & 0o170000 == 0o100000
+    return regular and info.st_uid == os.geteuid() and not info.st_mode & 0o077
+
+
+def _write_cache(folder: str, key: list[Any], config: Config) -> None:
+    temporary = f"{folder}/.{_CACHE_NAME}.{os.getpid()}"
+    data = jsonio.dumps({"key": key, "config": config.to_data()})
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+        os.rename(temporary, f"{folder}/{_CACHE_NAME}")
+    except OSError:
+        _remove(temporary)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
