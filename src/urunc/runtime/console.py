@@ -29,7 +29,7 @@ _TIOCGWINSZ = 0x5413
 _TIOCSWINSZ = 0x5414
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
-_CONNECT_SECONDS = 10.0
+_CONNECT_SECONDS = 10
 _MAX_PENDING = 65536
 
 
@@ -95,7 +95,7 @@ def send_descriptor(path: str, fd: int, name: str) -> None:
     """
     try:
         _send(path, fd, name)
-    except TimeoutError:
+    except BlockingIOError:
         raise HostError(f"nobody answers at the socket `{path}`") from None
     except OSError as failure:
         raise HostError(f"cannot use the socket `{path}`: {failure.strerror or failure}") from None
@@ -105,7 +105,8 @@ def _send(path: str, fd: int, name: str) -> None:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC, 0)
     place = -1
     try:
-        sock.settimeout(_CONNECT_SECONDS)
+        # not settimeout(): a non-blocking connect fails at once where the listener's backlog is full
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, pack("ll", _CONNECT_SECONDS, 0))
         if len(os.fsencode(path)) > 107:  # sun_path is short: go through the folder's descriptor
             place = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             path = f"/proc/self/fd/{place}/{os.path.basename(path)}"
