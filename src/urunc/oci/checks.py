@@ -13,7 +13,6 @@ from .node import plain, show
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .app import App
-    from .config import Config
     from .spec import IdMap, Mount, Spec
 
 
@@ -26,16 +25,10 @@ class MountPlan(Record):
     messages: tuple[str, ...] = ()
 
 
-def check(spec: Spec, app: App, config: Config) -> MountPlan:
-    """Run every check, and decide on the mounts. Raises SpecError for the first thing that is wrong.
-
-    The result's messages hold all that the log should say of the Spec: `notes` first.
-    """
+def check(spec: Spec, app: App) -> None:
+    """Raise SpecError for the first check that fails."""
     for each in CHECKS:
         each(spec, app)
-    takes_files = app.guest in _FILE_GUESTS and app.initrd is not None
-    mounts = classify_mounts(spec, takes_files=takes_files, unsupported=config.unsupported_mounts)
-    return mounts.replace(messages=notes(spec, app) + mounts.messages)
 
 
 def _mount_namespace(spec: Spec, app: App) -> None:
@@ -157,9 +150,6 @@ def _listed(names: tuple[str, ...]) -> str:
     few = ", ".join(plain(name) for name in names[:3])
     return f": {few}{' ..' if len(names) > 3 else ''}"
 
-
-_FILE_GUESTS = ("linux",)
-"""Guests whose init can be handed small files beside the image's initrd."""
 
 _FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 """What an engine binds from files of its own making, and a guest can be given."""
