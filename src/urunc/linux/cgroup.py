@@ -1,7 +1,7 @@
 """The container's cgroup: find it, make it, put limits and a process in it, freeze, kill, remove. v1, v2 and hybrid.
 
 `paths` everywhere is a dict from controller to absolute directory, which the container's record keeps. On v2 it
-has the one key "". On v1 every mounted controller is in it, and "" where a v2 tree is mounted beside (hybrid).
+has the one key "". On v1 every mounted controller is in it, and `unified` where a v2 tree is mounted beside.
 Must not know what a limit means: `oci.resources` makes the writes, settled device rules and systemd properties.
 
 A directory made here is marked by an extended attribute, which cgroup file systems keep in memory: so what is
@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from _signal import SIGKILL
+from _signal import SIGKILL  # type: ignore[import-not-found]  # `signal` costs an import of `enum`
 
 from ..errors import HostError, KernelError, StateError
 from ..record import Record
@@ -73,7 +73,10 @@ class Hierarchy(Record):
 
 
 class Layout(Record):
-    """The host's cgroup file systems. `hierarchies` is by v1 controller (`cpu`, `name=systemd`), and "" for v2."""
+    """The host's cgroup file systems: on v2 one, named "", on v1 one a controller (`cpu`, `name=systemd`).
+
+    A v2 tree without the main controllers beside v1 (hybrid) makes a v1 host; it is then named `unified`.
+    """
 
     version: int
     hierarchies: dict[str, Hierarchy]
@@ -81,7 +84,7 @@ class Layout(Record):
     @property
     def unified(self) -> str | None:
         """Where the v2 tree is mounted, None where it is not."""
-        tree = self.hierarchies.get("")
+        tree = self.hierarchies.get("") or self.hierarchies.get("unified")
         return tree.mountpoint if tree else None
 
 
@@ -110,7 +113,7 @@ def parse_layout(mountinfo: str, own_cgroup: str) -> Layout:
         for name in _controllers(kind_name, options, own):
             found.setdefault(name, Hierarchy(mountpoint=point, root=root, own=own[name]))
     if any(name in found for name in _LIMITING):
-        return Layout(version=1, hierarchies=found)
+        return Layout(version=1, hierarchies={name or "unified": tree for name, tree in found.items()})
     if "" not in found:
         raise HostError("no cgroup file system is mounted", hint="mount cgroup2 at /sys/fs/cgroup")
     return Layout(version=2, hierarchies={"": found[""]})
@@ -169,7 +172,7 @@ def _below(path: str, root: str) -> str:
 
 def version_of(paths: Paths) -> int:
     """Return 2 where these are the paths of a v2 host, else 1."""
-    return 2 if list(paths) == [""] else 1
+    return 2 if "" in paths else 1
 
 
 def make(paths: Paths) -> list[str]:
@@ -506,7 +509,7 @@ def kill_all(paths: Paths) -> None:
     main = _main(paths)
     if not os.path.isdir(main) or not _is_ours(main):
         return
-    if _kill_tree(paths.get("")):
+    if _kill_tree(paths.get("") or paths.get("unified")):
         thaw(paths)
         return
     try:
