@@ -21,11 +21,21 @@ def ids(states: list[dict[str, Any]]) -> str:
 def containers(states: list[dict[str, Any]], form: str) -> str:
     """Return the containers' state documents as JSON, or as runc's table."""
     if form == "json":
+        states = [{**state, "owner": _user_name(state["owner"])} for state in states]
         return jsonio.dumps(states).decode("ascii") + "\n"
     rows: list[tuple[str, ...]] = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
-    keys = ("id", "pid", "status", "bundle", "created", "owner")
-    rows += [tuple(str(state.get(key, "")) for key in keys) for state in states]
+    keys = ("id", "pid", "status", "bundle", "created")
+    rows += [(*(str(state[key]) for key in keys), _user_name(state["owner"])) for state in states]
     return "".join(f"{line}\n" for line in _columns(rows))
+
+
+def _user_name(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 def processes(pids: list[int], form: str, ps_options: list[str]) -> str:

@@ -1,0 +1,75 @@
+"""The features document (features.md, features-linux.md), made from the tables that the code itself goes by."""
+
+from __future__ import annotations
+
+from .. import __version__
+from ..linux import seccomp
+from ..oci.annotations import PREFIX
+from ..oci.parse_linux import NAMESPACES
+from ..oci.spec import Hooks
+from ..usage import SPEC_VERSION, find_commit
+from ..vm import choose
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MOUNT_OPTIONS = (
+    "acl async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noacl noatime nodev"
+    " nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private rbind"
+    " relatime remount ro rprivate rshared rslave runbindable rw shared silent slave strictatime suid symfollow sync"
+    " unbindable"
+).split()  # noqa: SIM905
+"""What a mount that urunc can give may say. The recursive attributes (rro and its kin) it cannot give."""
+
+CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE"
+    " NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT"
+    " SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP"
+    " MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+).split()  # noqa: SIM905
+"""Accepted, and none is kept: the application has its own kernel, and its monitor needs no capability."""
+
+
+def document() -> dict[str, Any]:
+    """Return the features document. It says what this code supports, whatever the host has."""
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": SPEC_VERSION,
+        "hooks": [_camel_case(name) for name in Hooks._fields],
+        "mountOptions": MOUNT_OPTIONS,
+        "linux": {
+            "namespaces": sorted(NAMESPACES),
+            "capabilities": [f"CAP_{name}" for name in CAPABILITIES],
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": False},
+            "seccomp": {
+                "enabled": True,
+                "actions": sorted(seccomp.ACTIONS),
+                "operators": sorted(seccomp.OPERATORS),
+                "archs": sorted(seccomp.ARCHITECTURES),
+                "knownFlags": sorted(seccomp.FLAGS),
+                "supportedFlags": sorted(seccomp.FLAGS),
+            },
+            "apparmor": {"enabled": False},
+            "selinux": {"enabled": False},
+            "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": False}},
+        },
+        "annotations": _about(),
+        "potentiallyUnsafeConfigAnnotations": [PREFIX],
+    }
+
+
+def _about() -> dict[str, str]:
+    """Return urunc's version, and the support matrix: for each guest the monitors that run it."""
+    about = {"com.urunc.version": __version__, "com.urunc.commit": find_commit() or ""}
+    monitors: dict[str, list[str]] = {}
+    for row in choose.matrix():
+        monitors.setdefault(row.guest, []).append(row.monitor)
+    about.update((f"com.urunc.guest.{guest}", " ".join(names)) for guest, names in monitors.items())
+    return {key: value for key, value in about.items() if value}
+
+
+def _camel_case(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
