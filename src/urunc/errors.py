@@ -18,6 +18,8 @@ once, at the edge (`cli`, `shim`); everything below raises and never logs what i
 
 from __future__ import annotations
 
+import os
+
 
 class UruncError(Exception):
     """An error for the user: one sentence, and a hint where there is something to do about it."""
@@ -67,3 +69,8 @@ class KernelError(UruncError):
     def __init__(self, message: str, *, errno: int = 0, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.errno = errno
+
+
+def reason(error: OSError) -> str:
+    """Return why a system call failed, as a message ends: lower case, without number and file."""
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()

@@ -1,0 +1,369 @@
+"""`create`, as a list of calls: from the claimed id to an init that waits for `start`.
+
+The order is the design: every step's undo is in the record before the step is done, init makes nothing whose
+name the record does not hold, and a failure anywhere clears everything. The network is looked at, and the
+Launch made, here and not in init: the parent still has the host's rights, whatever user namespace init is in.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from .. import jsonio, log
+from ..errors import KernelError, SpecError, UruncError, reason
+from ..linux import cgroup, idmap, libc, netlink, ns, proc
+from ..oci import resources as cgroup_rules
+from ..vm import guests, monitors
+from ..vm.machine import GuestFile, Host, Network
+from . import channel as wire
+from . import console, hooks, inherit, init, net, status, store, teardown
+from .inherit import Descriptors
+from .load import CACHE
+from .plan import guest_context
+from .store import Container
+from .timeline import Timeline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..oci.spec import IdMap
+    from ..vm.machine import Launch, Machine
+    from .channel import Channel, Message
+    from .load import Request
+    from .options import Options
+
+_LATE_HOOKS = ("poststart", "poststop")
+_ENGINE_FILE_LIMIT = 1 << 20
+
+
+def create(
+    root: str, options: Options, request: Request, take_terminal: Callable[[int], None] | None = None
+) -> Container:
+    """Make the container, up to an init that waits for `start`. Raises what failed, with nothing left behind.
+
+    `take_terminal` gets the console's master end, which is then the caller's, where no console socket does.
+    """
+    _check_console(options, request, take_terminal is not None)
+    container = _first_record(request, options)
+    with store.claim(root, container):
+        return _Creation(root, request, options, container, take_terminal).run()
+
+
+def _check_console(options: Options, request: Request, stays: bool) -> None:
+    terminal = bool(request.spec.process and request.spec.process.terminal)
+    if terminal and not options.console_socket and not stays:
+        raise SpecError("process.terminal: a terminal needs --console-socket where urunc does not stay")
+    if options.console_socket and not terminal:
+        raise SpecError("process.terminal: --console-socket is given, but no terminal is asked for")
+
+
+def _first_record(request: Request, options: Options) -> Container:
+    """Return the record that holds the undo of every later step."""
+    spec, plan = request.spec, request.plan
+    paths = cgroup.paths(cgroup.detect(), plan.cgroup)
+    network = spec.namespace("network")
+    now = time.time_ns()
+    return Container(
+        id=options.id,
+        oci_version=spec.version,
+        bundle=request.bundle,
+        rootfs=request.rootfs,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z",
+        owner=os.getuid(),
+        annotations=spec.annotations,
+        guest=plan.guest,
+        monitor=plan.monitor,
+        accel=plan.machine.accel,
+        boot_id=proc.boot_id(),
+        creator=(os.getpid(), proc.start_time(os.getpid()) or 0),
+        cgroup=paths,
+        scope=plan.cgroup.unit if plan.cgroup.driver == "systemd" else "",
+        network_path=(network.path or "") if network and plan.network else "",
+        taps=plan.taps if plan.network else (),
+        stop=plan.stop,
+        hooks={kind: [hook.to_data() for hook in getattr(spec.hooks, kind)] for kind in _LATE_HOOKS},
+    )
+
+
+class _Creation:
+    """One `create` at work: what its steps share."""
+
+    def __init__(
+        self,
+        root: str,
+        request: Request,
+        options: Options,
+        container: Container,
+        take_terminal: Callable[[int], None] | None,
+    ) -> None:
+        self.root, self.place = root, store.folder(root, container.id)
+        self.request, self.options = request, options
+        self.spec, self.plan = request.spec, request.plan
+        self.container = container
+        self.take_terminal = take_terminal
+        self.timeline = Timeline()
+        self.speaker: Channel | None = None
+        self.master = -1
+        self.child = 0  # what was forked; init's own pid, after a second fork, is in the record
+        self.hooks_began = False
+
+    def run(self) -> Container:
+        """Do every step. On a failure clear what was done and raise it."""
+        try:
+            for message in self.plan.messages:
+                log.warn(message)
+            self._steps()
+        except BaseException as error:
+            self._give_up()
+            raise self._explained(error) from None
+        finally:
+            self._close()
+        return self.container
+
+    def _steps(self) -> None:
+        speaker = self._fork()
+        self.timeline.done("fork")
+        self._write_id_maps(speaker)
+        self._join(speaker)
+        self.timeline.done("join")
+        self._run_runtime_hooks()
+        self.timeline.done("hooks")
+        self._go(speaker)
+        self.timeline.done("network")
+        self._expect(speaker, "ready")
+        self.timeline.done("root")
+        self._hand_over()
+
+    def _fork(self) -> Channel:
+        """Fork init; what only it needs is closed here at once."""
+        libc.load()
+        inherited = Descriptors()
+        self.speaker, theirs = wire.pair(user_namespace="user" in self.plan.namespaces)
+        try:
+            self.master, slave = inherit.open_terminal(self.request, inherited)
+            orders = inherit.open_all(self.request, self.place, theirs, slave, f"{self.root}/{CACHE}", inherited)
+            self.child = os.fork()
+            if self.child == 0:
+                init.run(orders)
+        finally:
+            theirs.close()
+            inherited.close()
+        return self.speaker
+
+    def _expect(self, speaker: Channel, kind: str) -> Message:
+        message = speaker.receive(kind)
+        if message is None:
+            raise KernelError(f"init ended before it was `{kind}`{self._how_it_ended()}")
+        return message
+
+    def _how_it_ended(self) -> str:
+        """Return why a dead init died, as far as the kernel tells."""
+        if cgroup.oom_count(self.container.cgroup):
+            return ": out of memory within linux.resources.memory.limit"
+        return ""
+
+    def _write_id_maps(self, speaker: Channel) -> None:
+        if "user" not in self.plan.namespaces:
+            return
+        pid = self._expect(speaker, "user").pid
+        idmap.write_maps(pid, _lines(self.plan.uid_maps), _lines(self.plan.gid_maps))
+        speaker.send("maps")
+
+    def _join(self, speaker: Channel) -> None:
+        """Put init into the cgroup and its pid into the record, before it may do anything that costs or lasts."""
+        pid = self._expect(speaker, "ns").pid
+        self._enter_cgroup(pid)
+        self.container = self.container.replace(pid=pid, start_time=proc.start_time(pid) or 0)
+        store.save(self.root, self.container)
+        if self.child != pid:
+            os.waitpid(self.child, 0)  # the middle process ended after its fork
+            self.child = 0
+        speaker.send("joined")
+
+    def _enter_cgroup(self, pid: int) -> None:
+        paths, plan, version = self.container.cgroup, self.plan, self.request.facts.cgroup_version
+        properties: tuple[tuple[str, str, object], ...] = ()
+        if self.container.scope:
+            properties = cgroup_rules.scope_properties(plan.cgroup, (pid,), version) + plan.cgroup_properties
+        cgroup.enter(paths, plan.cgroup, pid, properties)
+        self.timeline.done("cgroup")
+        cgroup.apply(paths, plan.cgroup_writes)
+        cgroup.apply_devices(paths, plan.device_rules, version)
+        cgroup.join(paths, pid)
+
+    def _state(self) -> dict[str, Any]:
+        return status.document(self.container, status.CREATING)
+
+    def _run_runtime_hooks(self) -> None:
+        self.hooks_began = True
+        hooks.run_hooks(self.spec.hooks.prestart, self._state(), kind="prestart")
+        hooks.run_hooks(self.spec.hooks.create_runtime, self._state(), kind="createRuntime")
+
+    def _go(self, speaker: Channel) -> None:
+        """Look at the network that the hooks left, make the Launch, and send init on."""
+        network, taps = self._attach_network()
+        try:
+            machine = self._final_machine(network)
+            launch = self._launch(machine)
+            fds = [self._descriptor(name, taps) for name in launch.fds]
+            inherit.write_initrd_tail(self.place, machine.boot) if machine.boot.initrd_tail else None
+            memory = _memfd(jsonio.dumps(self._orders(launch)))
+            try:
+                speaker.send("go", fds=(memory, *fds))
+            finally:
+                for fd in (memory, *fds):
+                    os.close(fd)
+                taps.clear()
+        finally:
+            for fd in taps.values():
+                os.close(fd)
+
+    def _attach_network(self) -> tuple[Network, dict[str, int]]:
+        plan = self.plan
+        names = self._name_servers()
+        empty = Network(dns=names[0], search=names[1], hostname=self.spec.hostname)
+        if not plan.network:
+            return empty, {}
+        with ns.inside(f"/proc/{self.container.pid}/ns/net", "network"), netlink.Rtnl() as rtnl:
+            seen = net.look(rtnl, plan.taps)
+            taps = net.attach(
+                rtnl, seen, plan.host_uid, plan.host_gid, persistent=plan.persistent_taps, vnet_hdr=plan.vnet_hdr
+            )
+        return empty.replace(nics=seen.nics), taps
+
+    def _name_servers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the guest's name servers and search domains: the engine's resolv.conf, else the configuration's."""
+        servers: tuple[str, ...] = ()
+        search: tuple[str, ...] = ()
+        given = self.request.mounts.resolv_conf
+        if given:
+            servers, search = net.parse_resolv_conf(self._read_source(given.source).decode("utf-8", "replace"))
+        if not servers and self.plan.network:
+            servers = self.request.config.dns
+            if not servers:
+                log.info(
+                    "the guest gets no name server: the engine gave none that it can reach, nor does [network] dns"
+                )
+        return servers, search
+
+    def _final_machine(self, network: Network) -> Machine:
+        request, plan = self.request, self.plan
+        guest, monitor = guests.load(plan.guest), monitors.load(plan.monitor)
+        machine = plan.machine
+        context = guest_context(self.spec, request.facts, machine.model, machine.accel, self._guest_files())
+        boot = guest.boot(request.app, network, plan.root, monitor.CAPABILITIES, context)
+        for message in boot.messages:
+            if message not in plan.messages:
+                log.warn(message)
+        return machine.replace(network=network, boot=boot)
+
+    def _guest_files(self) -> tuple[GuestFile, ...]:
+        """Return the small files that the engine mounts, for guests that take them."""
+        return tuple(
+            GuestFile(path=mount.destination, content=self._read_source(mount.source), mode=0o644)
+            for mount in self.request.mounts.given
+        )
+
+    def _read_source(self, source: str) -> bytes:
+        """Return the content of a file that the engine mounts. Raises SpecError."""
+        path = os.path.join(self.request.bundle, source)
+        try:
+            with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+                return file.read(_ENGINE_FILE_LIMIT)
+        except OSError as error:
+            raise SpecError(f"mounts: cannot read `{path}`: {reason(error)}") from None
+
+    def _launch(self, machine: Machine) -> Launch:
+        monitor = monitors.load(self.plan.monitor)
+        monitor.check(machine)
+        facts = self.request.facts
+        launch: Launch = monitor.launch(machine, Host(binary=facts.binary, data_path=facts.data_path))
+        return launch
+
+    def _descriptor(self, name: str, taps: dict[str, int]) -> int:
+        """Return the descriptor that a Launch names: `tap:<name>` or `listen:<name>`."""
+        kind, _, which = name.partition(":")
+        if kind == "tap":
+            return taps.pop(which)
+        if kind == "listen":
+            return inherit.listen(self.place, which)
+        raise KernelError(f"the monitor wants a descriptor `{name}` that nobody makes")
+
+    def _orders(self, launch: Launch) -> dict[str, Any]:
+        return {
+            "argv": launch.argv,
+            "env": launch.env,
+            "files": [
+                {"path": file.path, "content": file.content.decode("latin-1"), "mode": file.mode}
+                for file in launch.files
+            ],
+            "state": self._state(),
+            "create_container": [hook.to_data() for hook in self.spec.hooks.create_container],
+            "start_container": [hook.to_data() for hook in self.spec.hooks.start_container],
+        }
+
+    def _hand_over(self) -> None:
+        """Give the engine what it asked for, and write the record that says: created."""
+        if self.master >= 0 and self.options.console_socket:
+            console.send_master(self.options.console_socket, self.master)
+        elif self.master >= 0 and self.take_terminal:
+            self.take_terminal(os.dup(self.master))
+        if self.options.pid_file:
+            _write_pid_file(self.options.pid_file, self.container.pid)
+        self.timeline.done("created")
+        self.container = self.container.replace(creator=(0, 0), timeline=self.timeline.record())
+        store.save(self.root, self.container)
+
+    def _explained(self, error: BaseException) -> BaseException:
+        if isinstance(error, OSError):
+            return KernelError(
+                f"cannot create `{self.options.id}`: {wire.describe_os_error(error)}", errno=error.errno or 0
+            )
+        return error
+
+    def _give_up(self) -> None:
+        """Clear what was done. What cannot be cleared is logged: the first error is the one to show."""
+        if self.child:
+            _end_child(self.child)
+        try:
+            teardown.clear(self.root, self.container)
+        except (UruncError, OSError) as error:
+            log.warn(f"clearing up after the failed create: {error}")
+        if self.hooks_began:
+            teardown.run_poststop(self.container)
+
+    def _close(self) -> None:
+        if self.speaker:
+            self.speaker.close()
+        if self.master >= 0:
+            os.close(self.master)
+
+
+def _lines(maps: tuple[IdMap, ...]) -> list[tuple[int, int, int]]:
+    return [(line.container_id, line.host_id, line.size) for line in maps]
+
+
+def _end_child(pid: int) -> None:
+    try:
+        os.kill(pid, teardown.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def _memfd(content: bytes) -> int:
+    fd = os.memfd_create("launch", os.MFD_CLOEXEC)
+    with open(os.dup(fd), "wb") as file:
+        file.write(content)
+    return fd
+
+
+def _write_pid_file(path: str, pid: int) -> None:
+    """Write the pid file whole: the engine may read it at any moment."""
+    temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}.{os.getpid()}"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w") as file:
+        file.write(str(pid))
+    os.rename(temporary, path)

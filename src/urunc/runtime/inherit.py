@@ -1,0 +1,208 @@
+"""What init inherits over the fork: descriptors that the parent opens while it still has all of the host's rights.
+
+The monitor's root is made of detached read-only mounts (open_tree), opened here by path or beneath the rootfs,
+so that init, in whatever user namespace, needs no path of the host. The files of an image that the monitor's
+user may not read, and an initrd that gets urunc's part behind it, are copied into the state folder: on the
+parent's account, before the container's memory cgroup has anyone in it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from ..errors import HostError, ImageError
+from ..linux import fsops, mounts, seccomp
+from ..vm import cpio
+from . import console, load
+from .init import Orders
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..oci.spec import Spec
+    from ..vm.machine import Boot
+    from .channel import Channel
+    from .load import Request
+    from .plan import Plan
+
+_BACKLOG = 4
+
+
+class Descriptors:
+    """Descriptors that are closed together, once."""
+
+    def __init__(self) -> None:
+        self.fds: list[int] = []
+
+    def add(self, fd: int) -> int:
+        """Take `fd` over and return it."""
+        self.fds.append(fd)
+        return fd
+
+    def close(self) -> None:
+        """Close them all."""
+        while self.fds:
+            os.close(self.fds.pop())
+
+
+def open_all(request: Request, place: str, speaker: Channel, terminal: int, cache: str, owned: Descriptors) -> Orders:
+    """Open and make everything that init inherits; `owned` gets every descriptor, also when a step fails.
+
+    `place` is the container's folder, `speaker` init's end of the channel, `terminal` the console's slave end
+    or -1, `cache` the folder of the compiled seccomp profiles.
+    """
+    spec, plan = request.spec, request.plan
+    return Orders(
+        spec=spec,
+        plan=plan,
+        channel=speaker,
+        listener=owned.add(listen(place, "start")),
+        waiting=owned.add(_new_file(f"{place}/waiting", 0o600)),
+        dev_tree=_device_tree(plan, owned),
+        trees=_bind_trees(plan, owned) + _image_trees(request, place, owned),
+        rootfs_tree=_rootfs_tree(spec, plan, owned),
+        terminal=terminal,
+        filter_program=seccomp.compile_cached(spec.seccomp, request.facts.arch, cache) if spec.seccomp else None,
+    )
+
+
+def listen(place: str, name: str) -> int:
+    """Return a listening SOCK_SEQPACKET (start) or stream socket `<name>.sock` in the container's folder.
+
+    Bound through a descriptor of the folder: its path may be longer than a socket's address.
+    """
+    kind = _socket.SOCK_SEQPACKET if name == "start" else _socket.SOCK_STREAM
+    server = _socket.socket(_socket.AF_UNIX, kind | _socket.SOCK_CLOEXEC)
+    folder = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        server.bind(f"/proc/self/fd/{folder}/{name}.sock")
+        server.listen(_BACKLOG)
+        return server.detach()
+    finally:
+        os.close(folder)
+        server.close()
+
+
+def open_terminal(request: Request, owned: Descriptors) -> tuple[int, int]:
+    """Return the console's master and slave ends, (-1, -1) where no terminal is asked for."""
+    process = request.spec.process
+    if not process or not process.terminal:
+        return -1, -1
+    master, slave = console.open_pty(process.console_size)
+    owned.add(slave)
+    os.fchown(slave, request.plan.host_uid, -1)
+    return master, slave
+
+
+def write_initrd_tail(place: str, boot: Boot) -> None:
+    """Write urunc's part of the guest's initrd, as a newc archive behind what is there."""
+    path = f"{place}/initrd"
+    with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW), "ab") as file:
+        padding = -os.fstat(file.fileno()).st_size % 4  # the kernel looks for the next archive at a multiple of 4
+        file.write(b"\0" * padding + cpio.archive(boot.initrd_tail))
+
+
+def _new_file(path: str, mode: int) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+
+
+def _device_tree(plan: Plan, owned: Descriptors) -> int:
+    tree = owned.add(fsops.detached_tmpfs("size=64k,mode=755"))
+    for node in plan.nodes:
+        fsops.make_node(tree, node.path, "c", node.major, node.minor, node.mode, node.uid, node.gid)
+    return tree
+
+
+def _bind_trees(plan: Plan, owned: Descriptors) -> list[tuple[str, int]]:
+    trees = []
+    for bind in plan.binds:
+        try:
+            trees.append((bind.target, owned.add(mounts.clone_tree(bind.source, readonly=True))))
+        except FileNotFoundError:
+            if not bind.optional:
+                raise HostError(f"`{bind.source}`, which the monitor needs, is not there") from None
+    return trees
+
+
+def _image_trees(request: Request, place: str, owned: Descriptors) -> list[tuple[str, int]]:
+    plan = request.plan
+    rootfs = load.open_rootfs(plan.rootfs)
+    try:
+        trees = [
+            (image.target, owned.add(_image_tree(rootfs, image.source, plan, place, readonly=image.readonly)))
+            for image in plan.images
+        ]
+        if plan.machine.boot.initrd_tail:
+            trees.append(("/initrd", owned.add(_initrd_tree(rootfs, request, place))))
+        return trees
+    finally:
+        os.close(rootfs)
+
+
+def _image_tree(rootfs: int, path: str, plan: Plan, place: str, *, readonly: bool) -> int:
+    fd = load.open_image_file(rootfs, path, "file")
+    try:
+        if readonly and not is_readable(os.fstat(fd), plan.host_uid, plan.host_gid):
+            copy = f"{place}/{os.path.basename(path)}.copy"
+            _copy(fd, copy, plan)
+            return mounts.clone_tree(copy, readonly=True)
+        return mounts.clone_tree(fd, readonly=readonly)
+    finally:
+        os.close(fd)
+
+
+def is_readable(status: os.stat_result, uid: int, gid: int) -> bool:
+    """Return whether a user without capabilities may read a file, by its owner, group and mode."""
+    if status.st_uid == uid:
+        return bool(status.st_mode & 0o400)
+    if status.st_gid == gid:
+        return bool(status.st_mode & 0o040)
+    return bool(status.st_mode & 0o004)
+
+
+def _initrd_tree(rootfs: int, request: Request, place: str) -> int:
+    """Make the file that becomes the guest's initrd. Its last part is written once the network is known."""
+    path = f"{place}/initrd"
+    if request.app.initrd:
+        fd = load.open_image_file(rootfs, request.app.initrd, "initrd")
+        try:
+            _copy(fd, path, request.plan)
+        finally:
+            os.close(fd)
+    else:
+        os.close(_monitors_file(path, request.plan))
+    return mounts.clone_tree(path, readonly=True)
+
+
+def _monitors_file(path: str, plan: Plan) -> int:
+    """Return a new file that only the monitor's user may read: the guest's environment may hold secrets."""
+    fd = _new_file(path, 0o400)
+    os.fchown(fd, plan.host_uid, plan.host_gid)
+    return fd
+
+
+def _copy(source: int, path: str, plan: Plan) -> None:
+    """Copy an image's file into the state folder: no more than fits into the guest's memory."""
+    limit = plan.machine.memory_mib << 20
+    size = os.fstat(source).st_size
+    if size > limit:
+        raise ImageError(
+            f"`{os.path.basename(path)}` of {size >> 20} MiB does not fit into the guest's {limit >> 20} MiB"
+        )
+    reader = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        writer = _monitors_file(path, plan)
+        try:
+            while size > 0 and (sent := os.sendfile(writer, reader, None, size)):
+                size -= sent
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
+
+
+def _rootfs_tree(spec: Spec, plan: Plan, owned: Descriptors) -> int:
+    """Return a detached read-only clone of the rootfs for the startContainer hooks, -1 where there are none."""
+    if not spec.hooks.start_container:
+        return -1
+    return owned.add(mounts.clone_tree(plan.rootfs, readonly=True, recursive=True))

@@ -1,0 +1,265 @@
+"""The container's first process: from the fork in `create` to execve(monitor).
+
+Nothing is decided here, and nothing is imported once the root is pivoted: what init needs stands at the
+top of this file, and its orders come from the plan (by fork) and the Launch (by the `go` message).
+A failure travels to `create` as one message, after `ready` to `start`; init itself never writes to a log.
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import os
+
+from .. import jsonio
+from ..errors import KernelError, reason
+from ..linux import fsops, libc, mounts, ns, proc, seccomp
+from ..oci.spec import Hook
+from . import channel as wire
+from . import hooks
+from .init_words import STARTED
+from .plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from ..oci.spec import Spec
+    from .channel import Channel
+
+_HIGH_FD = 512
+_ROOT_SIZE = "size=16m,mode=755"
+
+
+class Orders:
+    """What init inherits by the fork."""
+
+    def __init__(
+        self,
+        *,
+        spec: Spec,
+        plan: Plan,
+        channel: Channel,
+        listener: int,
+        waiting: int,
+        dev_tree: int,
+        trees: list[tuple[str, int]],
+        rootfs_tree: int,
+        terminal: int,
+        filter_program: bytes | None,
+    ) -> None:
+        self.spec = spec
+        self.plan = plan
+        self.channel = channel
+        self.listener = listener  # where `start` will connect
+        self.waiting = waiting  # the file whose lock says: not yet executed
+        self.dev_tree = dev_tree  # detached tmpfs with the monitor's device nodes
+        self.trees = trees  # (target in the monitor's root, detached mount)
+        self.rootfs_tree = rootfs_tree  # detached read-only clone of the rootfs, -1 without startContainer hooks
+        self.terminal = terminal  # the console's slave end, -1 without a terminal
+        self.filter_program = filter_program  # seccomp, None without a profile
+
+    def descriptors(self) -> list[int]:
+        """Return every descriptor that init must keep beside 0, 1 and 2."""
+        mine = [self.channel.socket.fileno(), self.listener, self.waiting, self.dev_tree]
+        mine += [fd for _target, fd in self.trees]
+        mine += [fd for fd in (self.rootfs_tree, self.terminal) if fd >= 0]
+        first = self.plan.machine.first_fd
+        return mine + list(range(3, first))
+
+
+def run(orders: Orders) -> NoReturn:
+    """Be the container's first process. Never returns: ends in execve, or in _exit after sending the error."""
+    speaker = orders.channel
+    try:
+        proc.close_all_but(orders.descriptors())
+        _enter_namespaces(orders)
+        _become_first(orders)
+        connection = _prepare(orders)
+    except BaseException as error:
+        _fail_create(speaker, error)
+    try:
+        _launch(orders, *connection)
+    except BaseException as error:
+        _fail_start(connection[0], error)
+
+
+def _fail_create(speaker: Channel, error: BaseException) -> NoReturn:
+    try:
+        speaker.send("error", wire.error_data(error))
+    finally:
+        os._exit(1)
+
+
+def _fail_start(connection: _socket.socket, error: BaseException) -> NoReturn:
+    try:
+        connection.sendall(jsonio.dumps(wire.error_data(error)))
+    finally:
+        os._exit(1)
+
+
+def _enter_namespaces(orders: Orders) -> None:
+    """Join what is given by path, then make the rest; the user namespace first and alone.
+
+    A namespace given by path belongs to the host's user namespace as a rule, so it is joined before the new
+    user namespace takes the right to do so away. The id maps can be written only once that one is there, and
+    the others must be made inside it.
+    """
+    plan = orders.plan
+    if orders.spec.process and orders.spec.process.oom_score_adj is not None:
+        proc.set_oom_score_adj(orders.spec.process.oom_score_adj)
+    for kind, path in sorted(plan.joins, key=lambda join: join[0] == "user"):
+        ns.join(path, kind)
+    if "user" in plan.namespaces:
+        ns.unshare(("user",))
+        orders.channel.send("user")
+        _expect(orders.channel, "maps")
+    if "user" in plan.namespaces or any(kind == "user" for kind, _path in plan.joins):
+        proc.become(0, 0, None)
+    ns.unshare(kind for kind in plan.namespaces if kind not in ("user", "cgroup"))
+    if "time" in plan.namespaces:
+        ns.set_time_offsets(orders.spec.time_offsets)
+
+
+def _become_first(orders: Orders) -> None:
+    """Fork into the new pid namespace where there is one; tell `create` the pid that the kernel sees."""
+    kinds = {*orders.plan.namespaces, *(kind for kind, _path in orders.plan.joins)}
+    if kinds & {"pid", "time"} and os.fork():
+        os._exit(0)
+    fcntl.flock(orders.waiting, fcntl.LOCK_EX)
+    os.setsid()
+    orders.channel.send("ns")
+
+
+def _expect(speaker: Channel, kind: str) -> wire.Message:
+    message = speaker.receive(kind)
+    if message is None:
+        os._exit(1)  # `create` is gone: there is nobody to tell, and nothing may go on without its record
+    return message
+
+
+def _prepare(orders: Orders) -> tuple[_socket.socket, dict[str, Any], list[int]]:
+    """Do what `create` waits for, say ready, and wait for `start`. Return its connection and the Launch."""
+    speaker, plan = orders.channel, orders.plan
+    _expect(speaker, "joined")
+    if "cgroup" in plan.namespaces:
+        ns.unshare(("cgroup",))
+    order = _expect(speaker, "go")
+    launch = jsonio.loads(_read_memfd(order.fds[0]))
+    fds = order.fds[1:]
+    _set_names(orders)
+    _build_root(orders, launch)
+    hooks.run_hooks(_hooks(launch["create_container"]), launch["state"], kind="createContainer")
+    mounts.pivot(".")
+    if orders.terminal >= 0:
+        _take_terminal(orders.terminal)
+    speaker.send("ready")
+    speaker.close()
+    return _await_start(orders.listener), launch, fds
+
+
+def _read_memfd(fd: int) -> bytes:
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return file.read()
+
+
+def _hooks(data: list[dict[str, Any]]) -> tuple[Hook, ...]:
+    return tuple(hooks.from_data(item) for item in data)
+
+
+def _set_names(orders: Orders) -> None:
+    if "uts" not in orders.plan.namespaces:
+        return
+    if orders.spec.hostname:
+        _socket.sethostname(orders.spec.hostname)
+    if orders.spec.domainname:
+        libc.setdomainname(orders.spec.domainname)
+
+
+def _build_root(orders: Orders, launch: dict[str, Any]) -> None:
+    """Build the monitor's root and stand in it: a small tmpfs, stacked on `/`, that holds only binds.
+
+    On `/` since every other folder may be one that a user namespace cannot reach or that a hook looks at;
+    what was there stays visible to this process until the pivot.
+    """
+    mounts.set_propagation(orders.spec.rootfs_propagation or "rslave")
+    root = fsops.detached_tmpfs(_ROOT_SIZE)
+    mounts.attach(root, "/")
+    os.fchdir(root)
+    fsops.make_dirs(root, "dev", 0o755)
+    mounts.attach_at(orders.dev_tree, root, "dev")
+    for target, tree in orders.trees:
+        mounts.attach_file(tree, root, target.lstrip("/"))
+        os.close(tree)
+    for item in launch["files"]:
+        _write_file(root, item["path"].lstrip("/"), item["content"].encode("latin-1"), item["mode"])
+    mounts.make_readonly(root)
+
+
+def _write_file(root: int, path: str, content: bytes, mode: int) -> None:
+    fsops.make_dirs(root, os.path.dirname(path), 0o755)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=root)
+    with open(fd, "wb") as file:
+        os.fchmod(fd, mode)
+        file.write(content)
+
+
+def _take_terminal(slave: int) -> None:
+    fcntl.ioctl(slave, 0x540E, 0)  # TIOCSCTTY
+    for fd in (0, 1, 2):
+        os.dup2(slave, fd)
+    os.close(slave)
+
+
+def _await_start(listener: int) -> _socket.socket:
+    server = _socket.socket(fileno=listener)
+    fd, _address = server._accept()  # type: ignore[attr-defined]  # what socket.accept is made of
+    server.close()
+    return _socket.socket(fileno=fd)
+
+
+def _launch(orders: Orders, connection: _socket.socket, launch: dict[str, Any], fds: list[int]) -> NoReturn:
+    """Run the startContainer hooks, give up every privilege, and execute the monitor."""
+    process, plan = orders.spec.process, orders.plan
+    if orders.rootfs_tree >= 0:
+        hooks.run_hooks(
+            _hooks(launch["start_container"]),
+            {**launch["state"], "status": "created"},
+            kind="startContainer",
+            prepare=lambda: _enter_rootfs(orders.rootfs_tree),
+        )
+    _place_descriptors(fds, plan.machine.first_fd, [connection.fileno(), orders.waiting])
+    if process:
+        proc.set_rlimits((limit.kind, limit.soft, limit.hard) for limit in process.rlimits)
+        os.umask(process.user.umask if process.user.umask is not None else 0o022)
+        libc.drop_bounding_set()
+        proc.become(process.user.uid, process.user.gid, process.user.groups)
+    libc.capset_none()
+    libc.set_no_new_privs()
+    proc.reset_signals()
+    if orders.filter_program is not None:
+        seccomp.install(orders.filter_program)
+    connection.sendall(STARTED)
+    argv = launch["argv"]
+    env = dict(item.split("=", 1) for item in launch["env"])
+    try:
+        os.execve(argv[0], argv, env)  # noqa: S606  # the point of it all
+    except OSError as error:
+        raise KernelError(f"cannot execute the monitor `{argv[0]}`: {reason(error)}") from None
+
+
+def _enter_rootfs(tree: int) -> None:
+    os.fchdir(tree)
+    os.chroot(".")
+
+
+def _place_descriptors(fds: list[int], first: int, keep: list[int]) -> None:
+    """Move the Launch's descriptors to their numbers; everything else closes at execve."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD) for fd in fds]
+    for fd in keep:
+        if first <= fd < first + len(fds):
+            raise KernelError(f"descriptor {fd} stands where the monitor's must be")
+    for index, fd in enumerate(high):
+        os.dup2(fd, first + index, inheritable=True)
+    libc.close_range(first + len(fds), 0xFFFFFFFF, libc.CLOSE_RANGE_CLOEXEC)

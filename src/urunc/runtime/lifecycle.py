@@ -1,0 +1,250 @@
+"""What each verb does to a container. The table of which verb is allowed when is `status.ALLOWED`.
+
+`create` and `run` import the whole sandbox on use; the other verbs need the record and little more.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import log
+from ..errors import StateError
+from ..linux import proc
+from . import status, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from .options import Globals, Options
+    from .store import Container
+
+SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM, SIGCONT, SIGSTOP, SIGPWR = 1, 2, 3, 9, 15, 18, 19, 30
+STOP_SIGNALS = (SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGPWR, 37)
+"""The signals that ask a container to end: 37 is RTMIN+3, which systemd as an init listens to."""
+
+
+def create(settings: Globals, options: Options) -> None:
+    """Make a container that waits for `start`; print the plan instead with --dry-run.
+
+    Executes the delegate, and does not return, where the bundle holds no unikernel.
+    """
+    from . import create as creation
+    from . import load
+
+    request = load.load(settings.root, options, systemd=settings.systemd_cgroup)
+    if request is None:
+        hand_over(settings)
+    if options.dry_run:
+        _print_plan(request)
+        return
+    creation.create(settings.root, options, request)
+
+
+def _print_plan(request: Any) -> None:
+    from .. import jsonio
+
+    os.write(1, jsonio.indented(request.plan.to_data()).encode() + b"\n")
+
+
+def hand_over(settings: Globals) -> NoReturn:
+    """Execute the delegate with the command line as it was given."""
+    from . import delegate, load
+
+    delegate.exec_delegate(load.read_settings(settings.root).delegate, settings.argv)
+
+
+def start(root: str, name: str) -> None:
+    """Let a created container's init execute the monitor. Raises what a startContainer hook or execve failed with."""
+    with store.Lock(root, name):
+        container = store.want(root, name)
+        status.require("start", container, status.of(root, container))
+        try:
+            _meet_init(f"{root}/{name}", name)
+        except BaseException:
+            _end_failed_start(root, container)
+            raise
+    if container.hooks.get("poststart"):
+        from . import teardown
+
+        teardown.run_late_hooks(container, "poststart", status.RUNNING)
+
+
+def _meet_init(place: str, name: str) -> None:
+    """Connect to init; its `started` and then the end-of-file that execve makes are success."""
+    import _socket
+
+    from .init_words import STARTED
+
+    folder = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    meeting = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        meeting.connect(f"/proc/self/fd/{folder}/start.sock")
+        answers = []
+        while answer := meeting.recv(64 * 1024):
+            answers.append(answer)
+    except ConnectionError as error:
+        raise StateError(f"cannot start `{name}`: container is stopped", hint=str(error.strerror).lower()) from None
+    finally:
+        meeting.close()
+        os.close(folder)
+    if answers == [STARTED]:
+        return
+    failures = [answer for answer in answers if answer != STARTED]
+    if not failures:
+        raise StateError(f"cannot start `{name}`: its init ended before it could execute the monitor")
+    from .. import jsonio
+    from .channel import carried_error
+
+    raise carried_error(jsonio.loads(failures[-1]))
+
+
+def _end_failed_start(root: str, container: Container) -> None:
+    """A container whose start failed is stopped (runtime.md, "Lifecycle", step 8): only `delete` is left to it."""
+    proc.wait_gone(container.pid, container.start_time, 1.0)
+
+
+def state(root: str, name: str) -> dict[str, Any]:
+    """Return the state document (runtime.md, "State")."""
+    container = store.want(root, name)
+    return status.document(container, status.of(root, container))
+
+
+def list_states(root: str) -> list[dict[str, Any]]:
+    """Return one state document per container of ours, with `created`, `rootfs` and `owner` as runc's list has them."""
+    found = []
+    for name in store.names(root):
+        container = store.find(root, name)
+        if container is not None:
+            document = status.document(container, status.of(root, container))
+            found.append(
+                {**document, "rootfs": container.rootfs, "created": container.created, "owner": container.owner}
+            )
+    return found
+
+
+def ps(root: str, name: str) -> list[int]:
+    """Return the host's process ids in the container's cgroup."""
+    from ..linux import cgroup
+
+    container = store.want(root, name)
+    status.require("ps", container, status.of(root, container))
+    return cgroup.pids(container.cgroup)
+
+
+def kill(root: str, name: str, signum: int, everything: bool = False) -> None:
+    """Send a signal. Never waits: the engine owns the time limit.
+
+    A stop signal reaches the guest where there is a way, else it ends the monitor. With `everything` (--all),
+    KILL ends every process in the cgroup, and a stopped container is no error.
+    """
+    container = store.want(root, name)
+    now = status.of(root, container)
+    if everything and (signum == SIGKILL or now == status.STOPPED):
+        _kill_all(container)
+        return
+    status.require("kill", container, now)
+    try:
+        _send(root, container, now, signum)
+    except ProcessLookupError:
+        raise StateError(f"cannot kill `{name}`: container not running") from None
+
+
+def _kill_all(container: Container) -> None:
+    from ..linux import cgroup
+
+    cgroup.kill_all(container.cgroup)
+
+
+def _send(root: str, container: Container, now: str, signum: int) -> None:
+    if signum == 0:
+        return
+    if signum in (SIGKILL, SIGSTOP, SIGCONT):
+        _signal_monitor(container, signum)
+    elif now == status.CREATED:
+        if signum in STOP_SIGNALS:
+            _signal_monitor(container, SIGKILL)  # init, as PID 1 without a handler, would not hear it
+    elif container.stop == "control":
+        _tell_guest(root, container, f"signal {signum}\n".encode())
+    elif signum not in STOP_SIGNALS:
+        log.warn(f"signal {signum} for `{container.id}` is left out: the guest has no way to receive it")
+    elif container.stop == "acpi":
+        _press_power_button(root, container)
+    else:
+        _signal_monitor(container, SIGTERM if container.stop == "term" else SIGKILL)
+
+
+def _signal_monitor(container: Container, signum: int) -> None:
+    if signum == SIGKILL and status.is_frozen(container.cgroup):
+        from ..linux import cgroup
+
+        proc.send_signal(container.pid, container.start_time, signum)
+        cgroup.thaw(container.cgroup)
+        return
+    proc.send_signal(container.pid, container.start_time, signum)
+
+
+def _tell_guest(root: str, container: Container, line: bytes) -> None:
+    """Write one line to the guest's control port: it waits in the socket until the guest listens."""
+    from . import control
+
+    control.send(f"{root}/{container.id}", "control", line)
+
+
+def _press_power_button(root: str, container: Container) -> None:
+    from . import control
+
+    control.power_down(f"{root}/{container.id}")
+
+
+def delete(root: str, name: str, force: bool = False) -> None:
+    """Remove a stopped or created container, with force a running one too, and everything that was made for it.
+
+    With force, a container that is not there is no error, and what a killed urunc left is cleared as well.
+    """
+    from . import teardown
+
+    if force:
+        _end_creator(root, name)
+    try:
+        with store.Lock(root, name):
+            container = store.find(root, name) if force else store.want(root, name)
+            if container is not None:
+                _check_deletable(root, container, force)
+                teardown.clear(root, container)
+            else:
+                teardown.remove_folder(root, name)
+    except StateError:
+        if not force or os.path.exists(store.folder(root, name)):
+            raise
+        return
+    finally:
+        if force:
+            teardown.remove_folder(root, store.unclaimed(name))
+    if container is not None:
+        teardown.run_poststop(container)
+
+
+def _check_deletable(root: str, container: Container, force: bool) -> None:
+    now = status.of(root, container)
+    if not force and now != status.STOPPED:
+        status.require("delete", container, now)
+
+
+def _end_creator(root: str, name: str) -> None:
+    """End a `create` that hangs (in a hook, say) and holds the lock: what it made is in its record."""
+    container = store.find(root, name)
+    if container is None or not container.creator[0] or container.boot_id != proc.boot_id():
+        return
+    try:
+        proc.send_signal(*container.creator, SIGKILL)
+        proc.wait_gone(*container.creator, 5.0)
+    except ProcessLookupError:
+        pass
+
+
+def run(settings: Globals, options: Options) -> int:
+    """Create and start a container; without --detach wait for its end, delete it, and return its exit status."""
+    from . import foreground
+
+    return foreground.run(settings, options)

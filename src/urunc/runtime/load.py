@@ -1,0 +1,176 @@
+"""Read what `create` needs before it decides: bundle, image, configuration, host. No effect but reading."""
+
+from __future__ import annotations
+
+import os
+
+from .. import jsonio
+from ..errors import ImageError, SpecError, reason
+from ..linux import cgroup, fsops
+from ..oci import app as apps
+from ..oci import checks
+from ..oci import spec as specs
+from ..record import Record
+from ..vm import choose, elf, guests, monitors
+from . import host, net, settings
+from .plan import Facts, plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..oci.app import App
+    from ..oci.checks import MountPlan
+    from ..oci.config import Config
+    from ..oci.spec import Spec
+    from ..vm.machine import KernelInfo
+    from .options import Options
+    from .plan import Plan
+
+URUNC_JSON = "/urunc.json"
+URUNC_JSON_LIMIT = 1 << 20
+CACHE = ".cache"
+
+
+class Request(Record):
+    """One `create`: what the bundle asks for, and what was decided."""
+
+    bundle: str
+    rootfs: str
+    spec: Spec
+    app: App
+    mounts: MountPlan
+    config: Config
+    facts: Facts
+    plan: Plan
+
+
+def read_spec(bundle: str) -> Spec:
+    """Return the bundle's config.json. Raises SpecError where it is missing, unreadable or wrong."""
+    path = f"{bundle}/config.json"
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
+            data = file.read(jsonio.MAX_BYTES + 1)
+    except OSError as error:
+        raise SpecError(f"cannot read `{path}`: {reason(error)}") from None
+    try:
+        return specs.parse(jsonio.loads(data))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise SpecError(f"`{path}` is not JSON: {error}") from None
+
+
+def rootfs_path(bundle: str, spec: Spec) -> str:
+    """Return the absolute host path of the container's root (config.md, "Root": relative to the bundle)."""
+    return os.path.realpath(os.path.join(bundle, spec.rootfs))
+
+
+def open_rootfs(path: str) -> int:
+    """Return an O_PATH descriptor of the rootfs. Raises SpecError where it is no folder."""
+    try:
+        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SpecError(f"root.path: cannot open `{path}`: {reason(error)}") from None
+
+
+def find_app(spec: Spec, rootfs: int) -> App | None:
+    """Return what the bundle boots, None where it is no unikernel."""
+    return apps.find_app(
+        spec,
+        fsops.read_in_root(rootfs, URUNC_JSON, URUNC_JSON_LIMIT),
+        guests=guests.GUESTS,
+        monitors=monitors.MONITORS,
+        supports=choose.supports,
+        has_file=lambda path: _is_file(rootfs, path),
+    )
+
+
+def _is_file(rootfs: int, path: str) -> bool:
+    try:
+        os.close(open_image_file(rootfs, path, "file"))
+    except ImageError:
+        return False
+    return True
+
+
+def open_image_file(rootfs: int, path: str, what: str) -> int:
+    """Return an O_PATH descriptor of a regular file beneath the rootfs. Raises ImageError, naming `what` it is."""
+    try:
+        fd = fsops.open_in_root(rootfs, path)
+    except OSError as error:
+        raise ImageError(f"{what} `{path}`: {reason(error)} in the container's rootfs") from None
+    if not fsops.is_regular(fd):
+        os.close(fd)
+        raise ImageError(f"{what} `{path}` is not a regular file")
+    return fd
+
+
+def read_kernel_info(rootfs: int, path: str) -> KernelInfo:
+    """Return what the kernel's headers say. Raises ImageError where there is no such kernel."""
+    fd = open_image_file(rootfs, path, "kernel")
+    try:
+        with open(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
+            return elf.inspect(lambda offset, length: os.pread(file.fileno(), length, offset), path)
+    finally:
+        os.close(fd)
+
+
+def file_bytes(rootfs: int, path: str | None, what: str) -> int:
+    """Return the size of an image's file in bytes, 0 where `path` is None."""
+    if path is None:
+        return 0
+    fd = open_image_file(rootfs, path, what)
+    try:
+        return os.fstat(fd).st_size
+    finally:
+        os.close(fd)
+
+
+def load(root: str, options: Options, *, systemd: bool) -> Request | None:
+    """Read and decide everything. None: not a unikernel, the delegate takes the container."""
+    spec = read_spec(options.bundle)
+    path = rootfs_path(options.bundle, spec)
+    rootfs = open_rootfs(path)
+    try:
+        app = find_app(spec, rootfs)
+        if app is None:
+            return None
+        config = read_settings(root)
+        checks.check(spec, app)
+        mounts = checks.classify_mounts(spec, takes_files=app.guest == "linux", unsupported=config.unsupported_mounts)
+        mounts = mounts.replace(messages=(*app.messages, *checks.notes(spec, app), *mounts.messages))
+        facts = look(root, spec, app, config, rootfs)
+        decided = plan(options, path, spec, app, mounts, config, facts, systemd)
+    finally:
+        os.close(rootfs)
+    return Request(
+        bundle=options.bundle, rootfs=path, spec=spec, app=app, mounts=mounts, config=config, facts=facts, plan=decided
+    )
+
+
+def read_settings(root: str) -> Config:
+    """Return the host's configuration. Raises ConfigError."""
+    return settings.load(f"{root}/{CACHE}")
+
+
+def look(root: str, spec: Spec, app: App, config: Config, rootfs: int) -> Facts:
+    """Return what the plan must know of the host and the image."""
+    cache = f"{root}/{CACHE}"
+    arch = os.uname().machine
+    kernel = read_kernel_info(rootfs, app.kernel)
+    found = host.find_monitor(app.monitor, config.monitor(app.monitor), arch, cache)
+    return Facts(
+        arch=arch,
+        cpus=host.cpu_count(),
+        kvm=host.kvm_state(cache) if found.wants_kvm else "none",
+        cgroup_version=cgroup.detect().version,
+        own_network=_own_network(spec),
+        kernel=kernel,
+        binary=found.binary,
+        binds=found.binds,
+        data_path=found.data_path,
+        initrd_bytes=file_bytes(rootfs, app.initrd, "initrd"),
+        guest_init=host.guest_init() if app.guest == "linux" else b"",
+    )
+
+
+def _own_network(spec: Spec) -> bool:
+    namespace = spec.namespace("network")
+    return namespace is not None and (namespace.path is None or net.is_own_namespace(namespace.path))

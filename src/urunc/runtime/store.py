@@ -1,0 +1,201 @@
+"""The containers' records on disk: one folder per id below the state root.
+
+::
+
+    <root>/<id>/lock          held (flock) by the one verb that changes the container
+    <root>/<id>/record.json   facts, written whole and atomically; statuses are derived from them, never stored
+    <root>/<id>/waiting       held (flock) by init from its start until it executes the monitor
+    <root>/<id>/start.sock    where `start` meets init
+    <root>/<id>/*.sock        the monitor's control sockets
+    <root>/<id>/initrd        the initrd that urunc made for the guest, where it made one
+
+A folder appears whole, by a rename, with its first record in it and its lock held; that claims the id. What a
+`create` killed before the rename leaves is `<root>/.<id>.new`, which the next one takes over and `delete
+--force` removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+
+from .. import jsonio
+from ..errors import StateError
+from ..record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+RECORD_VERSION = 1
+LOCK_SECONDS = 10.0
+_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+
+
+class Container(Record):
+    """The facts of one container. Times are seconds or the kernel's clock ticks since boot, as said."""
+
+    version: int = RECORD_VERSION
+    id: str
+    oci_version: str
+    bundle: str
+    rootfs: str
+    created: str  # RFC 3339, UTC
+    owner: int = 0  # uid of who called create
+    annotations: dict[str, str] = {}
+    guest: str
+    monitor: str
+    accel: str = ""
+    boot_id: str = ""
+    creator: tuple[int, int] = (0, 0)  # pid and start time (ticks) of the `create` at work
+    pid: int = 0  # init's, then the monitor's: it is one process
+    start_time: int = 0  # ticks
+    cgroup: dict[str, str] = {}  # controller -> absolute folder; "" on cgroup v2
+    scope: str = ""  # the systemd unit, where systemd holds the cgroup
+    network_path: str = ""  # the network namespace, where it was given by path
+    taps: tuple[str, ...] = ()
+    stop: str = "kill"  # how a stop signal ends the guest: control, acpi, term or kill
+    hooks: dict[str, list[dict[str, Any]]] = {}  # poststart and poststop, still to be run
+    timeline: tuple[tuple[str, int], ...] = ()  # (step, monotonic nanoseconds when it was done)
+
+
+def check_id(name: str) -> None:
+    """Raise StateError where `name` is not an id that runc would take: it becomes a folder's name."""
+    if not name or len(name) > 1024 or name in (".", "..") or not _ID_CHARACTERS.issuperset(name):
+        shown = name if len(name) < 80 else name[:77] + "..."
+        raise StateError(f"invalid container id `{shown!a}`", hint="use letters, digits and _ + - .")
+
+
+def folder(root: str, name: str) -> str:
+    """Return the container's folder, whether it exists or not. Raises StateError for an impossible id."""
+    check_id(name)
+    return f"{root}/{name}"
+
+
+def claim(root: str, container: Container) -> Lock:
+    """Make the container's folder with its first record, and return its lock, held.
+
+    Raises StateError where the id is in use, or where another `create` of that id is at work.
+    """
+    place, passing = folder(root, container.id), f"{root}/{unclaimed(container.id)}"
+    os.makedirs(passing, 0o700, exist_ok=True)
+    lock = Lock(root, container.id, f"{passing}/lock", 0.0)
+    lock.__enter__()
+    try:
+        save(root, container, passing)
+        os.rename(passing, place)
+    except BaseException as error:
+        for name in os.listdir(passing):
+            os.unlink(f"{passing}/{name}")
+        os.rmdir(passing)
+        lock.release()
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise StateError(
+                f"container with id `{container.id}` exists", hint="delete it, or choose another id"
+            ) from None
+        raise
+    return lock
+
+
+def unclaimed(name: str) -> str:
+    """Return the name of the folder in which `create` prepares the container's own."""
+    return f".{name}.new"
+
+
+def find(root: str, name: str) -> Container | None:
+    """Return the record of that id, None where there is none. Raises StateError where it cannot be read."""
+    place = folder(root, name)
+    try:
+        with open(f"{place}/record.json", "rb") as file:
+            data = jsonio.loads(file.read(jsonio.MAX_BYTES + 1))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise StateError(f"cannot read the record of `{name}`: {error}") from None
+    return from_data(name, data)
+
+
+def from_data(name: str, data: Any) -> Container:
+    """Return the Container of a decoded record. Raises StateError where another version wrote it."""
+    if not isinstance(data, dict) or data.get("version") != RECORD_VERSION:
+        raise StateError(f"the record of `{name}` was written by another version of urunc")
+    try:
+        lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+        return Container(**{**data, **lists})
+    except TypeError as error:
+        raise StateError(f"the record of `{name}` is damaged: {error}") from None
+
+
+def want(root: str, name: str) -> Container:
+    """Return the record of that id. Raises StateError where there is none."""
+    container = find(root, name)
+    if container is None:
+        raise StateError(f"container `{name}` does not exist")
+    return container
+
+
+def save(root: str, container: Container, place: str = "") -> None:
+    """Write the record, whole or not at all; `place` is the container's folder where it has another name yet."""
+    place = place or f"{root}/{container.id}"
+    temporary = f"{place}/.record.{os.getpid()}"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(jsonio.dumps(container.to_data()))
+    os.rename(temporary, f"{place}/record.json")
+
+
+def names(root: str) -> list[str]:
+    """Return the ids below the state root, sorted; none where there is no such folder."""
+    try:
+        return sorted(name for name in os.listdir(root) if _ID_CHARACTERS.issuperset(name) and name[0] != ".")
+    except FileNotFoundError:
+        return []
+
+
+class Lock:
+    """The one verb that changes the container holds this. A context manager.
+
+    Waits for `LOCK_SECONDS`; raises StateError when another verb still holds it, or when the container
+    vanished while waiting.
+    """
+
+    def __init__(self, root: str, name: str, path: str = "", seconds: float = LOCK_SECONDS) -> None:
+        self.name = name
+        self.path = path or f"{folder(root, name)}/lock"
+        self.seconds = seconds
+        self.fd = -1
+
+    def __enter__(self) -> Lock:
+        try:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except (FileNotFoundError, NotADirectoryError):
+            raise StateError(f"container `{self.name}` does not exist") from None
+        try:
+            self._take()
+        except BaseException:
+            self.release()
+            raise
+        return self
+
+    def _take(self) -> None:
+        deadline = time.monotonic() + self.seconds
+        while True:
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise StateError(f"container `{self.name}` is busy: another command works on it") from None
+                time.sleep(0.005)
+        if os.fstat(self.fd).st_nlink == 0:
+            raise StateError(f"container `{self.name}` does not exist")
+
+    def release(self) -> None:
+        """Close the lock's descriptor, and with it the lock."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

@@ -1,0 +1,101 @@
+"""The undo of everything that `create` records, in reverse; each step may run again, and on what was never made.
+
+Used by a `create` that fails half way, by `delete`, and by `delete --force` on what a killed urunc left.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import log
+from ..errors import StateError, UruncError
+from ..linux import fsops, proc
+from . import status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .store import Container
+
+SIGKILL = 9
+GONE_SECONDS = 10.0
+
+
+def clear(root: str, container: Container) -> None:
+    """Undo what was done for the container, its folder last. Raises the first error once all was tried."""
+    problems: list[UruncError] = []
+    for step in (_end_process, _remove_cgroup, _detach_network):
+        try:
+            step(container)
+        except (UruncError, OSError) as error:
+            problems.append(
+                error if isinstance(error, UruncError) else StateError(f"cannot clear `{container.id}`: {error}")
+            )
+    if problems:
+        raise problems[0]
+    remove_folder(root, container.id)
+
+
+def remove_folder(root: str, name: str) -> None:
+    """Remove the container's folder; nothing happens where it is gone."""
+    try:
+        place = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fsops.remove_tree(place, name)
+    finally:
+        os.close(place)
+
+
+def run_poststop(container: Container) -> None:
+    """Run the poststop hooks; a failure is logged and the next one runs (runtime.md, "Lifecycle", step 13)."""
+    run_late_hooks(container, "poststop", status.STOPPED)
+
+
+def run_late_hooks(container: Container, kind: str, state: str) -> None:
+    """Run the hooks that the record keeps for later: a failure of theirs stops nothing, and is logged."""
+    items: list[dict[str, Any]] = container.hooks.get(kind, [])
+    if not items:
+        return
+    from . import hooks
+
+    listed = tuple(hooks.from_data(item) for item in items)
+    hooks.run_hooks(listed, status.document(container, state), kind=kind, warn=log.warn)
+
+
+def _end_process(container: Container) -> None:
+    if not container.pid or container.boot_id != proc.boot_id():
+        return
+    if status.is_frozen(container.cgroup):
+        from ..linux import cgroup
+
+        cgroup.thaw(container.cgroup)
+    try:
+        proc.send_signal(container.pid, container.start_time, SIGKILL)
+    except ProcessLookupError:
+        return
+    if not proc.wait_gone(container.pid, container.start_time, GONE_SECONDS):
+        raise StateError(f"process {container.pid} of `{container.id}` does not end")
+
+
+def _remove_cgroup(container: Container) -> None:
+    if container.scope:
+        from ..linux import dbus
+
+        dbus.stop_unit(container.scope)
+    if not any(os.path.exists(place) for place in container.cgroup.values()):
+        return
+    from ..linux import cgroup
+
+    cgroup.kill_all(container.cgroup)
+    cgroup.remove(container.cgroup)
+
+
+def _detach_network(container: Container) -> None:
+    """Only a namespace that outlives the container keeps anything: the others took tap and qdisc with them."""
+    if container.network_path and container.taps and os.path.exists(container.network_path):
+        from . import net
+
+        net.detach(container.network_path, container.taps)
