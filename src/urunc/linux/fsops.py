@@ -97,8 +97,7 @@ def read_in_root(root_fd: int, path: str, limit_bytes: int) -> bytes | None:
             return None
         raise
     try:
-        status = os.fstat(place)
-        if not stat.S_ISREG(status.st_mode):
+        if not is_regular(place):
             return None
         fd = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     finally:
@@ -134,6 +133,30 @@ def write_atomically(dir_fd: int, name: str, data: bytes, mode: int = 0o600) -> 
     except BaseException:
         os.unlink(passing, dir_fd=dir_fd)
         raise
+
+
+def is_regular(fd: int) -> bool:
+    """Return whether a descriptor is a regular file's."""
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def detached_tmpfs(options: str = "") -> int:
+    """Return a descriptor of a new tmpfs that is mounted nowhere yet; `options` as in tmpfs(5): `size=16m,mode=755`.
+
+    It belongs to the caller's user namespace: device nodes work only in one made outside of any. Raises OSError.
+    """
+    context = libc.fsopen("tmpfs")
+    try:
+        for option in options.split(","):
+            key, equals, value = option.partition("=")
+            if equals:
+                libc.fsconfig_set(context, key, value)
+            elif key:
+                libc.fsconfig_flag(context, key)
+        libc.fsconfig_create(context)
+        return libc.fsmount(context, 0, libc.MOUNT_ATTR_NOSUID)
+    finally:
+        os.close(context)
 
 
 def make_dirs(dir_fd: int, path: str, mode: int = 0o755) -> None:

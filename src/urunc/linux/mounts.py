@@ -35,16 +35,6 @@ def make_private_slave() -> None:
     set_propagation("rslave")
 
 
-def attributes(*, readonly: bool = False, nosuid: bool = False, nodev: bool = False, noexec: bool = False) -> int:
-    """Return the MOUNT_ATTR_* of these words."""
-    return (
-        (libc.MOUNT_ATTR_RDONLY if readonly else 0)
-        | (libc.MOUNT_ATTR_NOSUID if nosuid else 0)
-        | (libc.MOUNT_ATTR_NODEV if nodev else 0)
-        | (libc.MOUNT_ATTR_NOEXEC if noexec else 0)
-    )
-
-
 def clone_tree(
     source: int | str,
     *,
@@ -64,7 +54,12 @@ def clone_tree(
         tree = libc.open_tree(source, "", libc.OPEN_TREE_CLONE | libc.AT_EMPTY_PATH | deep)
     else:
         tree = libc.open_tree(libc.AT_FDCWD, source, libc.OPEN_TREE_CLONE | deep)
-    wanted = attributes(readonly=readonly, nosuid=nosuid, nodev=nodev, noexec=noexec)
+    wanted = (
+        (libc.MOUNT_ATTR_RDONLY if readonly else 0)
+        | (libc.MOUNT_ATTR_NOSUID if nosuid else 0)
+        | (libc.MOUNT_ATTR_NODEV if nodev else 0)
+        | (libc.MOUNT_ATTR_NOEXEC if noexec else 0)
+    )
     try:
         libc.mount_setattr(tree, "", libc.AT_EMPTY_PATH | deep, wanted, 0, libc.MS_PRIVATE)
     except OSError:
@@ -73,53 +68,36 @@ def clone_tree(
     return tree
 
 
-def new_tmpfs(options: str = "", *, nodev: bool = False, noexec: bool = False) -> int:
-    """Return a descriptor of a new detached tmpfs; `options` as in tmpfs(5): `size=16m,mode=755,uid=1000`.
-
-    It belongs to the caller's user namespace: device nodes work only in one made outside of any. Raises OSError.
-    """
-    context = libc.fsopen("tmpfs")
-    try:
-        for option in options.split(","):
-            key, equals, value = option.partition("=")
-            if equals:
-                libc.fsconfig_set(context, key, value)
-            elif key:
-                libc.fsconfig_flag(context, key)
-        libc.fsconfig_create(context)
-        return libc.fsmount(context, 0, attributes(nosuid=True, nodev=nodev, noexec=noexec))
-    finally:
-        os.close(context)
-
-
 def make_readonly(tree: int) -> None:
     """Make a mount read-only through its descriptor, attached or not; its file system stays writable to others."""
     libc.mount_setattr(tree, "", libc.AT_EMPTY_PATH, libc.MOUNT_ATTR_RDONLY)
 
 
-def attach(tree: int, target: str, dir_fd: int = libc.AT_FDCWD) -> None:
-    """Attach a detached mount at `target`, which is below `dir_fd` where it is relative. A final link is not followed.
-
-    The descriptor stays open and is the mount's. An empty `target` is `dir_fd` itself. Raises OSError.
-    """
-    flags = libc.MOVE_MOUNT_F_EMPTY_PATH | (0 if target else libc.MOVE_MOUNT_T_EMPTY_PATH)
-    libc.move_mount(tree, "", dir_fd, target, flags)
+def attach(tree: int, target: str) -> None:
+    """Attach a detached mount at a path, whose last link is not followed; the descriptor stays the mount's."""
+    attach_at(tree, libc.AT_FDCWD, target)
 
 
-def attach_in(tree: int, root_fd: int, target: str) -> None:
-    """Attach a detached mount at `target` below `root_fd`, making the file or folder it stands on. Raises OSError."""
+def attach_at(tree: int, dir_fd: int, path: str) -> None:
+    """Attach a detached mount at what stands at `path` below `dir_fd`, or on `dir_fd` itself where `path` is empty."""
+    flags = libc.MOVE_MOUNT_F_EMPTY_PATH | (0 if path else libc.MOVE_MOUNT_T_EMPTY_PATH)
+    libc.move_mount(tree, "", dir_fd, path, flags)
+
+
+def attach_file(tree: int, dir_fd: int, path: str) -> None:
+    """Attach a detached mount at `path` below `dir_fd`, making the file (or folder, as the mount is) it stands on."""
     if stat.S_ISDIR(os.fstat(tree).st_mode):
-        fsops.make_dirs(root_fd, target)
+        fsops.make_dirs(dir_fd, path)
     else:
-        fsops.make_file(root_fd, target)
-    attach(tree, target, root_fd)
+        fsops.make_file(dir_fd, path)
+    attach_at(tree, dir_fd, path)
 
 
 def bind_file(source: int | str, root_fd: int, target: str, *, readonly: bool = True, nodev: bool = True) -> None:
     """Bind a file or folder at `target` below `root_fd`, making what it stands on. Raises OSError."""
     tree = clone_tree(source, readonly=readonly, nodev=nodev)
     try:
-        attach_in(tree, root_fd, target)
+        attach_file(tree, root_fd, target)
     finally:
         os.close(tree)
 

@@ -1,0 +1,291 @@
+"""The guest's network: which interfaces it takes over, and the tap and redirect that make it do so.
+
+For every eligible interface of the container's network namespace a tap is made beside it, and each of the two
+is told to send what comes in out of the other::
+
+    engine's veth  --ingress: redirect-->  tap  -->  guest's NIC
+    engine's veth  <--ingress: redirect--  tap  <--  guest's NIC
+
+The guest takes the interface's MAC, MTU, addresses and routes. Nothing here ever runs in the runtime's own network
+namespace: redirecting the host's interface would cut the host off. Which names the taps get is the plan's affair;
+what a guest makes of the record is `vm`'s.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+from errno import ENODEV
+
+from ..errors import HostError, KernelError, SpecError
+from ..linux import netlink, ns, tap
+from ..vm.machine import Address, Neighbour, Network, Nic, Route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..linux.netlink import Link, LinkAddress, LinkNeighbour, LinkRoute, Rtnl
+
+_OUR_BLOCKS = 0x75 << 24
+"""How urunc's ingress qdisc on an engine's interface is known: its filter block's number begins with this byte."""
+
+_RP_FILTER, _ACCEPT_LOCAL = 8, 23  # IPV4_DEVCONF_*
+_LOOSE = 2
+
+
+def is_own_namespace(path: str) -> bool:
+    """Return whether the network namespace at `path` is another than the runtime's own (the host's).
+
+    To be asked before any other function here, by a process that has joined nothing yet. Raises SpecError where
+    there is nothing at the path.
+    """
+    try:
+        return not ns.is_hosts(path, "network")
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise SpecError(f"linux.namespaces: cannot use the network namespace `{path}`: {reason}") from error
+
+
+def look(rtnl: Rtnl, tap_names: Sequence[str]) -> Network:
+    """Return a NIC for each interface that the guest is to take the place of, in the order of their indexes.
+
+    Those are Ethernet devices, up, with a global address. Raises HostError for a global address on a device
+    without Ethernet, and where there are more interfaces than `tap_names`; KernelError.
+    """
+    try:
+        links, addresses = rtnl.links(), rtnl.addresses()
+        routes, neighbours = rtnl.routes(), rtnl.neighbours()
+    except OSError as error:
+        raise _kernel_error("cannot look at the container's network", error) from error
+    chosen = eligible(links, addresses)
+    if len(chosen) > len(tap_names):
+        names = ", ".join(f"`{link.name}`" for link in chosen)
+        raise HostError(f"a guest takes at most {len(tap_names)} interfaces, and the network namespace has {names}")
+    return Network(
+        nics=tuple(
+            _nic(link, name, addresses, routes, neighbours) for link, name in zip(chosen, tap_names, strict=False)
+        )
+    )
+
+
+def eligible(links: Sequence[Link], addresses: Sequence[LinkAddress]) -> list[Link]:
+    """Return the interfaces that a guest can take the place of; pure. Raises HostError as `look` does."""
+    addressed = {address.index for address in addresses if address.scope == "global"}
+    found = []
+    for link in sorted(links, key=lambda link: link.index):
+        if link.loopback or not link.up or link.index not in addressed:
+            continue
+        if link.type != netlink.ARPHRD_ETHER:
+            raise HostError(
+                f"interface `{link.name}` has an address but no Ethernet, and a guest can not take its place",
+                hint="give the container an Ethernet interface, such as a veth",
+            )
+        found.append(link)
+    return found
+
+
+def _nic(
+    link: Link,
+    tap_name: str,
+    addresses: Sequence[LinkAddress],
+    routes: Sequence[LinkRoute],
+    neighbours: Sequence[LinkNeighbour],
+) -> Nic:
+    """Return the guest's NIC: IPv4 before IPv6. A route that comes with an address will come with it in the guest."""
+    return Nic(
+        ifname=link.name,
+        tap=tap_name,
+        mac=link.mac,
+        mtu=link.mtu,
+        addresses=tuple(
+            Address(ip=address.ip, prefix=address.prefix, family=address.family)
+            for address in sorted(addresses, key=lambda address: address.family)
+            if address.index == link.index and address.scope == "global"
+        ),
+        routes=tuple(_route(route) for route in routes if route.index == link.index and not route.by_kernel),
+        neighbours=tuple(
+            Neighbour(ip=neighbour.ip, mac=neighbour.mac) for neighbour in neighbours if neighbour.index == link.index
+        ),
+    )
+
+
+def _route(route: LinkRoute) -> Route:
+    return Route(
+        destination=route.destination,
+        prefix=route.prefix,
+        gateway=route.gateway,
+        onlink=route.onlink,
+        scope=route.scope,
+        metric=route.metric,
+        source=route.source,
+        family=route.family,
+    )
+
+
+def attach(
+    rtnl: Rtnl, network: Network, uid: int, gid: int, *, persistent: bool, vnet_hdr: bool, device: str = tap.DEVICE
+) -> dict[str, int]:
+    """Make the taps of `network` and redirect; return each tap's name and descriptor, nothing for persistent ones.
+
+    Runs in the namespace that `rtnl` belongs to. A persistent tap is `uid`'s and `gid`'s to open by name, any
+    other lives as long as its descriptor. `vnet_hdr` is for monitors that speak virtio's header on the tap.
+    Raises HostError where an interface already has a redirect or another ingress qdisc, and where taps cannot be
+    made; KernelError. Whatever a failing call has made is undone.
+    """
+    fds: dict[str, int] = {}
+    try:
+        indexes = {link.name: link.index for link in rtnl.links()}
+        _free_from_leftovers(rtnl, network.nics, indexes)
+        try:
+            for nic in network.nics:
+                fds[nic.tap] = _open_tap(nic.tap, uid, gid, persistent=persistent, vnet_hdr=vnet_hdr, device=device)
+                _connect(rtnl, nic, indexes[nic.ifname], _socket.if_nametoindex(nic.tap))
+        except BaseException:
+            remove(rtnl, tuple(fds))
+            _close(fds)
+            raise
+    except OSError as error:
+        raise _kernel_error("cannot connect the guest to the container's network", error) from error
+    if persistent:
+        _close(fds)
+    return fds
+
+
+def _free_from_leftovers(rtnl: Rtnl, nics: Sequence[Nic], indexes: dict[str, int]) -> None:
+    """Remove redirects of ours to taps that are gone; raise HostError for any other ingress qdisc."""
+    blocks = rtnl.ingresses()
+    for nic in nics:
+        index = indexes[nic.ifname]
+        if index not in blocks:
+            continue
+        targets = rtnl.redirects(index)
+        if blocks[index] != _block(index):
+            raise HostError(f"interface `{nic.ifname}` already has an ingress qdisc, which is not urunc's to replace")
+        if any(targets):
+            raise HostError(
+                f"interface `{nic.ifname}` is already redirected to another guest",
+                hint="a network namespace serves one guest",
+            )
+        rtnl.delete_ingress(index)
+
+
+def _block(index: int) -> int:
+    return _OUR_BLOCKS | index & 0xFFFFFF
+
+
+def _open_tap(name: str, uid: int, gid: int, *, persistent: bool, vnet_hdr: bool, device: str) -> int:
+    try:
+        return tap.open_tap(name, persistent=persistent, uid=uid, gid=gid, vnet_hdr=vnet_hdr, device=device)
+    except FileNotFoundError as error:
+        raise HostError(f"cannot make a tap: `{device}` is not there", hint="load the kernel module tun") from error
+    except OSError as error:
+        raise _kernel_error(f"cannot make the tap `{name}`", error) from error
+
+
+def _connect(rtnl: Rtnl, nic: Nic, interface: int, made: int) -> None:
+    """Join the interface and the tap, by index. The interface is taken last: until then its traffic flows."""
+    told = _untold_neighbour(nic)
+    rtnl.set_link(made, mtu=nic.mtu, arp=told is not None, addrgen_none=True)
+    rtnl.add_ingress(made)
+    if told:
+        _answer_for(rtnl, made, told)
+    rtnl.add_redirect(made, interface)
+    rtnl.set_link(made, up=True)
+    rtnl.add_ingress(interface, _block(interface))
+    rtnl.add_redirect(interface, made, _block(interface))
+
+
+def _untold_neighbour(nic: Nic) -> Neighbour | None:
+    """Return the gateway that answers no ARP: the interface has a permanent neighbour entry for it.
+
+    A Linux guest gets the entry itself and never asks; others must ask, and the namespace must answer.
+    """
+    gateways = {route.gateway for route in nic.routes if route.family == 4}
+    for neighbour in nic.neighbours:
+        if neighbour.ip in gateways:
+            return neighbour
+    return None
+
+
+def _answer_for(rtnl: Rtnl, made: int, neighbour: Neighbour) -> None:
+    """Have the namespace answer the guest's ARP for that neighbour: the tap gets its address and its MAC.
+
+    The question comes from the guest's address, which is also the namespace's own on the engine's interface: so the
+    tap must accept local sources, and look for no route back through itself (rp_filter, loose).
+    """
+    rtnl.set_link(made, mac=neighbour.mac, inet_conf={_ACCEPT_LOCAL: 1, _RP_FILTER: _LOOSE})
+    rtnl.add_address(made, neighbour.ip, 32)
+    rtnl.let_arp_through(made, neighbour.ip)
+
+
+def detach(path: str, taps: Sequence[str]) -> None:
+    """Undo `attach` in the namespace at `path`: remove these taps, and the redirects to them or to vanished taps.
+
+    Does nothing where the namespace is gone, or is the runtime's own; may be called again. Raises KernelError.
+    """
+    try:
+        if ns.is_hosts(path, "network"):
+            return
+        with ns.inside(path, "network"), netlink.Rtnl() as rtnl:
+            remove(rtnl, taps)
+    except (FileNotFoundError, SpecError):
+        return
+    except OSError as error:
+        raise _kernel_error(f"cannot disconnect the guest from the network namespace `{path}`", error) from error
+
+
+def remove(rtnl: Rtnl, taps: Sequence[str]) -> None:
+    """Undo `attach` in the namespace of `rtnl`. An ingress qdisc of somebody else's stays. Raises OSError."""
+    ours = {link.index for link in rtnl.links() if link.name in taps and link.kind == "tun"}
+    for index, block in rtnl.ingresses().items():
+        if block == _block(index) and ours.issuperset(target for target in rtnl.redirects(index) if target):
+            rtnl.delete_ingress(index)
+    for index in ours:
+        try:
+            rtnl.delete_link(index)
+        except OSError as error:
+            if error.errno != ENODEV:
+                raise
+
+
+def _close(fds: dict[str, int]) -> None:
+    while fds:
+        os.close(fds.popitem()[1])
+
+
+def _kernel_error(message: str, error: OSError) -> KernelError:
+    code = error.errno or 0
+    reason = error.strerror or os.strerror(code)
+    return KernelError(f"{message}: {reason[:1].lower()}{reason[1:]}", errno=code)
+
+
+def parse_resolv_conf(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return (name servers, search domains) of a resolv.conf(5), without the servers that a guest cannot reach.
+
+    A loopback server (127.0.0.0/8, ::1, the unspecified address) is one of the host's or of the namespace's own,
+    and a link-local one with a zone (fe80::1%eth0) names a device that the guest does not have.
+    """
+    servers: list[str] = []
+    search: tuple[str, ...] = ()
+    for line in text.splitlines():
+        words = line.partition("#")[0].partition(";")[0].split()
+        if len(words) < 2:
+            continue
+        if words[0] == "nameserver" and _is_reachable(words[1]) and words[1] not in servers:
+            servers.append(words[1])
+        elif words[0] in ("search", "domain"):
+            search = tuple(words[1:])  # the last such line counts
+    return tuple(servers), search
+
+
+def _is_reachable(ip: str) -> bool:
+    try:
+        packed = _socket.inet_pton(_socket.AF_INET6 if ":" in ip else _socket.AF_INET, ip)
+    except OSError:
+        return False
+    if len(packed) == 16 and packed.startswith(bytes(10) + b"\xff\xff"):
+        packed = packed[12:]
+    if len(packed) == 4:
+        return packed[0] not in (0, 127)
+    return packed[:15] != bytes(15) or packed[15] > 1
