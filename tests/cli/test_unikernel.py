@@ -1,0 +1,305 @@
+"""The test guest as a container: what it is told, its console, its network, how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bundles import Bundle, Netns
+from driver import Cli
+from world import World, wait_for
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def netns(world: World) -> Iterator[Netns]:
+    """A namespace with eth0 in it; after the test it must hold exactly what it held before."""
+    made = Netns(world, "test")
+    before = made.contents()
+    yield made
+    after = made.contents()
+    made.close()
+    assert after == before
+
+
+def ping(world: World, address: str) -> bool:
+    """Whether the address answers."""
+    return world.run("ping", "-c1", "-W1", address, check=False).returncode == 0
+
+
+UDP = """
+import socket, sys
+host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(3)
+s.sendto(b"x" * count, (host, port))
+print(len(s.recv(65535)))
+"""
+
+
+def udp_echo(world: World, address: str, size: int = 10) -> int:
+    """Send a datagram to the echo port; return the size of the answer."""
+    return int(world.run("/usr/bin/python3", "-IS", "-c", UDP, address, "7", str(size)).stdout)
+
+
+def test_arguments_and_memory_reach_the_guest(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    bundle = make_unikernel("app", "one", "two")
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 192 << 20}
+    cli.create("guest", bundle)
+    assert cli.console("guest") == ""
+    cli("start", "guest")
+    console = cli.wait_console("guest", "ready")
+    assert "-- one two" in console
+    memory = int(console.split("memory: ")[1].split()[0])
+    assert 64 <= memory < 192
+
+
+def test_the_monitor_is_the_containers_process(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    cli.create("guest", make_unikernel())
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    pid = cli.state("guest")["pid"]
+    command = cli.world.path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    assert b"qemu" in command[0]
+    status = cli.world.path(f"/proc/{pid}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert fields["NoNewPrivs"] == "1"
+    assert [int(fields[f"Cap{kind}"], 16) for kind in ("Prm", "Eff", "Inh", "Bnd", "Amb")] == [0] * 5
+    below = [command for _, command in cli.world.processes() if "qemu-system" in command]
+    assert len(below) == 1
+
+
+def test_annotations_in_base64(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    import base64
+
+    bundle = make_unikernel()
+    for key, value in list(bundle.config["annotations"].items()):
+        bundle.config["annotations"][key] = base64.b64encode(value.encode()).decode()
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+
+
+def test_annotations_of_the_image_alone(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    import json
+
+    bundle = make_unikernel()
+    (bundle.rootfs / "urunc.json").write_text(json.dumps(bundle.config["annotations"]))
+    bundle.config["annotations"] = {}
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+
+
+def test_an_absolute_root_path(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    bundle = make_unikernel()
+    bundle.config["root"]["path"] = str(bundle.rootfs)
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+
+
+def test_a_user_other_than_root(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    bundle = make_unikernel()
+    bundle.config["process"]["user"] = {"uid": 1234, "gid": 2345, "additionalGids": [3456]}
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    status = cli.world.path(f"/proc/{cli.state('guest')['pid']}/status").read_text()
+    assert "Uid:\t1234\t1234\t1234\t1234" in status
+    assert "Gid:\t2345\t2345\t2345\t2345" in status
+
+
+def test_the_guest_takes_the_interfaces_place(cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns) -> None:
+    bundle = make_unikernel()
+    bundle.namespace("network", netns.path)
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    console = cli.wait_console("guest", "ready")
+    assert f"ip: {netns.address}" in console
+    assert ping(cli.world, netns.address)
+    assert udp_echo(cli.world, netns.address) == 10
+    page = cli.world.run("curl", "-sf", "--max-time", "5", f"http://{netns.address}/").stdout
+    assert page
+    cli.end("guest")
+
+
+def test_a_killed_create_and_a_failed_one_leave_the_namespace_alone(
+    cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns
+) -> None:
+    bundle = make_unikernel()
+    bundle.namespace("network", netns.path)
+    bundle.hook("createContainer", "/bin/false")
+    assert cli.create("guest", bundle, check=False) != 0
+
+
+@pytest.mark.parametrize("name", ["net1", "ens3", "a.b-c", "eth0@", "vlan:7"])
+def test_odd_interface_names(cli: Cli, make_unikernel: Callable[..., Bundle], world: World, name: str) -> None:
+    netns = Netns(world, "odd", ifname=name)
+    try:
+        before = netns.contents()
+        bundle = make_unikernel()
+        bundle.namespace("network", netns.path)
+        cli.create("guest", bundle)
+        cli("start", "guest")
+        cli.wait_console("guest", f"ip: {netns.address}")
+        assert ping(world, netns.address)
+        cli.end("guest")
+        assert netns.contents() == before
+    finally:
+        netns.close()
+
+
+def test_mtu_1400_is_told_and_kept(cli: Cli, make_unikernel: Callable[..., Bundle], world: World) -> None:
+    netns = Netns(world, "mtu", mtu=1400)
+    try:
+        bundle = make_unikernel()
+        bundle.namespace("network", netns.path)
+        cli.create("guest", bundle)
+        cli("start", "guest")
+        assert "mtu 1400" in cli.wait_console("guest", "ready")
+        assert udp_echo(world, netns.address, 1372) == 1372
+        cli.end("guest")
+    finally:
+        netns.close()
+
+
+def test_a_slash_32_with_a_gateway_off_the_link(cli: Cli, make_unikernel: Callable[..., Bundle], world: World) -> None:
+    """As Calico leaves it: the address alone, the route to 169.254.1.1, proxy ARP on the other end."""
+    netns = Netns(world, "calico")
+    try:
+        ip = ("ip", "-n", netns.name)
+        world.run(*ip, "address", "flush", "dev", "eth0")
+        world.run(*ip, "address", "add", f"{netns.address}/32", "dev", "eth0")
+        world.run(*ip, "route", "add", "169.254.1.1", "dev", "eth0", "scope", "link")
+        world.run(*ip, "route", "add", "default", "via", "169.254.1.1", "dev", "eth0")
+        world.run("ip", "address", "add", "169.254.1.1/32", "dev", netns.peer)
+        before = netns.contents()
+        bundle = make_unikernel()
+        bundle.namespace("network", netns.path)
+        cli.create("guest", bundle)
+        cli("start", "guest")
+        console = cli.wait_console("guest", "ready")
+        assert f"netdev.ip={netns.address}/32:169.254.1.1" in console
+        assert ping(world, netns.address)
+        cli.end("guest")
+        assert netns.contents() == before
+    finally:
+        netns.close()
+
+
+def test_an_empty_namespace_gives_no_nic(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    cli.create("guest", make_unikernel())
+    cli("start", "guest")
+    console = cli.wait_console("guest", "ready")
+    assert "nic0" not in console
+    assert "netdev.ip" not in console
+
+
+def test_without_a_namespace_of_its_own_the_host_is_left_alone(
+    cli: Cli, make_unikernel: Callable[..., Bundle], world: World
+) -> None:
+    """`--network host`: a guest cannot share the host's interfaces, and taking them would cut the host off."""
+    before = world.links()
+    for path in (None, "/proc/1/ns/net"):
+        bundle = make_unikernel()
+        bundle.namespace("network", path)
+        assert cli.create("guest", bundle, check=False) != 0
+        assert "network" in cli.last_error()
+        assert world.links() == before
+
+
+@pytest.mark.parametrize(("words", "status"), [(("poweroff",), 0), (("exit", "0"), 0)], ids=["power-off", "exit 0"])
+def test_run_gives_the_guests_end_as_status(
+    cli: Cli, make_unikernel: Callable[..., Bundle], words: tuple[str, ...], status: int
+) -> None:
+    bundle = make_unikernel("app", *words)
+    assert cli.to_file("guest", "run", f"--bundle={bundle.write()}", "guest", check=False) == status
+    assert "cmdline:" in cli.console("guest")
+    assert cli("list", "--quiet").stdout == ""
+
+
+@pytest.mark.parametrize("signal", ["TERM", "INT"])
+def test_a_stop_signal_ends_the_guest(cli: Cli, make_unikernel: Callable[..., Bundle], signal: str) -> None:
+    cli.create("guest", make_unikernel())
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    cli("kill", "guest", signal)
+    cli.wait_status("guest", "stopped", 10)
+
+
+def test_standard_input_is_the_guests_console(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    import subprocess
+
+    bundle = make_unikernel()
+    with cli.console_file("guest").open("wb") as console:
+        runner = subprocess.Popen(
+            cli.argv("run", f"--bundle={bundle.write()}", "guest"),
+            stdin=subprocess.PIPE,
+            stdout=console,
+            stderr=console,
+            env=cli.env,
+        )
+        try:
+            cli.wait_console("guest", "ready")
+            assert runner.stdin is not None
+            runner.stdin.write(b"hello there\n")
+            runner.stdin.flush()
+            cli.wait_console("guest", "console: hello there")
+            runner.stdin.write(b"poweroff\n")
+            runner.stdin.close()
+            assert runner.wait(20) == 0
+        finally:
+            runner.kill()
+            runner.wait()
+
+
+def test_a_flood_on_the_console_does_not_stop_the_runtime(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    cli.create("guest", make_unikernel("app", "flood"))
+    cli("start", "guest")
+    cli.wait_console("guest", "flood 1000")
+    cli.end("guest")
+
+
+def test_dry_run_prints_the_plan_and_does_nothing(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    bundle = make_unikernel("app", "one")
+    done = cli("create", "--dry-run", f"--bundle={bundle.write()}", "guest")
+    assert "qemu-system-x86_64" in done.stdout
+    assert cli("list", "--quiet").stdout == ""
+
+
+def test_the_image_is_not_written(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    bundle = make_unikernel()
+    bundle.write()
+    before = {path: path.lstat().st_mtime_ns for path in bundle.folder.rglob("*")}
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    cli.end("guest")
+    before.pop(bundle.folder / "config.json")
+    after = {path: path.lstat().st_mtime_ns for path in bundle.folder.rglob("*")}
+    after.pop(bundle.folder / "config.json")
+    assert after == before
+
+
+def test_out_of_memory_is_said(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """The cgroup's limit is the specification's, exactly, and holds guest and monitor together."""
+    bundle = make_unikernel()
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 128 << 20}
+    cli.create("guest", bundle)
+    limit = next(path for path in cli.world.cgroups() if "memory" in path.parts and path.name == "c0")
+    assert int((limit / "memory.limit_in_bytes").read_text()) == 128 << 20
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+
+
+def test_a_process_of_another_does_not_answer_to_the_id(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """A container whose monitor was killed from outside is stopped, and kill signals nobody."""
+    cli.create("guest", make_unikernel())
+    cli("start", "guest")
+    cli.world.run("kill", "-KILL", str(cli.state("guest")["pid"]))
+    wait_for("stopped", lambda: cli.status("guest") == "stopped")
+    assert cli("kill", "guest", "KILL", check=False).returncode != 0
+    cli("delete", "guest")
