@@ -1,0 +1,156 @@
+"""The test guest by each engine: started, reached, logged, stopped, removed, with nothing left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import images
+import pytest
+from engines import Containerd, Docker, Podman
+
+from world import World, wait_for
+
+pytestmark = [pytest.mark.root, pytest.mark.engine]
+
+PORT_ECHO = 7
+
+UDP = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(3)
+s.sendto(b"over UDP", (sys.argv[1], int(sys.argv[2])))
+print(s.recv(100).decode())
+"""
+
+
+def udp_echo(world: World, host: str, port: int) -> str:
+    """Return what the echo port answers."""
+    return world.run("/usr/bin/python3", "-IS", "-c", UDP, host, str(port), check=False).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def image(testguest: Path, runtime: Path) -> images.Image:
+    """The test guest's image."""
+    if runtime.name == "runc":
+        pytest.skip("runc has no unikernels")
+    return images.unikernel(
+        "test/guest:1", testguest, {"unikernelType": "unikraft", "hypervisor": "qemu", "cmdline": "app"}
+    )
+
+
+class TestDocker:
+    @pytest.fixture(autouse=True)
+    def _loaded(self, docker: Docker, image: images.Image, tmp_path: Path) -> None:
+        docker.load(image, tmp_path)
+
+    def start(self, docker: Docker, *options: str, command: tuple[str, ...] = ("app",)) -> str:
+        """Start the guest as `guest`; return its address."""
+        docker("run", "--detach", "--name=guest", "--runtime=urunc", *options, "test/guest:1", *command)
+        docker.wait_log("guest", "ready")
+        return str(docker.inspect("guest")["NetworkSettings"]["IPAddress"])
+
+    def test_it_answers_on_the_bridge(self, docker: Docker) -> None:
+        address = self.start(docker)
+        assert docker.world.run("ping", "-c1", "-W2", address).returncode == 0
+        assert udp_echo(docker.world, address, PORT_ECHO) == "over UDP"
+
+    def test_a_published_port_reaches_it(self, docker: Docker) -> None:
+        self.start(docker, f"--publish=7007:{PORT_ECHO}/udp", "--publish=8081:80")
+        gateway = "10.88.77.1"
+        wait_for("an answer", lambda: udp_echo(docker.world, gateway, 7007) == "over UDP", 10)
+        assert docker.world.run("curl", "-sf", "--max-time", "5", f"http://{gateway}:8081/").stdout
+
+    def test_the_log_is_its_console(self, docker: Docker) -> None:
+        self.start(docker, command=("app", "one", "two"))
+        assert "-- one two" in docker("logs", "guest").stdout
+
+    def test_stop_ends_it_within_the_grace_period(self, docker: Docker) -> None:
+        self.start(docker)
+        docker("stop", "--time=10", "guest")
+        state = docker.inspect("guest")["State"]
+        assert not state["Running"]
+        assert state["ExitCode"] != 137, "it was killed at the end of the grace period"
+
+    def test_kill_restart_and_again(self, docker: Docker) -> None:
+        self.start(docker)
+        docker("kill", "guest")
+        docker("wait", "guest")
+        docker("start", "guest")
+        wait_for("the second boot", lambda: docker("logs", "guest").stdout.count("ready") == 2)
+        docker("restart", "--time=5", "guest")
+        wait_for("the third boot", lambda: docker("logs", "guest").stdout.count("ready") == 3)
+        address = docker.inspect("guest")["NetworkSettings"]["IPAddress"]
+        assert docker.world.run("ping", "-c1", "-W2", address).returncode == 0
+
+    def test_its_own_end_is_seen(self, docker: Docker) -> None:
+        docker("run", "--name=guest", "--runtime=urunc", "test/guest:1", "app", "poweroff")
+        assert docker.inspect("guest")["State"]["ExitCode"] == 0
+
+    def test_memory_and_user(self, docker: Docker) -> None:
+        self.start(docker, "--memory=192m", "--user=1000:1000")
+        memory = int(docker("logs", "guest").stdout.split("memory: ")[1].split()[0])
+        assert 64 <= memory < 192
+
+    def test_network_none(self, docker: Docker) -> None:
+        self.start(docker, "--network=none")
+        assert "nic0" not in docker("logs", "guest").stdout
+
+    def test_network_host_is_refused(self, docker: Docker) -> None:
+        links = docker.world.links()
+        done = docker("run", "--runtime=urunc", "--network=host", "test/guest:1", check=False)
+        assert done.returncode == 125
+        assert "network" in done.stderr
+        assert docker.world.links() == links
+
+    def test_a_broken_image_says_why(self, docker: Docker, testguest: Path, tmp_path: Path) -> None:
+        broken = images.unikernel("test/broken:1", testguest, {"unikernelType": "nonsense", "hypervisor": "qemu"})
+        docker.load(broken, tmp_path)
+        done = docker("run", "--runtime=urunc", "test/broken:1", check=False)
+        assert done.returncode == 125
+        assert "nonsense" in done.stderr
+
+    def test_a_read_only_container(self, docker: Docker) -> None:
+        self.start(docker, "--read-only")
+
+    def test_pause_and_top(self, docker: Docker) -> None:
+        address = self.start(docker)
+        docker("pause", "guest")
+        assert docker.world.run("ping", "-c1", "-W1", address, check=False).returncode != 0
+        docker("unpause", "guest")
+        assert docker.world.run("ping", "-c1", "-W2", address).returncode == 0
+        assert "qemu-system" in docker("top", "guest").stdout
+
+
+class TestContainerd:
+    @pytest.fixture(autouse=True)
+    def _loaded(self, containerd: Containerd, image: images.Image, tmp_path: Path) -> None:
+        containerd.load(image, tmp_path)
+
+    def test_life(self, containerd: Containerd, runtime: Path) -> None:
+        by = f"--runc-binary={runtime}"
+        containerd("run", "--detach", by, "docker.io/test/guest:1", "guest", "app", "one")
+        assert containerd.task_status("guest") == "RUNNING"
+        containerd("task", "kill", "--signal=TERM", "guest")
+        wait_for("the task ends", lambda: containerd.task_status("guest") == "STOPPED")
+        containerd("task", "rm", "guest", check=False)
+        containerd("container", "rm", "guest")
+
+    def test_output_comes_back_at_its_own_end(self, containerd: Containerd, runtime: Path) -> None:
+        by = f"--runc-binary={runtime}"
+        done = containerd("run", "--rm", by, "docker.io/test/guest:1", "guest", "app", "poweroff", check=False)
+        assert "-- poweroff" in done.stdout
+        assert done.returncode == 0
+
+
+class TestPodman:
+    @pytest.fixture(autouse=True)
+    def _loaded(self, podman: Podman, image: images.Image, tmp_path: Path) -> None:
+        podman.load(image, tmp_path)
+
+    def test_life(self, podman: Podman) -> None:
+        podman.create("--detach", "--name=guest", "docker.io/test/guest:1", "app", "one")
+        wait_for("the guest's console", lambda: "ready" in podman("logs", "guest").stdout)
+        address = podman("inspect", "--format={{.NetworkSettings.IPAddress}}", "guest").stdout.strip()
+        assert podman.world.run("ping", "-c1", "-W2", address).returncode == 0
+        podman("stop", "--time=10", "guest")
+        assert podman("inspect", "--format={{.State.Status}}", "guest").stdout.strip() == "exited"
