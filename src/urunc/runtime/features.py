@@ -14,20 +14,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MOUNT_OPTIONS = (
+_MOUNT_OPTIONS = (
     "acl async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noacl noatime nodev"
     " nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private rbind"
     " relatime remount ro rprivate rshared rslave runbindable rw shared silent slave strictatime suid symfollow sync"
     " unbindable"
-).split()  # noqa: SIM905
+)
 """What a mount that urunc can give may say. The recursive attributes (rro and its kin) it cannot give."""
 
-CAPABILITIES = (
+_CAPABILITIES = (
     "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE"
     " NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT"
     " SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP"
     " MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-).split()  # noqa: SIM905
+)
 """Accepted, and none is kept: the application has its own kernel, and its monitor needs no capability."""
 
 
@@ -37,10 +37,10 @@ def document() -> dict[str, Any]:
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
         "hooks": [_camel_case(name) for name in Hooks._fields],
-        "mountOptions": MOUNT_OPTIONS,
+        "mountOptions": _MOUNT_OPTIONS.split(),
         "linux": {
             "namespaces": sorted(NAMESPACES),
-            "capabilities": [f"CAP_{name}" for name in CAPABILITIES],
+            "capabilities": [f"CAP_{name}" for name in _CAPABILITIES.split()],
             "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": False},
             "seccomp": {
                 "enabled": True,
