@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class MountPlan(Record):
     """What becomes of `mounts`."""
 
-    given: tuple[Mount, ...] = ()  # files that the guest gets: binds of hosts, hostname, resolv.conf
+    given: tuple[Mount, ...] = ()  # binds of files that the guest gets: hosts, hostname, resolv.conf
     dropped: tuple[Mount, ...] = ()  # left out; `messages` says so
     resolv_conf: Mount | None = None  # where to read the name servers, whether or not the guest takes the file
     messages: tuple[str, ...] = ()
@@ -94,7 +94,10 @@ def _devices(spec: Spec, app: App) -> None:
     """A node of the host is of no use to a guest with a kernel of its own, and leaving it out would be a surprise."""
     for index, device in enumerate(spec.devices):
         if device.path not in _HARMLESS_DEVICES:
-            raise SpecError(f"linux.devices[{index}]: {show(device.path)} cannot be given to a virtual machine")
+            raise SpecError(
+                f"linux.devices[{index}]: {show(device.path)} cannot be given to a virtual machine",
+                hint="start the container without --privileged and --device",
+            )
 
 
 def _unsupported(spec: Spec, app: App) -> None:
@@ -131,15 +134,19 @@ _HARMLESS_DEVICES = (
 """Every guest has its own of the first; engines add the others to any container of a machine that has them."""
 
 
+_QUIET_SYSCTLS = ("net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range")
+"""Docker and containerd set these in every container; a guest's own kernel needs neither."""
+
+
 def notes(spec: Spec, app: App) -> tuple[str, ...]:
-    """Return one line for the log for each part of the Spec that does not reach into a virtual machine."""
+    """Return one line for the log for each part of the Spec that was asked for and does not reach into the guest.
+
+    Not a word of masked and read-only paths: every engine lists them, and the guest never sees the host's /proc.
+    """
     process = spec.process
+    sysctls = tuple(name for name, _ in spec.sysctl if name not in _QUIET_SYSCTLS)
     found = [
-        (tuple(name for name, _ in spec.sysctl), "linux.sysctl does not reach the guest's kernel"),
-        (
-            spec.masked_paths + spec.readonly_paths,
-            "masked and read-only paths do not apply: the guest has its own /proc",
-        ),
+        (sysctls, "linux.sysctl does not reach the guest's kernel"),
         ((process.apparmor,) if process and process.apparmor else (), "process.apparmorProfile is not applied"),
         ((process.selinux,) if process and process.selinux else (), "process.selinuxLabel is not applied"),
     ]
@@ -154,10 +161,14 @@ def _listed(names: tuple[str, ...]) -> str:
 _FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 """What an engine binds from files of its own making, and a guest can be given."""
 
+_USER_FILES = {"/etc/passwd": "/userdata/passwd", "/etc/group": "/userdata/group"}
+"""Podman makes these where the user is not in the image's: destination -> how the source ends."""
+
 _KERNEL_MOUNTS = {
     "/proc": ("proc",),
     "/sys": ("sysfs", "bind"),
     "/sys/fs/cgroup": ("cgroup", "cgroup2", "tmpfs", "bind"),
+    "/sys/fs/cgroup/systemd": ("bind",),
     "/dev": ("tmpfs", "devtmpfs"),
     "/dev/pts": ("devpts",),
     "/dev/shm": ("tmpfs", "bind"),  # noqa: S108
@@ -166,6 +177,7 @@ _KERNEL_MOUNTS = {
     "/run/lock": ("tmpfs",),
     "/tmp": ("tmpfs",),  # noqa: S108
     "/var/tmp": ("tmpfs",),  # noqa: S108
+    "/var/log/journal": ("tmpfs",),
 }
 """What engines mount into every container, path -> types; none holds content. The guest's own take their place."""
 
@@ -191,7 +203,7 @@ def classify_mounts(spec: Spec, *, takes_files: bool, unsupported: str = "error"
     given, dropped, kernel = [], [], []
     messages: list[str] = []
     for index, mount in enumerate(spec.mounts):
-        if mount.destination in _FILES and mount.type == "bind" and takes_files:
+        if takes_files and _is_engine_file(mount):
             given.append(mount)
             continue
         dropped.append(mount)
@@ -212,11 +224,16 @@ def _is_kernel_mount(mount: Mount) -> bool:
     return mount.type in _KERNEL_MOUNTS.get(mount.destination, ())
 
 
+def _is_engine_file(mount: Mount) -> bool:
+    source = _USER_FILES.get(mount.destination)
+    known = mount.destination in _FILES or (source is not None and mount.source.endswith(source))
+    return mount.type == "bind" and known
+
+
 def _is_engine_bind(mount: Mount, spec: Spec) -> bool:
-    if mount.type == "tmpfs":
-        return mount.destination in _ENGINE_BINDS
-    known = mount.destination in _FILES or mount.destination in _ENGINE_BINDS
-    return mount.type == "bind" and (known or _is_termination_log(mount, spec))
+    if mount.destination in _ENGINE_BINDS:
+        return mount.type in ("bind", "tmpfs")
+    return _is_engine_file(mount) or (mount.type == "bind" and _is_termination_log(mount, spec))
 
 
 def _is_termination_log(mount: Mount, spec: Spec) -> bool:
