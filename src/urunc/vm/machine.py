@@ -84,13 +84,14 @@ class Root(Record):
 class KernelInfo(Record):
     """What the kernel file's headers say (`vm.elf`): format, machine, Solo5 notes."""
 
-    format: str  # "elf64", "elf32", "bzimage" or "raw"
-    arch: str = ""  # x86_64, aarch64
+    format: str  # "elf64", "elf32", "bzimage", "arm64" or "raw"
+    arch: str = ""  # x86_64 (a 32-bit kernel too: the machine is the same), aarch64; "" where the file does not say
     pvh: bool = False
     multiboot: bool = False
     solo5_abi: str | None = None  # "hvt", "spt", "virtio", ..; None without a Solo5 ABI note
     solo5_abi_version: int = 0
     solo5_devices: tuple[tuple[str, str], ...] | None = None  # (name, NET_BASIC|BLOCK_BASIC); None without a manifest
+    mirage: bool = True  # False: a Solo5 kernel without MirageOS's runtime, so without its options and quoting
 
 
 class GuestFile(Record):
@@ -99,6 +100,55 @@ class GuestFile(Record):
     path: str
     content: bytes
     mode: int = 0o600
+
+
+class Capabilities(Record):
+    """What a monitor is, needs and can do: the one record by which the rest of urunc knows it.
+
+    Sizes are MiB. `overhead_mib` is measured: the highest figure of a memory cgroup that held nothing but the
+    monitor, minus the guest's memory; each module says when and how.
+    """
+
+    name: str
+    package: str  # what to install where the binary is missing
+    binaries: tuple[tuple[str, str], ...]  # (architecture, name on PATH)
+    kvm: str  # "no", "optional" or "required"
+    kvm_cpu: str = "full"  # "basic": it also runs on a KVM without hardware support, as it probes little
+    models: tuple[str, ...] = ()  # machine types, the default first
+    support: tuple[str, ...] = ()
+    """Globs of the host files that it opens itself (modules, firmware), with {prefix} (/usr) and {arch} to fill in."""
+    tap_by: str = "fd"  # "fd" or "name"
+    vnet_hdr: bool = False
+    max_nics: int = 1
+    max_disks: int = 1
+    max_vcpus: int = 1
+    shares: tuple[str, ...] = ()  # "9p", "virtiofs"
+    arguments: bool = False  # it hands the guest an argv (Boot.arguments), not a string (Boot.command_line)
+    control: bool = False  # it can give the guest a control port
+    exit_device: bool = False  # it has isa-debug-exit
+    panic_device: bool = False  # it has pvpanic, and can fail by it
+    handles_term: bool = False  # it ends by TERM even as PID 1 of a namespace
+    qmp: bool = False  # it speaks QMP on a socket of its own
+    stdin: bool = False  # the guest's console reads its standard input
+    own_seccomp: bool = False
+    overhead_mib: int = 0
+    min_memory_mib: int = 1
+    min_pids: int = 1  # threads that it needs beside the vCPUs', or its I/O fails
+
+
+class Context(Record):
+    """What a guest module may know beside the app, the network and the root."""
+
+    arch: str = "x86_64"
+    model: str = ""  # the machine type, one of Capabilities.models
+    accel: str = "tcg"
+    kernel: KernelInfo = KernelInfo(format="raw")
+    tsc_khz: int = 0  # the host's, for a guest under TCG; 0 where it is not known
+    init: bytes | None = None  # urunc's own init for Linux guests (guest/init.c)
+    uid: int = 0  # process.user, inside the guest
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    files: tuple[GuestFile, ...] = ()  # files for the guest's root, such as /etc/hosts
 
 
 class Boot(Record):
@@ -120,6 +170,9 @@ class Boot(Record):
     modern_virtio_only: bool = False
     nic_queues: int = 1
     nics: int | None = None  # how many NICs the guest takes; None for any number
+    net_device: str = ""  # the NIC's name in a Solo5 manifest, where the image names it
+    block_device: str = ""
+    min_memory_mib: int = 1  # below this the guest cannot boot
     messages: tuple[str, ...] = ()  # what the user should read in the log, such as "the guest takes one NIC of two"
 
 

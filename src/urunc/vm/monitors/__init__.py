@@ -1,1 +1,43 @@
-"""One file per monitor: what it needs, what it can do, and one pure `launch(machine, host) -> Launch`."""
+"""The monitors, by the name that an image gives them. Adding one is one file here and one line below.
+
+A monitor module has `NAME`, `CAPABILITIES`, and two pure functions::
+
+    check(machine: Machine) -> None                 raises ImageError or SpecError
+    launch(machine: Machine, host: Host) -> Launch
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    from ..machine import Capabilities, Host, Launch, Machine
+
+    class Monitor(Protocol):
+        """What a monitor module has."""
+
+        NAME: str
+        CAPABILITIES: Capabilities
+
+        @staticmethod
+        def check(machine: Machine) -> None:
+            """Raise ImageError or SpecError where this monitor cannot run the machine."""
+
+        @staticmethod
+        def launch(machine: Machine, host: Host) -> Launch:
+            """Return the command line and all that the sandbox must give it."""
+
+
+MONITORS = {
+    "qemu": "qemu",
+    "hvt": "hvt",
+    "spt": "spt",
+}
+
+
+def load(name: str) -> Monitor:
+    """Import and return the monitor module of that name. Raise KeyError where there is none."""
+    found: Any = __import__(f"{__name__}.{MONITORS[name]}", fromlist=("NAME",))
+    module: Monitor = found
+    return module

@@ -1,0 +1,81 @@
+"""Words of a boot string: refusing what no boot string can carry. The quoting itself lives with each guest's syntax."""
+
+from __future__ import annotations
+
+from ..errors import SpecError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .machine import Address, Network, Nic
+
+
+def check(words: tuple[str, ...], what: str, *, empty: bool = True, newline: bool = True, quote: bool = True) -> None:
+    """Raise SpecError where one of `words` cannot be passed on; `what` is the property, such as `process.args`.
+
+    A NUL can never be. `empty`, `newline` and `quote` say whether the guest's syntax can carry an empty word, a
+    newline, a double quote.
+    """
+    for index, word in enumerate(words):
+        if "\0" in word:
+            reason = "it holds a NUL"
+        elif not word and not empty:
+            reason = "this guest's command line cannot carry an empty argument"
+        elif not newline and ("\n" in word or "\r" in word):
+            reason = "this guest's command line cannot carry a newline"
+        elif not quote and '"' in word:
+            reason = "this guest's command line cannot carry a double quote"
+        else:
+            continue
+        raise SpecError(f"{what}[{index}] cannot be given to the guest: {reason}")
+
+
+def ipv4(nic: Nic) -> Address | None:
+    """Return the NIC's first IPv4 address, or None."""
+    for address in nic.addresses:
+        if address.family == 4:
+            return address
+    return None
+
+
+def gateway(nic: Nic) -> str:
+    """Return the IPv4 gateway of the NIC's default route, "" without one."""
+    for route in nic.routes:
+        if route.destination is None and route.family == 4 and route.gateway:
+            return route.gateway
+    return ""
+
+
+def resolvers(network: Network) -> tuple[str, ...]:
+    """Return the IPv4 nameservers."""
+    return tuple(server for server in network.dns if ":" not in server)
+
+
+def netmask(prefix: int) -> str:
+    """Return `255.255.255.0` for 24."""
+    bits = (0xFFFFFFFF << (32 - prefix)) & 0xFFFFFFFF
+    return ".".join(str(bits >> shift & 255) for shift in (24, 16, 8, 0))
+
+
+def number(ip: str) -> int:
+    """Return an IPv4 address as a number."""
+    result = 0
+    for part in ip.split("."):
+        result = result << 8 | int(part)
+    return result
+
+
+def covering_prefix(address: Address, gateway: str) -> int:
+    """Return the prefix of the narrowest network, not narrower than the address's own, that holds the gateway too."""
+    if not gateway:
+        return address.prefix
+    differing = (number(address.ip) ^ number(gateway)).bit_length()
+    return min(address.prefix, 32 - differing)
+
+
+def one_nic(network: Network) -> tuple[Nic | None, tuple[str, ...]]:
+    """Return the NIC for a guest that takes one, and what to tell the user where there are more."""
+    nic = network.primary()
+    if nic is None or len(network.nics) == 1:
+        return nic, ()
+    left = ", ".join(other.ifname for other in network.nics if other is not nic)
+    return nic, (f"the guest takes one network interface: it gets {nic.ifname}; left out: {left}",)

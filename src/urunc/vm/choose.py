@@ -1,0 +1,124 @@
+"""The decisions about a machine that need no host: accelerator, memory, vCPUs, and which guest runs on what.
+
+Pure. Knows the registries, but names no guest and no monitor.
+"""
+
+from __future__ import annotations
+
+from ..errors import ConfigError, HostError, SpecError
+from ..record import Record
+from . import guests, monitors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..oci.config import MonitorConfig
+    from .machine import Capabilities
+
+MIB = 1024 * 1024
+
+
+class Row(Record):
+    """One line of the support matrix: a guest, a monitor that runs it, and what can back the guest's root."""
+
+    guest: str
+    monitor: str
+    roots: tuple[str, ...]
+    architectures: tuple[str, ...]
+    kvm: str  # "no", "optional" or "required"
+
+
+def supports(guest: str, monitor: str) -> bool:
+    """Say whether that guest runs on that monitor. False for names that no registry holds."""
+    return guest in guests.GUESTS and monitor in monitors.MONITORS and monitor in guests.load(guest).MONITORS
+
+
+def pairs() -> frozenset[tuple[str, str]]:
+    """Return every allowed pair of guest and monitor. Loads every guest module: `supports` is cheaper for one."""
+    return frozenset((row.guest, row.monitor) for row in matrix())
+
+
+def matrix() -> tuple[Row, ...]:
+    """Return the support matrix, one row for each pair, in the registries' order."""
+    rows = []
+    for guest in guests.GUESTS:
+        module = guests.load(guest)
+        for monitor in module.MONITORS:
+            if monitor not in monitors.MONITORS:
+                continue
+            can = monitors.load(monitor).CAPABILITIES
+            roots = tuple(kind for kind in module.ROOTS if kind != "block" or can.max_disks)
+            architectures = tuple(arch for arch, _ in can.binaries)
+            rows.append(Row(guest=guest, monitor=monitor, roots=roots, architectures=architectures, kvm=can.kvm))
+    return tuple(rows)
+
+
+def accelerator(can: Capabilities, config: MonitorConfig, kvm: str) -> tuple[str, str | None]:
+    """Return the accelerator, "kvm" or "tcg", and what the user should be told about it, or None.
+
+    `kvm` is what `runtime.host.kvm_state` found: "none", "software" or "real". "tcg" stands for "no KVM" with
+    monitors that do not know KVM. Raises HostError where KVM is demanded or required and not there.
+    """
+    if can.kvm == "no":
+        return "tcg", None
+    if can.kvm == "required":
+        if kvm == "none":
+            raise HostError(
+                f"`{can.name}` needs KVM: /dev/kvm cannot be used", hint="load the module kvm_intel or kvm_amd"
+            )
+        return "kvm", None
+    if config.accel == "tcg":
+        return "tcg", None
+    if config.accel == "kvm":
+        if kvm == "none":
+            raise HostError(
+                f"monitors.{can.name}.accel is `kvm`: /dev/kvm cannot be used",
+                hint=f'load the module kvm_intel or kvm_amd, or set monitors.{can.name}.accel = "tcg"',
+            )
+        return "kvm", None
+    if kvm == "real":
+        return "kvm", None
+    why = "there is no usable /dev/kvm" if kvm == "none" else "this machine's KVM has no hardware behind it"
+    return "tcg", f"{can.name} emulates the CPU in software, which is slow and no strong wall: {why}"
+
+
+def model(can: Capabilities, config: MonitorConfig) -> str:
+    """Return the machine type. Raise ConfigError where the configuration names one that the monitor has not."""
+    if not config.machine:
+        return can.models[0] if can.models else ""
+    if config.machine not in can.models:
+        known = ", ".join(can.models) or "none"
+        raise ConfigError(
+            f"monitors.{can.name}.machine: `{config.machine}` is not a machine type of it, which has {known}"
+        )
+    return config.machine
+
+
+def guest_memory(limit: int | None, config: MonitorConfig, overhead_mib: int, minimum_mib: int) -> int:
+    """Return the guest's memory in MiB: what the cgroup's limit (bytes) leaves beside the monitor's own need.
+
+    Without a limit (None, or not above 0) it is the configuration's default. `minimum_mib` is the larger of
+    what guest and monitor need. Raises SpecError, with both numbers, where the limit leaves less.
+    """
+    if limit is None or limit <= 0:
+        return max(config.default_memory_mb, minimum_mib)
+    overhead = overhead_mib if config.overhead_mb is None else config.overhead_mb
+    memory = limit // MIB - overhead
+    if memory < minimum_mib:
+        raise SpecError(
+            f"linux.resources.memory.limit: {limit // MIB} MiB are too few: "
+            f"the monitor needs {overhead} MiB for itself and the guest at least {minimum_mib} MiB",
+            hint=f"give at least {overhead + minimum_mib} MiB",
+        )
+    return memory
+
+
+def vcpus(quota: int | None, period: int | None, config: MonitorConfig, can: Capabilities, host_cpus: int) -> int:
+    """Return the number of vCPUs: the cpu limit rounded up, at least 1, at most the host's and the monitor's.
+
+    `quota` and `period` are `linux.resources.cpu`'s, in microseconds; without a quota (None, 0 or negative) it is
+    the configuration's default.
+    """
+    wanted = config.default_vcpus
+    if quota is not None and quota > 0:
+        wanted = -(-quota // (period or 100_000))
+    return max(1, min(wanted, host_cpus, can.max_vcpus))

@@ -1,0 +1,203 @@
+"""What a kernel file's headers say, read as an attacker's: every count and size in it is bounded before it is used.
+
+Reads through `read_at(offset, length)`, which may return fewer bytes at the end of the file; knows nothing of
+files, images or monitors.
+"""
+
+from __future__ import annotations
+
+from _struct import error as StructError  # noqa: N812
+from _struct import unpack_from
+
+from ..errors import ImageError
+from .machine import KernelInfo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    ReadAt = Callable[[int, int], bytes]
+
+_MAX_SEGMENTS = 128
+_MAX_NOTE_BYTES = 64 * 1024
+_MAX_SCAN_BYTES = 256 * 1024 * 1024
+_MULTIBOOT_SEARCH = 8192  # Multiboot 0.6.96, section 3.1: the header lies within the first 8192 bytes
+_MULTIBOOT_MAGIC = 0x1BADB002
+_PT_NOTE = 4
+_MACHINES = {3: "x86_64", 62: "x86_64", 183: "aarch64"}  # EM_386, EM_X86_64, EM_AARCH64
+
+_XEN_PHYS32_ENTRY = 18  # xen/include/public/elfnote.h: the PVH entry point
+_SOLO5_ABI = 0x31494241  # solo5/include/elf_abi.h: "ABI1"
+_SOLO5_MANIFEST = 0x3154464D  # solo5/include/mft_abi.h: "MFT1"
+_SOLO5_TARGETS = {1: "hvt", 2: "spt", 3: "virtio", 4: "muen", 5: "genode", 6: "xen"}
+_SOLO5_DEVICES = {1: "BLOCK_BASIC", 2: "NET_BASIC"}
+_MANIFEST_FIRST = 1 << 30
+_MANIFEST_MAX = 64
+_MANIFEST_ENTRY = 104  # sizeof(struct mft_entry): name[68], type, two unions, attached
+_MANIFEST_NAME = 68
+
+
+def inspect(read_at: ReadAt, name: str) -> KernelInfo:
+    """Return what the kernel file `name` (for messages) is. Raise ImageError where its headers contradict themselves.
+
+    A file of no known format is "raw": whether that boots is the monitor's to say.
+    """
+    head = read_at(0, _MULTIBOOT_SEARCH)
+    if not head:
+        raise ImageError(f"kernel `{name}` is empty")
+    multiboot = _has_multiboot(head)
+    if head[:4] == b"\x7fELF":
+        try:
+            return _inspect_elf(read_at, head, multiboot)
+        except (_BrokenError, StructError) as reason:
+            why = str(reason) if isinstance(reason, _BrokenError) else "its headers are truncated"
+            raise ImageError(f"kernel `{name}` is not a sound ELF file: {why}") from None
+    if head[0x1FE:0x200] == b"\x55\xaa" and head[0x202:0x206] == b"HdrS":
+        return KernelInfo(format="bzimage", arch="x86_64")
+    if head[56:60] == b"ARM\x64":
+        return KernelInfo(format="arm64", arch="aarch64")
+    return KernelInfo(format="raw", arch="x86_64" if multiboot else "", multiboot=multiboot)
+
+
+class _BrokenError(Exception):
+    """A header contradicts itself; the text says how."""
+
+
+def _has_multiboot(head: bytes) -> bool:
+    magic = _MULTIBOOT_MAGIC.to_bytes(4, "little")
+    start = head.find(magic)
+    while 0 <= start <= len(head) - 12:
+        if start % 4 == 0 and sum(unpack_from("<III", head, start)) & 0xFFFFFFFF == 0:
+            return True
+        start = head.find(magic, start + 1)
+    return False
+
+
+def _inspect_elf(read_at: ReadAt, head: bytes, multiboot: bool) -> KernelInfo:
+    wide = {1: False, 2: True}.get(head[4])
+    if wide is None:
+        raise _BrokenError(f"unknown class {head[4]}")
+    if head[5] != 1:
+        raise _BrokenError("it is big endian")
+    machine = unpack_from("<H", head, 18)[0]
+    arch = _MACHINES.get(machine)
+    if arch is None:
+        raise _BrokenError(f"it is for machine {machine}, neither x86 nor aarch64")
+    pvh = False
+    abi: tuple[str, int] | None = None
+    devices: tuple[tuple[str, str], ...] | None = None
+    for owner, kind, content, start in _notes(read_at, head, wide):
+        if owner == b"Xen\0" and kind == _XEN_PHYS32_ENTRY:
+            pvh = True
+        elif owner == b"Solo5\0" and kind == _SOLO5_ABI and abi is None:
+            abi = _solo5_abi(content)
+        elif owner == b"Solo5\0" and kind == _SOLO5_MANIFEST and devices is None:
+            # struct mft is aligned to 8 bytes from the segment's start, the note's content to 4
+            devices = _solo5_manifest(content[-start % 8 :])
+    return KernelInfo(
+        format="elf64" if wide else "elf32",
+        arch=arch,
+        pvh=pvh,
+        multiboot=multiboot,
+        solo5_abi=abi[0] if abi else None,
+        solo5_abi_version=abi[1] if abi else 0,
+        solo5_devices=devices,
+        mirage=abi is None or contains(read_at, b"ipv4-gateway"),
+    )
+
+
+def _segments(read_at: ReadAt, head: bytes, wide: bool) -> list[tuple[int, int]]:
+    """Return (offset, size) of each note segment."""
+    table = unpack_from("<Q", head, 32)[0] if wide else unpack_from("<I", head, 28)[0]
+    entry_size, count = unpack_from("<HH", head, 54 if wide else 42)
+    if entry_size != (56 if wide else 32):
+        raise _BrokenError(f"its program headers are {entry_size} bytes each")
+    if count > _MAX_SEGMENTS:
+        raise _BrokenError(f"it has {count} segments, more than {_MAX_SEGMENTS}")
+    data = read_at(table, entry_size * count)
+    if len(data) < entry_size * count:
+        raise _BrokenError("its program headers lie outside the file")
+    found = []
+    for index in range(count):
+        base = index * entry_size
+        if unpack_from("<I", data, base)[0] != _PT_NOTE:
+            continue
+        if wide:
+            offset, size = unpack_from("<Q", data, base + 8)[0], unpack_from("<Q", data, base + 32)[0]
+        else:
+            offset, size = unpack_from("<I", data, base + 4)[0], unpack_from("<I", data, base + 16)[0]
+        found.append((offset, size))
+    return found
+
+
+def _notes(read_at: ReadAt, head: bytes, wide: bool) -> list[tuple[bytes, int, bytes, int]]:
+    """Return (owner with its NUL, type, content, where in its segment the content starts) of every note."""
+    found = []
+    for offset, size in _segments(read_at, head, wide):
+        if size > _MAX_NOTE_BYTES:
+            raise _BrokenError(f"a note segment is {size} bytes long, more than {_MAX_NOTE_BYTES}")
+        data = read_at(offset, size)
+        if len(data) < size:
+            raise _BrokenError("a note segment lies outside the file")
+        at = 0
+        while at + 12 <= size:
+            name_size, content_size, kind = unpack_from("<III", data, at)
+            start = at + 12 + (name_size + 3) // 4 * 4
+            end = start + content_size
+            if end > size:
+                raise _BrokenError("a note is larger than its segment")
+            found.append((data[at + 12 : at + 12 + name_size], kind, data[start:end], start))
+            at = end + (-end % 4)
+    return found
+
+
+def _solo5_abi(content: bytes) -> tuple[str, int]:
+    target, version = unpack_from("<II", content)
+    if target not in _SOLO5_TARGETS:
+        raise _BrokenError(f"its Solo5 ABI note names the unknown target {target}")
+    return _SOLO5_TARGETS[target], version
+
+
+def _solo5_manifest(data: bytes) -> tuple[tuple[str, str], ...]:
+    """Return the devices that the manifest declares (solo5/tenders/common/mft.c, mft_validate)."""
+    version, entries = unpack_from("<II", data)
+    if version != 1:
+        raise _BrokenError(f"its Solo5 manifest has version {version}, not 1")
+    if not 1 <= entries <= _MANIFEST_MAX or len(data) != 8 + entries * _MANIFEST_ENTRY:
+        raise _BrokenError(f"its Solo5 manifest of {entries} entries has a wrong size")
+    devices = []
+    for index in range(entries):
+        base = 8 + index * _MANIFEST_ENTRY
+        name = data[base : base + _MANIFEST_NAME]
+        kind = unpack_from("<I", data, base + _MANIFEST_NAME)[0]
+        if index == 0:
+            if kind != _MANIFEST_FIRST or name[0]:
+                raise _BrokenError("its Solo5 manifest does not begin with the reserved entry")
+        elif kind not in _SOLO5_DEVICES:
+            raise _BrokenError(f"its Solo5 manifest declares a device of the unknown type {kind}")
+        else:
+            devices.append((_device_name(name), _SOLO5_DEVICES[kind]))
+    if len({name for name, _ in devices}) != len(devices):
+        raise _BrokenError("its Solo5 manifest declares one device name twice")
+    return tuple(devices)
+
+
+def _device_name(raw: bytes) -> str:
+    name = raw.split(b"\0", 1)[0]
+    # isalnum of bytes is ASCII alone; the tenders' options take nothing else, and the name becomes part of one
+    if len(name) == _MANIFEST_NAME or not name.isalnum():
+        raise _BrokenError("its Solo5 manifest holds a device name that is not of letters and digits")
+    return name.decode("ascii")
+
+
+def contains(read_at: ReadAt, word: bytes) -> bool:
+    """Say whether `word` stands anywhere in the file (its first 256 MiB)."""
+    size = 1024 * 1024
+    overlap = len(word) - 1
+    for offset in range(0, _MAX_SCAN_BYTES, size):
+        data = read_at(offset, size + overlap)
+        if word in data:
+            return True
+        if len(data) < size:
+            break
+    return False

@@ -1,0 +1,206 @@
+"""Linux: a kernel that runs one program, started by urunc's own init (guest/init.c) from an initrd, or by the kernel.
+
+The kernel's command line knows double quotes but neither quotes inside them nor newlines, at most 32 arguments for
+init and 2048 bytes on x86; Debian's kernels have no IP_PNP. So arguments, environment, user, directory, names and
+network go to init whole, in a file of the initrd. Only a root that is a disk is mounted by the kernel itself, and
+then the command line has to do.
+
+The file `/.urunc/config` is a sequence of records `key NUL value NUL`, bytes as they are, in order:
+
+========================= ==============================================================================
+`arg`, `env`              one each, in order
+`cwd`, `uid`, `gid`       of the program; `group` for each supplementary group
+`hostname`, `dns`, `search`
+`nic`                     a MAC; up to the next `nic` follow `mtu`, `addr` (IP/PREFIX), `route`
+                          (`DEST/PREFIX|default [via GW] [onlink] [scope X] [metric N] [src IP]`),
+                          `neigh` (IP MAC)
+`file`                    an absolute path: init copies `/.urunc/files` + path to it
+`end`                     `poweroff` or `reboot`: what ends the machine
+`exit`                    `debug-exit`: a failure goes to isa-debug-exit at I/O port 0x501
+`control`                 the virtio-serial port that brings signals and takes the exit status
+========================= ==============================================================================
+"""
+
+from __future__ import annotations
+
+from ...errors import HostError, ImageError, SpecError
+from .. import bootstring
+from ..machine import Boot, GuestFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...oci.app import App
+    from ..machine import Capabilities, Context, Network, Nic, Root, Route
+
+NAME = "linux"
+MONITORS = ("qemu", "firecracker")
+ROOTS = ("initrd", "none", "block")
+
+FOLDER = "/.urunc"
+CONTROL_PORT = "org.urunc.control"
+
+_MAX_INIT_WORDS = 32  # init/main.c, MAX_INIT_ARGS and MAX_INIT_ENVS: one more and the kernel panics
+_MAX_BYTES = {"x86_64": 2048, "aarch64": 2048}  # COMMAND_LINE_SIZE, with its NUL
+
+# Measured with Debian's cloud kernel under TCG: 1.5 s to init becomes 1.2 s. None of it changes what a program sees;
+# the mitigations guard against a CPU that is not there.
+_TCG = (
+    "mitigations=off",
+    "no_timer_check",
+    "lpj=1000000",
+    "cryptomgr.notests",
+    "audit=0",
+    "apparmor=0",
+)
+
+
+def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:
+    """Return the boot string and, where an initrd starts the program, init and its configuration for the initrd.
+
+    Raises HostError without urunc's init, ImageError without a program, SpecError for what cannot be passed.
+    """
+    if not app.args:
+        raise ImageError("a Linux guest has no program to run: process.args is empty and so is the image's cmdline")
+    if root.kind == "block":
+        return _kernel_boot(app, network, root, monitor, context)
+    return _init_boot(app, network, monitor, context)
+
+
+def _init_boot(app: App, network: Network, monitor: Capabilities, context: Context) -> Boot:
+    if context.init is None:
+        raise HostError("urunc's init for Linux guests is not installed", hint="run `make install`")
+    config = _config(app, network, monitor, context)
+    return Boot(
+        command_line=" ".join((*_kernel_words(context), f"rdinit={FOLDER}/init")),
+        initrd_tail=(
+            GuestFile(path=f"{FOLDER}/init", content=context.init, mode=0o755),
+            GuestFile(path=f"{FOLDER}/config", content=config, mode=0o600),
+            *(file.replace(path=f"{FOLDER}/files{file.path}") for file in context.files),
+        ),
+        control=monitor.control,
+        exit_device=monitor.exit_device,
+        panic_device=monitor.panic_device,
+        min_memory_mib=48,
+        messages=_clock_warning(context),
+    )
+
+
+def _kernel_words(context: Context) -> tuple[str, ...]:
+    words = ["panic=-1", f"console={_console(context)}", "quiet"]
+    if _ends_by_reset(context):
+        words.append("reboot=t")
+    if context.accel == "tcg" and context.arch == "x86_64":
+        words += _TCG
+        if context.tsc_khz:
+            # A wrong figure makes the guest's clock run wrong; without any, the kernel measures on q35 and hangs on
+            # microvm, which has none of the timers to measure by.
+            words.append(f"tsc_early_khz={context.tsc_khz}")
+    return tuple(words)
+
+
+def _clock_warning(context: Context) -> tuple[str, ...]:
+    if context.accel == "tcg" and context.model == "microvm" and not context.tsc_khz:
+        return ("the frequency of the host's TSC is not known, without which Linux hangs on microvm",)
+    return ()
+
+
+def _console(context: Context) -> str:
+    return "ttyAMA0" if context.arch == "aarch64" else "ttyS0"
+
+
+def _ends_by_reset(context: Context) -> bool:
+    """Say whether the machine has no power-off that Linux can reach, and ends by a reset (and -no-reboot)."""
+    return context.model == "microvm"
+
+
+def _config(app: App, network: Network, monitor: Capabilities, context: Context) -> bytes:
+    bootstring.check(app.args, "process.args")
+    bootstring.check(app.env, "process.env")
+    records: list[tuple[str, str]] = [("arg", word) for word in app.args]
+    records += [("env", entry) for entry in app.env]
+    records += [("cwd", app.cwd), ("uid", str(context.uid)), ("gid", str(context.gid))]
+    records += [("group", str(group)) for group in context.groups]
+    if network.hostname:
+        records.append(("hostname", network.hostname))
+    records += [("dns", server) for server in network.dns]
+    records += [("search", domain) for domain in network.search]
+    for nic in network.nics:
+        records += _nic_records(nic)
+    records += [("file", file.path) for file in context.files]
+    records.append(("end", "reboot" if _ends_by_reset(context) else "poweroff"))
+    if monitor.exit_device:
+        records.append(("exit", "debug-exit"))
+    if monitor.control:
+        records.append(("control", CONTROL_PORT))
+    return b"".join(_encode(key) + b"\0" + _encode(value) + b"\0" for key, value in records)
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _nic_records(nic: Nic) -> list[tuple[str, str]]:
+    records = [("nic", nic.mac), ("mtu", str(nic.mtu))]
+    records += [("addr", f"{address.ip}/{address.prefix}") for address in nic.addresses]
+    records += [("route", _route(route)) for route in nic.routes]
+    records += [("neigh", f"{neighbour.ip} {neighbour.mac}") for neighbour in nic.neighbours]
+    return records
+
+
+def _route(route: Route) -> str:
+    words = ["default" if route.destination is None else f"{route.destination}/{route.prefix}"]
+    if route.gateway:
+        words += ["via", route.gateway]
+    if route.onlink:
+        words.append("onlink")
+    if route.scope != "global":
+        words += ["scope", route.scope]
+    if route.metric:
+        words += ["metric", str(route.metric)]
+    if route.source:
+        words += ["src", route.source]
+    return " ".join(words)
+
+
+def _kernel_boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:
+    """The kernel mounts the disk and starts the program itself: everything has to fit its command line."""
+    bootstring.check(app.args, "process.args", empty=False, newline=False, quote=False)
+    bootstring.check(app.env, "process.env", newline=False, quote=False)
+    if len(app.args) - 1 > _MAX_INIT_WORDS or len(app.env) > _MAX_INIT_WORDS:
+        what = "process.args" if len(app.args) - 1 > _MAX_INIT_WORDS else "process.env"
+        raise SpecError(f"{what}: the Linux kernel can give init at most {_MAX_INIT_WORDS} words")
+    nic, messages = bootstring.one_nic(network)
+    words = [*_kernel_words(context), "root=/dev/vda", "ro" if root.readonly else "rw"]
+    words += _kernel_network(nic, network)
+    words += [_quote(entry) for entry in app.env]
+    words += [_quote(f"init={app.args[0]}"), "--", *(_quote(word) for word in app.args[1:])]
+    line = " ".join(words)
+    if len(_encode(line)) >= _MAX_BYTES[context.arch]:
+        raise SpecError(
+            f"process: arguments and environment make a kernel command line of {len(_encode(line))} bytes, "
+            f"more than {_MAX_BYTES[context.arch] - 1}",
+            hint="give the guest an initrd: its arguments then need not fit the kernel's command line",
+        )
+    return Boot(
+        command_line=line,
+        panic_device=monitor.panic_device,
+        nics=1,
+        min_memory_mib=48,
+        messages=messages + _clock_warning(context),
+    )
+
+
+def _kernel_network(nic: Nic | None, network: Network) -> list[str]:
+    """Return `ip=` (Documentation/admin-guide/nfs/nfsroot.rst); kernels without IP_PNP pass over it."""
+    address = bootstring.ipv4(nic) if nic else None
+    if nic is None or address is None:
+        return []
+    gateway = bootstring.gateway(nic)
+    mask = bootstring.netmask(bootstring.covering_prefix(address, gateway))
+    servers = bootstring.resolvers(network)[:2]
+    return [":".join((f"ip={address.ip}", "", gateway, mask, network.hostname, "eth0", "off", *servers))]
+
+
+def _quote(word: str) -> str:
+    """Return `word` in double quotes where it holds a blank (lib/cmdline.c, next_arg)."""
+    return f'"{word}"' if any(letter.isspace() for letter in word) else word

@@ -1,0 +1,201 @@
+"""QEMU, as `qemu-system-x86_64` or `-aarch64`: machines q35, microvm and virt, with KVM or in software.
+
+Checked with 7.2. Never `-nographic`: that puts QEMU's own monitor on the container's standard input. Never a
+disk format by probing: a guest that writes a qcow2 header into its raw disk would be given any file of the host.
+"""
+
+from __future__ import annotations
+
+from ...errors import ImageError
+from ..machine import Capabilities, Launch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..machine import Disk, Host, Machine, Nic
+
+_FIRMWARE = (
+    "bios-256k.bin",
+    "bios-microvm.bin",
+    "kvmvapic.bin",
+    "linuxboot_dma.bin",
+    "multiboot_dma.bin",
+    "pvh.bin",
+    "qboot.rom",
+)
+
+NAME = "qemu"
+CAPABILITIES = Capabilities(
+    name=NAME,
+    package="qemu-system-x86",
+    binaries=(("x86_64", "qemu-system-x86_64"), ("aarch64", "qemu-system-aarch64")),
+    kvm="optional",
+    models=("q35", "microvm"),
+    support=(
+        # Debian builds the accelerator as a module, which ldd does not list
+        "{prefix}/lib/*/qemu/accel-tcg-{arch}.so",
+        "{prefix}/lib/qemu/accel-tcg-{arch}.so",
+        "{prefix}/lib64/qemu/accel-tcg-{arch}.so",
+        "{prefix}/lib64/qemu-kvm/accel-tcg-{arch}.so",
+        *(f"{{prefix}}/share/{folder}/{name}" for folder in ("qemu", "seabios", "qemu-kvm") for name in _FIRMWARE),
+    ),
+    tap_by="fd",
+    vnet_hdr=True,
+    max_nics=8,
+    max_disks=8,
+    max_vcpus=255,
+    control=True,
+    exit_device=True,
+    panic_device=True,
+    handles_term=True,
+    qmp=True,
+    stdin=True,
+    overhead_mib=96,
+    min_memory_mib=2,
+    min_pids=70,
+)
+
+CONTROL_PORT = "org.urunc.control"
+_PANIC_EXIT_SINCE = (7, 1)  # -action panic=exit-failure
+_TCG_BUFFER_MIB = 32  # by default up to a GiB of translated code would be charged to the container
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+def check(machine: Machine) -> None:
+    """Raise ImageError where QEMU would not boot the kernel, with the reason that QEMU would not give as clearly."""
+    kernel = machine.kernel
+    if kernel.arch and kernel.arch != machine.arch:
+        raise ImageError(f"the kernel is for {kernel.arch}, the machine is {machine.arch}")
+    if kernel.solo5_abi not in (None, "virtio"):
+        raise ImageError(
+            f"the kernel is built for Solo5's `{kernel.solo5_abi}`, not for QEMU",
+            hint=f"set the annotation hypervisor to {kernel.solo5_abi}, or build it for virtio",
+        )
+    if machine.arch != "x86_64":
+        return
+    if kernel.format == "elf64" and not kernel.pvh:
+        raise ImageError(
+            "QEMU cannot boot the kernel: it is a 64-bit ELF file without a PVH note",
+            hint="build it for QEMU (multiboot, PVH or bzImage)",
+        )
+    if kernel.format in ("elf32", "raw") and not (kernel.multiboot or kernel.pvh):
+        raise ImageError("QEMU cannot boot the kernel: it is neither multiboot, PVH nor a bzImage")
+
+
+def launch(machine: Machine, host: Host) -> Launch:
+    """Return QEMU's command line. Descriptors: a tap for each NIC, then "listen:qmp", then "listen:control"."""
+    fds: list[str] = []
+
+    def descriptor(what: str) -> int:
+        fds.append(what)
+        return machine.first_fd + len(fds) - 1
+
+    argv = [host.binary, *_base(machine, host), *_processor(machine), *_kernel(machine)]
+    for index, nic in enumerate(machine.network.nics):
+        argv += _nic(index, nic, descriptor(f"tap:{nic.tap}"), machine)
+    for index, disk in enumerate(machine.disks):
+        argv += _disk(index, disk, machine)
+    argv += _qmp(descriptor("listen:qmp"))
+    if machine.boot.control:
+        argv += _control(descriptor("listen:control"), machine)
+    argv += _ends(machine, host)
+    devices = ["kvm"] if machine.accel == "kvm" else []
+    if machine.vhost and machine.network.nics:
+        devices.append("vhost-net")
+    return Launch(argv=tuple(argv), fds=tuple(fds), devices=tuple(devices))
+
+
+def quote(value: str) -> str:
+    """Return `value` for use inside a `key=value,..` option, where a comma is doubled (util/qemu-option.c)."""
+    return value.replace(",", ",,")
+
+
+def _base(machine: Machine, host: Host) -> list[str]:
+    argv = ["-name", f"guest={quote(machine.name)}"]
+    if host.data_path:
+        argv += ["-L", host.data_path]
+    argv += ["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot"]
+    argv += ["-sandbox", _SANDBOX]
+    argv += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+    return argv
+
+
+def _model(machine: Machine) -> str:
+    if machine.arch == "aarch64":
+        return "virt"
+    return machine.model or CAPABILITIES.models[0]
+
+
+def _processor(machine: Machine) -> list[str]:
+    model = _model(machine)
+    options = ",vmport=off,sata=off,smbus=off" if model == "q35" else ""
+    argv = ["-machine", f"{model}{options},dump-guest-core=off"]
+    if machine.accel == "kvm":
+        argv += ["-accel", "kvm", "-cpu", "host"]
+    else:
+        argv += ["-accel", f"tcg,tb-size={_TCG_BUFFER_MIB}", "-cpu", "max"]
+    return [*argv, "-smp", str(machine.vcpus), "-m", f"{machine.memory_mib}M"]
+
+
+def _kernel(machine: Machine) -> list[str]:
+    argv = ["-kernel", "/kernel"]
+    if machine.initrd:
+        argv += ["-initrd", "/initrd"]
+    if machine.boot.command_line:
+        argv += ["-append", machine.boot.command_line]  # taken as it is: no option syntax here
+    return argv
+
+
+def _virtio(kind: str, machine: Machine) -> str:
+    """Return the virtio device of that kind on the machine's bus: PCI, or memory-mapped on microvm."""
+    if _model(machine) == "microvm":
+        return f"virtio-{kind}-device"
+    modern = ",disable-legacy=on,disable-modern=off" if machine.boot.modern_virtio_only else ""
+    return f"virtio-{kind}-pci{modern}"
+
+
+def _nic(index: int, nic: Nic, fd: int, machine: Machine) -> list[str]:
+    vhost = ",vhost=on" if machine.vhost else ""
+    device = f"{_virtio('net', machine)},netdev=net{index},mac={nic.mac}"
+    if _model(machine) != "microvm":
+        device += ",romfile="  # no network boot, and no iPXE to load
+    if nic.mtu != 1500:
+        device += f",host_mtu={nic.mtu}"
+    return ["-netdev", f"tap,id=net{index},fd={fd}{vhost}", "-device", device]
+
+
+def _disk(index: int, disk: Disk, machine: Machine) -> list[str]:
+    readonly = ",readonly=on" if disk.readonly else ""
+    sectors = f",logical_block_size={disk.sector_size}" if disk.sector_size != 512 else ""
+    return [
+        "-drive",
+        f"if=none,id=disk{index},format=raw{readonly},file={quote(disk.path)}",
+        "-device",
+        f"{_virtio('blk', machine)},drive=disk{index}{sectors}",
+    ]
+
+
+def _qmp(fd: int) -> list[str]:
+    return ["-chardev", f"socket,id=qmp,fd={fd},server=on,wait=off", "-mon", "chardev=qmp,mode=control"]
+
+
+def _control(fd: int, machine: Machine) -> list[str]:
+    return [
+        "-device",
+        f"{_virtio('serial', machine)},max_ports=2",  # port 0 is the console's, which is not there
+        "-chardev",
+        f"socket,id=control,fd={fd},server=on,wait=off",
+        "-device",
+        f"virtserialport,chardev=control,name={CONTROL_PORT}",
+    ]
+
+
+def _ends(machine: Machine, host: Host) -> list[str]:
+    """Return the devices by which a guest reports that it failed (x86 only)."""
+    argv: list[str] = []
+    if machine.arch != "x86_64":
+        return argv
+    if machine.boot.exit_device:
+        argv += ["-device", "isa-debug-exit,iobase=0x501,iosize=2"]
+    if machine.boot.panic_device and _model(machine) != "microvm" and host.version >= _PANIC_EXIT_SINCE:
+        argv += ["-device", "pvpanic", "-action", "panic=exit-failure"]
+    return argv

@@ -1,0 +1,107 @@
+"""What Solo5's tenders hvt and spt have in common: their options, and the manifest that these have to match.
+
+Every device that the kernel's manifest declares must be attached and none other may be. Devices are attached under
+the manifest's own names: the one that the image gives where it gives one, else in the manifest's order.
+"""
+
+from __future__ import annotations
+
+from ..errors import ImageError
+from .machine import Launch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .machine import Disk, Host, Machine, Nic
+
+_MAX_ARGUMENT_BYTES = 8191  # HVT_CMDLINE_SIZE and SPT_CMDLINE_SIZE, with the NUL
+_ABI_VERSIONS = (1, 2)  # 1: Solo5 0.4 to 0.6; 2: since 0.7. Which of them a tender speaks, it says itself
+
+
+def check(machine: Machine, abi: str) -> None:
+    """Raise ImageError where the kernel is not for the tender `abi`, or its manifest asks for other disks.
+
+    The NICs are not known yet when a container is planned: `launch` looks at those.
+    """
+    kernel = machine.kernel
+    if kernel.format != "elf64" or kernel.solo5_abi is None:
+        raise ImageError(f"the kernel is not a Solo5 kernel: `{abi}` boots nothing else")
+    if kernel.solo5_abi != abi:
+        raise ImageError(
+            f"the kernel is built for Solo5's `{kernel.solo5_abi}`, not for `{abi}`",
+            hint=f"set the annotation hypervisor to {kernel.solo5_abi}" if kernel.solo5_abi in ("hvt", "spt") else None,
+        )
+    if kernel.solo5_abi_version not in _ABI_VERSIONS:
+        raise ImageError(
+            f"the kernel has version {kernel.solo5_abi_version} of Solo5's ABI, which no known tender speaks"
+        )
+    if kernel.arch != machine.arch:
+        raise ImageError(f"the kernel is for {kernel.arch}, the machine is {machine.arch}")
+    if kernel.solo5_devices is None:
+        raise ImageError("the kernel has no Solo5 manifest, without which a tender does not start it")
+    _disks(machine)
+    size = len(" ".join(machine.boot.arguments).encode("utf-8", "surrogateescape"))
+    if size > _MAX_ARGUMENT_BYTES:
+        raise ImageError(f"the guest's command line is {size} bytes long, and Solo5 takes {_MAX_ARGUMENT_BYTES}")
+
+
+def launch(machine: Machine, host: Host, devices: tuple[str, ...]) -> Launch:
+    """Return a tender's command line; `devices` are the nodes it needs beside the tun device.
+
+    Raises ImageError where the manifest declares more network devices than the container has.
+    """
+    argv = [host.binary, f"--mem={machine.memory_mib}"]
+    nics = _nics(machine)
+    for name, nic in nics:
+        argv += [f"--net:{name}={nic.tap}", f"--net-mac:{name}={nic.mac}"]
+    for name, disk in _disks(machine):
+        argv.append(f"--block:{name}={disk.path}")
+        if disk.sector_size != 512:
+            argv.append(f"--block-sector-size:{name}={disk.sector_size}")
+    argv += ["--", "/kernel", *machine.boot.arguments]
+    return Launch(argv=tuple(argv), devices=devices + (("net/tun",) if nics else ()))
+
+
+def _nics(machine: Machine) -> tuple[tuple[str, Nic], ...]:
+    """Pair the manifest's network devices with the machine's NICs, the primary one first; further NICs stay outside."""
+    nics = machine.network.nics
+    primary = machine.network.primary()
+    ordered = ((primary,) if primary else ()) + tuple(nic for nic in nics if nic is not primary)
+    names = _declared(machine, "NET_BASIC", machine.boot.net_device, "solo5NetDev")
+    if len(names) > len(ordered):
+        raise ImageError(
+            f"the kernel's manifest declares {_list(names, 'network device')}, the container has {len(ordered)} "
+            f"network interface{'' if len(ordered) == 1 else 's'} for it"
+        )
+    return tuple(zip(names, ordered, strict=False))
+
+
+def _disks(machine: Machine) -> tuple[tuple[str, Disk], ...]:
+    """Pair the manifest's block devices with the machine's disks: by the disk's name, else in order."""
+    names = _declared(machine, "BLOCK_BASIC", machine.boot.block_device, "solo5BlkDev")
+    disks = machine.disks
+    if len(names) != len(disks):
+        raise ImageError(
+            f"the kernel's manifest declares {_list(names, 'block device')}, the image gives {len(disks)}",
+            hint="name its disk image in the annotation block" if len(disks) < len(names) else None,
+        )
+    by_name = {disk.name: disk for disk in disks if disk.name}
+    if set(by_name) == set(names):
+        return tuple((name, by_name[name]) for name in names)
+    return tuple(zip(names, disks, strict=True))
+
+
+def _declared(machine: Machine, kind: str, first: str, annotation: str) -> tuple[str, ...]:
+    """Return the names of the manifest's devices of that kind, the one that the image names first."""
+    names = tuple(name for name, its in machine.kernel.solo5_devices or () if its == kind)
+    if not first:
+        return names
+    if first not in names:
+        raise ImageError(f"annotation {annotation}: the kernel's manifest has no device `{first}` of type {kind}")
+    return (first, *(name for name in names if name != first))
+
+
+def _list(names: tuple[str, ...], what: str) -> str:
+    if not names:
+        return f"no {what}"
+    shown = ", ".join(f"`{name}`" for name in names[:4]) + (", .." if len(names) > 4 else "")
+    return f"the {what}{'' if len(names) == 1 else 's'} {shown}"
