@@ -32,11 +32,9 @@ class Found(Record):
     binary: str  # inside the monitor's root too: every bind is at its own path
     version: tuple[int, ...] = ()
     binds: tuple[Bind, ...] = ()
-    data_path: str = ""  # a configured firmware folder
-    wants_kvm: bool = False  # whether this host has KVM matters to it
 
 
-def find_binary(name: str, config: MonitorConfig, arch: str) -> str:
+def find_monitor(name: str, config: MonitorConfig, arch: str) -> str:
     """Return the path of the monitor's binary: the configured one, else from PATH. Raises HostError."""
     can = monitors.load(name).CAPABILITIES
     if config.path:
@@ -56,9 +54,9 @@ def find_binary(name: str, config: MonitorConfig, arch: str) -> str:
     )
 
 
-def find_monitor(name: str, config: MonitorConfig, arch: str, cache: str) -> Found:
+def probe_monitor(name: str, config: MonitorConfig, arch: str, cache: str) -> Found:
     """Find the monitor, its version and every file that it needs in its root. Cached; raises HostError."""
-    binary = find_binary(name, config, arch)
+    binary = find_monitor(name, config, arch)
     can = monitors.load(name).CAPABILITIES
 
     def probe() -> dict[str, Any]:
@@ -74,8 +72,6 @@ def find_monitor(name: str, config: MonitorConfig, arch: str, cache: str) -> Fou
         binary=binary,
         version=tuple(data["version"]),
         binds=binds,
-        data_path=config.data_path,
-        wants_kvm=can.kvm == "required" or (can.kvm == "optional" and config.accel != "tcg"),
     )
 
 
@@ -104,18 +100,6 @@ def tsc_khz(cache: str) -> int:
     """Return the frequency of the host's time stamp counter in kHz, 0 where it cannot be measured."""
     answer: int = _cached_by_boot(cache, "tsc", lambda: _in_child(_measure_tsc, 0))
     return answer
-
-
-def guest_init() -> bytes | None:
-    """Return urunc's own init for Linux guests (built from guest/init.c): the installed one, or a checkout's."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    for path in (f"{package}/guest/init", f"{package}/../../guest/build/init"):
-        try:
-            with open(path, "rb") as file:
-                return file.read()
-        except OSError:
-            continue
-    return None
 
 
 def cpu_count() -> int:

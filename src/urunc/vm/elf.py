@@ -6,8 +6,7 @@ files, images or monitors.
 
 from __future__ import annotations
 
-from _struct import error as StructError  # noqa: N812
-from _struct import unpack_from
+from _struct import calcsize, unpack_from
 
 from ..errors import ImageError
 from .machine import KernelInfo
@@ -49,9 +48,8 @@ def inspect(read_at: ReadAt, name: str) -> KernelInfo:
     if head[:4] == b"\x7fELF":
         try:
             return _inspect_elf(read_at, head, multiboot)
-        except (_BrokenError, StructError) as reason:
-            why = str(reason) if isinstance(reason, _BrokenError) else "its headers are truncated"
-            raise ImageError(f"kernel `{name}` is not a sound ELF file: {why}") from None
+        except _BrokenError as reason:
+            raise ImageError(f"kernel `{name}` is not a sound ELF file: {reason}") from None
     if head[0x1FE:0x200] == b"\x55\xaa" and head[0x202:0x206] == b"HdrS":
         return KernelInfo(format="bzimage", arch="x86_64")
     if head[56:60] == b"ARM\x64":
@@ -73,13 +71,19 @@ def _has_multiboot(head: bytes) -> bool:
     return False
 
 
+def _unpack(form: str, data: bytes, at: int = 0) -> tuple[int, ...]:
+    if len(data) < at + calcsize(form):
+        raise _BrokenError("its headers are truncated")
+    return unpack_from(form, data, at)
+
+
 def _inspect_elf(read_at: ReadAt, head: bytes, multiboot: bool) -> KernelInfo:
     wide = {1: False, 2: True}.get(head[4])
     if wide is None:
         raise _BrokenError(f"unknown class {head[4]}")
     if head[5] != 1:
         raise _BrokenError("it is big endian")
-    machine = unpack_from("<H", head, 18)[0]
+    machine = _unpack("<H", head, 18)[0]
     arch = _MACHINES.get(machine)
     if arch is None:
         raise _BrokenError(f"it is for machine {machine}, neither x86 nor aarch64")
@@ -108,8 +112,8 @@ def _inspect_elf(read_at: ReadAt, head: bytes, multiboot: bool) -> KernelInfo:
 
 def _segments(read_at: ReadAt, head: bytes, wide: bool) -> list[tuple[int, int]]:
     """Return (offset, size) of each note segment."""
-    table = unpack_from("<Q", head, 32)[0] if wide else unpack_from("<I", head, 28)[0]
-    entry_size, count = unpack_from("<HH", head, 54 if wide else 42)
+    table = _unpack("<Q", head, 32)[0] if wide else _unpack("<I", head, 28)[0]
+    entry_size, count = _unpack("<HH", head, 54 if wide else 42)
     if entry_size != (56 if wide else 32):
         raise _BrokenError(f"its program headers are {entry_size} bytes each")
     if count > _MAX_SEGMENTS:
@@ -120,12 +124,12 @@ def _segments(read_at: ReadAt, head: bytes, wide: bool) -> list[tuple[int, int]]
     found = []
     for index in range(count):
         base = index * entry_size
-        if unpack_from("<I", data, base)[0] != _PT_NOTE:
+        if _unpack("<I", data, base)[0] != _PT_NOTE:
             continue
         if wide:
-            offset, size = unpack_from("<Q", data, base + 8)[0], unpack_from("<Q", data, base + 32)[0]
+            offset, size = _unpack("<Q", data, base + 8)[0], _unpack("<Q", data, base + 32)[0]
         else:
-            offset, size = unpack_from("<I", data, base + 4)[0], unpack_from("<I", data, base + 16)[0]
+            offset, size = _unpack("<I", data, base + 4)[0], _unpack("<I", data, base + 16)[0]
         found.append((offset, size))
     return found
 
@@ -141,7 +145,7 @@ def _notes(read_at: ReadAt, head: bytes, wide: bool) -> list[tuple[bytes, int, b
             raise _BrokenError("a note segment lies outside the file")
         at = 0
         while at + 12 <= size:
-            name_size, content_size, kind = unpack_from("<III", data, at)
+            name_size, content_size, kind = _unpack("<III", data, at)
             start = at + 12 + (name_size + 3) // 4 * 4
             end = start + content_size
             if end > size:
@@ -152,7 +156,7 @@ def _notes(read_at: ReadAt, head: bytes, wide: bool) -> list[tuple[bytes, int, b
 
 
 def _solo5_abi(content: bytes) -> tuple[str, int]:
-    target, version = unpack_from("<II", content)
+    target, version = _unpack("<II", content)
     if target not in _SOLO5_TARGETS:
         raise _BrokenError(f"its Solo5 ABI note names the unknown target {target}")
     return _SOLO5_TARGETS[target], version
@@ -160,7 +164,7 @@ def _solo5_abi(content: bytes) -> tuple[str, int]:
 
 def _solo5_manifest(data: bytes) -> tuple[tuple[str, str], ...]:
     """Return the devices that the manifest declares (solo5/tenders/common/mft.c, mft_validate)."""
-    version, entries = unpack_from("<II", data)
+    version, entries = _unpack("<II", data)
     if version != 1:
         raise _BrokenError(f"its Solo5 manifest has version {version}, not 1")
     if not 1 <= entries <= _MANIFEST_MAX or len(data) != 8 + entries * _MANIFEST_ENTRY:
@@ -169,7 +173,7 @@ def _solo5_manifest(data: bytes) -> tuple[tuple[str, str], ...]:
     for index in range(entries):
         base = 8 + index * _MANIFEST_ENTRY
         name = data[base : base + _MANIFEST_NAME]
-        kind = unpack_from("<I", data, base + _MANIFEST_NAME)[0]
+        kind = _unpack("<I", data, base + _MANIFEST_NAME)[0]
         if index == 0:
             if kind != _MANIFEST_FIRST or name[0]:
                 raise _BrokenError("its Solo5 manifest does not begin with the reserved entry")

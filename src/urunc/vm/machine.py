@@ -117,6 +117,7 @@ class Capabilities(Record):
     models: tuple[str, ...] = ()  # machine types, the default first
     support: tuple[str, ...] = ()
     """Globs of the host files that it opens itself (modules, firmware), with {prefix} (/usr) and {arch} to fill in."""
+    data_path: str = ""  # its firmware folder, where it must be told; [monitors.<name>] data_path wins
     tap_by: str = "fd"  # "fd" or "name"
     vnet_hdr: bool = False
     max_nics: int = 1
