@@ -27,32 +27,42 @@ if TYPE_CHECKING:
     Paths = dict[str, str]
 
     class Write(Protocol):
-        """A record such as `oci.resources.CgroupWrite`."""
-
-        controller: str
-        file: str
-        value: str
-        optional: bool
-        fallback: Any
-
-    class Rule(Protocol):
-        """A record such as `oci.spec.DeviceRule`."""
-
-        allow: bool
-        kind: str
-        major: int | None
-        minor: int | None
-        access: str
-
-    class Place(Protocol):
-        """A record such as `oci.resources.CgroupPath`."""
-
-        driver: str
-        path: str
+        """What is read of an `oci.resources.CgroupWrite`."""
 
         @property
-        def unit(self) -> str:
-            """The scope's name."""
+        def controller(self) -> str: ...  # noqa: D102
+        @property
+        def file(self) -> str: ...  # noqa: D102
+        @property
+        def value(self) -> str: ...  # noqa: D102
+        @property
+        def optional(self) -> bool: ...  # noqa: D102
+        @property
+        def fallback(self) -> Write | None: ...  # noqa: D102
+
+    class Rule(Protocol):
+        """What is read of an `oci.spec.DeviceRule`."""
+
+        @property
+        def allow(self) -> bool: ...  # noqa: D102
+        @property
+        def kind(self) -> str: ...  # noqa: D102
+        @property
+        def major(self) -> int | None: ...  # noqa: D102
+        @property
+        def minor(self) -> int | None: ...  # noqa: D102
+        @property
+        def access(self) -> str: ...  # noqa: D102
+
+    class Place(Protocol):
+        """What is read of an `oci.resources.CgroupPath`."""
+
+        @property
+        def driver(self) -> str: ...  # noqa: D102
+        @property
+        def path(self) -> str: ...  # noqa: D102
+        @property
+        def unit(self) -> str: ...  # noqa: D102
 
 
 MARK = "trusted.urunc"
