@@ -232,6 +232,8 @@ class _Creation:
             taps = net.attach(
                 rtnl, seen, plan.host_uid, plan.host_gid, persistent=plan.persistent_taps, vnet_hdr=plan.vnet_hdr
             )
+        if seen.nics and not empty.dns:
+            log.info("the guest gets no name server: the engine gave none that it can reach, nor does [network] dns")
         return empty.replace(nics=seen.nics), taps
 
     def _name_servers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -241,13 +243,7 @@ class _Creation:
         given = self.request.mounts.resolv_conf
         if given:
             servers, search = net.parse_resolv_conf(self._read_source(given.source).decode("utf-8", "replace"))
-        if not servers and self.plan.network:
-            servers = self.request.config.dns
-            if not servers:
-                log.info(
-                    "the guest gets no name server: the engine gave none that it can reach, nor does [network] dns"
-                )
-        return servers, search
+        return servers or self.request.config.dns, search
 
     def _final_machine(self, network: Network) -> Machine:
         request, plan = self.request, self.plan
@@ -280,7 +276,9 @@ class _Creation:
         monitor = monitors.load(self.plan.monitor)
         monitor.check(machine)
         facts = self.request.facts
-        launch: Launch = monitor.launch(machine, Host(binary=facts.binary, data_path=facts.data_path))
+        launch: Launch = monitor.launch(
+            machine, Host(binary=facts.binary, version=facts.version, data_path=facts.data_path)
+        )
         return launch
 
     def _descriptor(self, name: str, taps: dict[str, int]) -> int:

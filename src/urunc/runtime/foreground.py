@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _signal
 import os
 
 from ..errors import UruncError
@@ -12,8 +11,12 @@ from . import create as creation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
+
     from .options import Globals, Options
     from .store import Container
+else:
+    import _signal
 
 _PR_SET_CHILD_SUBREAPER = 36
 _FORWARDED = (

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..oci.spec import Spec
     from .channel import Channel
 
-_HIGH_FD = 512
+_HIGH_FD = 64
 _ROOT_SIZE = "size=16m,mode=755"
 
 
@@ -60,12 +60,12 @@ class Orders:
         self.filter_program = filter_program  # seccomp, None without a profile
 
     def descriptors(self) -> list[int]:
-        """Return every descriptor that init must keep beside 0, 1 and 2."""
+        """Return every descriptor that init must keep."""
         mine = [self.channel.socket.fileno(), self.listener, self.waiting, self.dev_tree]
         mine += [fd for _target, fd in self.trees]
         mine += [fd for fd in (self.rootfs_tree, self.terminal) if fd >= 0]
         first = self.plan.machine.first_fd
-        return mine + list(range(3, first))
+        return mine + list(range(first))
 
 
 def run(orders: Orders) -> NoReturn:
@@ -126,7 +126,7 @@ def _become_first(orders: Orders) -> None:
     kinds = {*orders.plan.namespaces, *(kind for kind, _path in orders.plan.joins)}
     if kinds & {"pid", "time"} and os.fork():
         os._exit(0)
-    fcntl.flock(orders.waiting, fcntl.LOCK_EX)
+    fcntl.flock(_out_of_the_way(orders.waiting), fcntl.LOCK_EX)
     os.setsid()
     orders.channel.send("ns")
 
@@ -216,7 +216,7 @@ def _await_start(listener: int) -> _socket.socket:
     server = _socket.socket(fileno=listener)
     fd, _address = server._accept()  # type: ignore[attr-defined]  # what socket.accept is made of
     server.close()
-    return _socket.socket(fileno=fd)
+    return _socket.socket(fileno=_out_of_the_way(fd))
 
 
 def _launch(orders: Orders, connection: _socket.socket, launch: dict[str, Any], fds: list[int]) -> NoReturn:
@@ -229,7 +229,7 @@ def _launch(orders: Orders, connection: _socket.socket, launch: dict[str, Any], 
             kind="startContainer",
             prepare=lambda: _enter_rootfs(orders.rootfs_tree),
         )
-    _place_descriptors(fds, plan.machine.first_fd, [connection.fileno(), orders.waiting])
+    _place_descriptors(fds, plan.machine.first_fd)
     if process:
         proc.set_rlimits((limit.kind, limit.soft, limit.hard) for limit in process.rlimits)
         os.umask(process.user.umask if process.user.umask is not None else 0o022)
@@ -254,12 +254,16 @@ def _enter_rootfs(tree: int) -> None:
     os.chroot(".")
 
 
-def _place_descriptors(fds: list[int], first: int, keep: list[int]) -> None:
+def _place_descriptors(fds: list[int], first: int) -> None:
     """Move the Launch's descriptors to their numbers; everything else closes at execve."""
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD) for fd in fds]
-    for fd in keep:
-        if first <= fd < first + len(fds):
-            raise KernelError(f"descriptor {fd} stands where the monitor's must be")
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, first + len(fds)) for fd in fds]
     for index, fd in enumerate(high):
         os.dup2(fd, first + index, inheritable=True)
     libc.close_range(first + len(fds), 0xFFFFFFFF, libc.CLOSE_RANGE_CLOEXEC)
+
+
+def _out_of_the_way(fd: int) -> int:
+    """Return `fd` under a number that no descriptor of a Launch has."""
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
+    os.close(fd)
+    return moved

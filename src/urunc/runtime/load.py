@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from .. import jsonio
-from ..errors import ImageError, SpecError, reason
+from ..errors import HostError, ImageError, SpecError, reason
 from ..linux import cgroup, fsops
 from ..oci import app as apps
 from ..oci import checks
@@ -152,22 +152,39 @@ def read_settings(root: str) -> Config:
 
 def look(root: str, spec: Spec, app: App, config: Config, rootfs: int) -> Facts:
     """Return what the plan must know of the host and the image."""
-    cache = f"{root}/{CACHE}"
-    arch = os.uname().machine
+    cache, arch = f"{root}/{CACHE}", os.uname().machine
+    can, settings_of_monitor = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     kernel = read_kernel_info(rootfs, app.kernel)
-    found = host.find_monitor(app.monitor, config.monitor(app.monitor), arch, cache)
+    found = host.probe_monitor(app.monitor, settings_of_monitor, arch, cache)
+    emulates = can.kvm != "required" and can.kvm != "no"
     return Facts(
         arch=arch,
         cpus=host.cpu_count(),
-        kvm=host.kvm_state(cache) if found.wants_kvm else "none",
+        kvm=host.kvm_state(cache) if can.kvm != "no" and settings_of_monitor.accel != "tcg" else "none",
         cgroup_version=cgroup.detect().version,
         own_network=_own_network(spec),
         kernel=kernel,
         binary=found.binary,
+        version=found.version,
         binds=found.binds,
-        data_path=found.data_path,
+        data_path=settings_of_monitor.data_path or can.data_path,
         initrd_bytes=file_bytes(rootfs, app.initrd, "initrd"),
-        guest_init=host.guest_init() if app.guest == "linux" else b"",
+        guest_init=read_guest_init() if app.guest == "linux" else None,
+        tsc_khz=host.tsc_khz(cache) if emulates else 0,
+    )
+
+
+def read_guest_init() -> bytes:
+    """Return urunc's own init for Linux guests: it is installed beside the library. Raises HostError."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for path in (f"{here}/../guest/urunc-init", f"{here}/../../guest/build/urunc-init"):
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            continue
+    raise HostError(
+        "urunc's init for Linux guests is not installed", hint="run `make install`, or `make guest` in a checkout"
     )
 
 

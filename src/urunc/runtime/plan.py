@@ -50,6 +50,7 @@ class Facts(Record):
     own_network: bool  # the container has a network namespace of its own
     kernel: KernelInfo
     binary: str  # the monitor's path on the host
+    version: tuple[int, ...] = ()  # the monitor's
     binds: tuple[Bind, ...] = ()  # the monitor, its loader, libraries, modules and firmware
     data_path: str = ""
     initrd_bytes: int = 0  # size of the image's initrd, 0 without one

@@ -81,8 +81,7 @@ def claim(root: str, container: Container) -> Lock:
     """
     place, passing = folder(root, container.id), f"{root}/{unclaimed(container.id)}"
     os.makedirs(passing, 0o700, exist_ok=True)
-    lock = Lock(root, container.id, f"{passing}/lock", 0.0)
-    lock.__enter__()
+    lock = Lock(root, container.id, f"{passing}/lock", 0.0).take()
     try:
         save(root, container, passing)
         os.rename(passing, place)
@@ -167,18 +166,22 @@ class Lock:
         self.fd = -1
 
     def __enter__(self) -> Lock:
+        return self if self.fd >= 0 else self.take()
+
+    def take(self) -> Lock:
+        """Take the lock and return it, held."""
         try:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except (FileNotFoundError, NotADirectoryError):
             raise StateError(f"container `{self.name}` does not exist") from None
         try:
-            self._take()
+            self._wait()
         except BaseException:
             self.release()
             raise
         return self
 
-    def _take(self) -> None:
+    def _wait(self) -> None:
         deadline = time.monotonic() + self.seconds
         while True:
             try:
