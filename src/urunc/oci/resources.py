@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Property = tuple[str, str, object]
     """A property of a systemd unit: name, D-Bus signature, value."""
+    Numbers = tuple[str, int | None, int | None]
+    """Which devices: kind, major, minor; None is any."""
 
 UNLIMITED = 2**64 - 1
 """systemd's "infinity"."""
@@ -359,7 +361,7 @@ def device_rules(rules: Iterable[DeviceRule], extra: Iterable[DeviceRule] = ()) 
     wildcard rule, which v1's kernel ignores silently.
     """
     allow_all = False
-    exceptions: dict[tuple[str, int | None, int | None], str] = {}
+    exceptions: dict[Numbers, str] = {}
     for index, rule in enumerate((*rules, *extra)):
         _check_rule(rule, index)
         key = (rule.kind, rule.major, rule.minor)
@@ -390,13 +392,17 @@ def _access(letters: str) -> str:
     return "".join(letter for letter in "rwm" if letter in letters)
 
 
-def _covers(wide: tuple[str, int | None, int | None], narrow: tuple[str, int | None, int | None]) -> bool:
+def _covers(wide: Numbers, narrow: Numbers) -> bool:
     return wide[0] == narrow[0] and wide[1] in (None, narrow[1]) and wide[2] in (None, narrow[2])
 
 
+def _overlaps(one: Numbers, other: Numbers) -> bool:
+    return one[0] == other[0] and all(a is None or b is None or a == b for a, b in zip(one[1:], other[1:], strict=True))
+
+
 def _take_back(
-    exceptions: dict[tuple[str, int | None, int | None], str],
-    key: tuple[str, int | None, int | None],
+    exceptions: dict[Numbers, str],
+    key: Numbers,
     rule: DeviceRule,
     index: int,
 ) -> None:
@@ -408,8 +414,8 @@ def _take_back(
                 exceptions[other] = left
             else:
                 del exceptions[other]
-        elif _covers(other, key) and set(access) & set(rule.access):
-            raise SpecError(f"{_AT}devices[{index}]: cannot take one device out of a wider rule before it")
+        elif _overlaps(other, key) and set(access) & set(rule.access):
+            raise SpecError(f"{_AT}devices[{index}]: cannot take a part out of a wildcard rule before it")
 
 
 def scope_properties(path: CgroupPath, pids: Iterable[int], version: int) -> tuple[Property, ...]:
