@@ -43,6 +43,8 @@ def walk_in_root(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
     try:
         while names:
             name = names.pop()
+            if name == ".":
+                continue
             if name == "..":
                 if len(stack) > 1:
                     os.close(stack.pop())
@@ -71,8 +73,9 @@ def walk_in_root(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
 
 
 def _components(path: str) -> list[str]:
-    """Return the names in `path`, last first: a stack."""
-    return [name for name in reversed(path.split("/")) if name not in ("", ".")]
+    """Return the names in `path`, last first: a stack. One that ends in a slash must be a folder, as `path/.` must."""
+    names = [name for name in reversed(path.split("/")) if name]
+    return [".", *names] if path.endswith("/") else names
 
 
 def _read_link(fd: int, links: int, path: str) -> str:
