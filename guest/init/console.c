@@ -1,0 +1,53 @@
+/* The console as the application's terminal. */
+#include "init.h"
+
+#include <asm/ioctls.h>
+#include <asm/termbits.h>
+
+#define PATIENCE_MS 10000
+
+/* The kernel opened it for us where /dev/console was in the initrd; devtmpfs has it in any case. */
+void open_console(void)
+{
+	long file = call(openat, AT_FDCWD, "/dev/console", O_RDWR | O_NOCTTY);
+
+	if (file < 0)
+		return;
+	for (long fd = 0; fd <= 2; fd++)
+		if (fd != file)
+			call(dup3, file, fd, 0);
+	if (file > 2)
+		call(close, file);
+}
+
+/*
+ * Without a terminal on the other side, octets pass both ways as they are: no echo, no CR before LF, no signals
+ * from keys. With one, this is the terminal's line discipline, as the kernel sets it up.
+ */
+void set_up_console(void)
+{
+	struct termios mode;
+
+	if (equal(config_value("terminal", "0"), "1") || call(ioctl, 0, TCGETS, &mode) < 0)
+		return;
+	mode.c_iflag = IGNBRK;
+	mode.c_oflag = 0;
+	mode.c_lflag = 0;
+	mode.c_cc[VMIN] = 1;
+	mode.c_cc[VTIME] = 0;
+	call(ioctl, 0, TCSETS, &mode);
+}
+
+/* The last words must be out before the power is; but a reader who has gone away must not hold the machine. */
+void drain_console(void)
+{
+	int waiting = 0, before = 0, ms = 0;
+
+	while (call(ioctl, 1, TIOCOUTQ, &waiting) >= 0 && waiting > 0 && ms < PATIENCE_MS) {
+		ms = waiting == before ? ms + 1 : 0;
+		before = waiting;
+		sleep_ms(1);
+	}
+	if (waiting == 0)
+		call(ioctl, 1, TCSBRK, 1);
+}

@@ -1,0 +1,265 @@
+/* The file system around the application: the kernel's own mounts, the root, the engine's files. */
+#include "init.h"
+
+#include <asm/stat.h>
+#include <linux/mount.h>
+
+#define NEW_ROOT URUNC "/root"
+#define DEVICE_PATIENCE_MS 3000
+
+/* Where the application's root is while the files are placed: "" or NEW_ROOT. */
+static const char *prefix = "";
+
+long make_parents(const char *path)
+{
+	char part[PATH_MAX];
+	long error = 0;
+
+	if (!copy_text(part, sizeof(part), path))
+		return -ENAMETOOLONG;
+	for (char *p = part + 1; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = '\0';
+		error = call(mkdirat, AT_FDCWD, part, 0755);
+		*p = '/';
+	}
+	return error == -EEXIST ? 0 : error;
+}
+
+long read_file(const char *path, char *text, size_t size)
+{
+	long file = call(openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC), n;
+
+	if (file < 0)
+		return file;
+	n = call(read, file, text, size - 1);
+	call(close, file);
+	text[n > 0 ? n : 0] = '\0';
+	return n;
+}
+
+long write_file(const char *path, const char *text)
+{
+	long file = call(openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644), n;
+
+	if (file < 0)
+		return file;
+	n = call(write, file, text, strlen(text));
+	call(close, file);
+	return n;
+}
+
+struct mount {
+	const char *type, *target, *options;
+	unsigned long flags;
+	uint32_t mode;
+};
+
+static const struct mount mounts[] = {
+	{ "proc", "/proc", "", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0555 },
+	{ "sysfs", "/sys", "", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0555 },
+	{ "devtmpfs", "/dev", "mode=0755", MS_NOSUID, 0755 },
+	{ "devpts", "/dev/pts", "ptmxmode=0666,mode=0620,gid=5", MS_NOSUID | MS_NOEXEC, 0755 },
+	{ "tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV, 0755 },
+	{ "mqueue", "/dev/mqueue", "", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755 },
+	{ "tmpfs", "/run", "mode=0755", MS_NOSUID | MS_NODEV, 0755 },
+	{ "cgroup2", "/sys/fs/cgroup", "", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755 },
+};
+
+static bool is_mounted(const char *target)
+{
+	char parent[PATH_MAX];
+	struct stat here, above;
+
+	join(parent, sizeof(parent), target, "/..", "");
+	return call(newfstatat, AT_FDCWD, target, &here, 0) == 0 &&
+	       call(newfstatat, AT_FDCWD, parent, &above, 0) == 0 && here.st_dev != above.st_dev;
+}
+
+/* Every one is for the application's comfort: a kernel without it is no reason to stop. */
+void mount_kernel_filesystems(void)
+{
+	static const char *const links[][2] = {
+		{ "/proc/self/fd", "/dev/fd" },
+		{ "/proc/self/fd/0", "/dev/stdin" },
+		{ "/proc/self/fd/1", "/dev/stdout" },
+		{ "/proc/self/fd/2", "/dev/stderr" },
+		{ "pts/ptmx", "/dev/ptmx" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
+		const struct mount *m = &mounts[i];
+
+		call(mkdirat, AT_FDCWD, m->target, m->mode);
+		if (!is_mounted(m->target))
+			call(mount, m->type, m->target, m->type, m->flags, m->options);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(links); i++)
+		call(symlinkat, links[i][0], AT_FDCWD, links[i][1]);
+}
+
+/* Disks appear some time after their driver. */
+static void wait_for_device(const char *path)
+{
+	for (int ms = 0; ms < DEVICE_PATIENCE_MS && call(faccessat, AT_FDCWD, path, 0) < 0; ms += 5)
+		sleep_ms(5);
+}
+
+/* Mount what the record `root` says: "/dev/vda ext4 rw", "9p TAG", "virtiofs TAG". */
+static long mount_root(const char *what)
+{
+	char first[PATH_MAX], second[256], mode[8] = "rw";
+	unsigned long flags;
+
+	if (!next_word(&what, first, sizeof(first)) || !next_word(&what, second, sizeof(second)))
+		return -EINVAL;
+	if (*what && !next_word(&what, mode, sizeof(mode)))
+		return -EINVAL;
+	flags = equal(mode, "ro") ? MS_RDONLY : 0;
+	call(mkdirat, AT_FDCWD, NEW_ROOT, 0755);
+	if (first[0] == '/') {
+		wait_for_device(first);
+		return call(mount, first, NEW_ROOT, second, flags, "");
+	}
+	if (equal(first, "9p"))
+		return call(mount, second, NEW_ROOT, first, flags, "trans=virtio,version=9p2000.L,msize=262144");
+	return call(mount, second, NEW_ROOT, first, flags, "");
+}
+
+bool switch_root(void)
+{
+	const char *what = config_value("root", "");
+	char target[PATH_MAX];
+	long error;
+
+	if (!*what)
+		return true;
+	error = mount_root(what);
+	if (error < 0) {
+		say("cannot mount the root `%s`: %s", what, error_text(error));
+		return false;
+	}
+	prefix = NEW_ROOT;
+	if (!place_files() || !write_resolv_conf())
+		return false;
+	/* Mounts below others move with them. */
+	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
+		join(target, sizeof(target), NEW_ROOT, mounts[i].target, "");
+		call(mkdirat, AT_FDCWD, target, mounts[i].mode);
+		call(mount, mounts[i].target, target, 0, MS_MOVE, 0);
+	}
+	call(chdir, NEW_ROOT);
+	error = call(mount, ".", "/", 0, MS_MOVE, 0);
+	if (error >= 0)
+		error = call(chroot, ".");
+	if (error < 0)
+		say("cannot switch to the root `%s`: %s", what, error_text(error));
+	return error >= 0;
+}
+
+static long copy_file(const char *source, const char *target)
+{
+	long from = call(openat, AT_FDCWD, source, O_RDONLY | O_CLOEXEC), to, n;
+	struct stat status;
+
+	if (from < 0)
+		return from;
+	n = make_parents(target);
+	if (n < 0 && n != -EROFS)
+		return n;
+	/* In its place, not through it: the image's file may be a link to anywhere. */
+	call(unlinkat, AT_FDCWD, target, 0);
+	to = call(openat, AT_FDCWD, target, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+	if (to < 0)
+		return to;
+	do
+		n = call(sendfile, to, from, 0, 1 << 20);
+	while (n > 0);
+	call(fstat, from, &status);
+	/* The engine's files, such as /etc/hosts, are for every user of the guest to read. */
+	call(fchmod, to, (status.st_mode & 0777) | 0444);
+	call(close, to);
+	call(close, from);
+	return n;
+}
+
+/* A record `file` is "SOURCE TARGET"; the source has no blank, the target may. */
+static bool place_file(const char *value)
+{
+	char source[PATH_MAX], target[PATH_MAX];
+	const char *rest = value;
+	long error = -EINVAL;
+
+	if (next_word(&rest, source, sizeof(source)) && rest[0] == '/' &&
+	    join(target, sizeof(target), prefix, rest, ""))
+		error = copy_file(source, target);
+	if (error < 0)
+		say("cannot place the file `%s`: %s", value, error_text(error));
+	return error >= 0;
+}
+
+bool place_files(void)
+{
+	for (size_t i = 0; i < config.count; i++)
+		if (equal(config.records[i].key, "file") && !place_file(config.records[i].value))
+			return false;
+	return true;
+}
+
+static bool is_placed(const char *target)
+{
+	for (size_t i = 0; i < config.count; i++)
+		if (equal(config.records[i].key, "file") && equal(find_char(config.records[i].value, ' ') + 1, target))
+			return true;
+	return false;
+}
+
+static void write_all(long file, const char *a, const char *b, const char *c)
+{
+	call(write, file, a, strlen(a));
+	call(write, file, b, strlen(b));
+	call(write, file, c, strlen(c));
+}
+
+bool write_resolv_conf(void)
+{
+	char **servers = config_list("dns"), **search = config_list("search");
+	char path[PATH_MAX];
+	long file;
+
+	if ((!*servers && !*search) || is_placed("/etc/resolv.conf"))
+		return true;
+	join(path, sizeof(path), prefix, "/etc/resolv.conf", "");
+	make_parents(path);
+	call(unlinkat, AT_FDCWD, path, 0);
+	file = call(openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+	if (file < 0) {
+		say("cannot write /etc/resolv.conf: %s", error_text(file));
+		return false;
+	}
+	for (; *servers; servers++)
+		write_all(file, "nameserver ", *servers, "\n");
+	for (const char *before = "search "; *search; search++, before = " ")
+		write_all(file, before, *search, search[1] ? "" : "\n");
+	call(close, file);
+	return true;
+}
+
+/* What was for us alone need not stay in the guest's memory, nor in its sight. */
+void remove_own_files(void)
+{
+	char source[PATH_MAX];
+
+	for (size_t i = 0; i < config.count; i++) {
+		const char *rest = config.records[i].value;
+
+		if (equal(config.records[i].key, "file") && next_word(&rest, source, sizeof(source)) &&
+		    starts_with(source, URUNC "/"))
+			call(unlinkat, AT_FDCWD, source, 0);
+		else if (equal(config.records[i].key, "module") && starts_with(rest, URUNC "/"))
+			call(unlinkat, AT_FDCWD, rest, 0);
+	}
+	call(unlinkat, AT_FDCWD, URUNC "/config", 0);
+	call(unlinkat, AT_FDCWD, URUNC "/init", 0);
+}

@@ -1,0 +1,91 @@
+/* What the init's files know of each other. */
+#ifndef INIT_H
+#define INIT_H
+
+#include "system.h"
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define PATH_MAX 4096
+
+#define URUNC "/.urunc"
+#define SETUP_FAILED 125 /* the status where the application could not even be tried, as Docker's */
+
+/* text.c */
+
+void *memcpy(void *to, const void *from, size_t size);
+void *memset(void *to, int byte, size_t size);
+int memcmp(const void *a, const void *b, size_t size);
+size_t strlen(const char *s);
+bool equal(const char *a, const char *b);
+bool starts_with(const char *s, const char *prefix);
+const char *find_char(const char *s, char c); /* the first c in s, or the end of s */
+bool copy_text(char *to, size_t size, const char *from); /* false where it does not fit */
+bool join(char *to, size_t size, const char *a, const char *b, const char *c);
+bool next_word(const char **s, char *word, size_t size); /* words parted by single blanks; false at the end */
+bool parse_number(const char *s, uint64_t maximum, uint64_t *value); /* decimal, the whole string */
+void format_number(char *to, uint64_t value); /* decimal; at most 21 octets */
+void *allocate(size_t size); /* zeroed, never freed */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2))); /* a line on the console; %s and %d */
+const char *error_text(long error);
+
+/* config.c: the records that urunc wrote */
+
+struct record {
+	const char *key;
+	const char *value;
+};
+
+struct config {
+	struct record *records;
+	size_t count;
+};
+
+extern struct config config;
+
+bool read_config(const char *path); /* false, and said why, where it cannot be understood */
+const char *config_value(const char *key, const char *otherwise);
+bool config_number(const char *key, uint64_t otherwise, uint64_t maximum, uint64_t *value);
+char **config_list(const char *key); /* ended by NULL */
+
+/* files.c: mounts, files, the root */
+
+long make_parents(const char *path);
+long write_file(const char *path, const char *text);
+long read_file(const char *path, char *text, size_t size); /* octets read; the text gets a NUL */
+void mount_kernel_filesystems(void);
+bool switch_root(void);
+bool place_files(void);
+bool write_resolv_conf(void);
+void remove_own_files(void);
+
+/* modules.c */
+
+bool load_modules(void);
+
+/* network.c */
+
+bool set_up_network(void);
+
+/* console.c */
+
+void open_console(void);
+void set_up_console(void);
+void drain_console(void);
+
+/* application.c */
+
+long start_application(void); /* its pid */
+
+/* control.c: the control port */
+
+long open_control_port(void); /* its descriptor; -1 without one */
+void control_say(const char *line, uint64_t number); /* number only where the line ends with a blank */
+int control_read(void); /* a signal to pass on, or 0 */
+void control_resume(void); /* send what has not been sent yet */
+
+/* end.c */
+
+void end_machine(int status) __attribute__((noreturn));
+void sleep_ms(long ms);
+
+#endif

@@ -1,0 +1,161 @@
+/*
+ * urunc-init: the first process of a Linux guest. It is started from the initrd (rdinit=/.urunc/init), makes the
+ * system that the container's configuration describes, runs the one application, and ends the machine with it.
+ *
+ * It must never die: the kernel panics when its first process does.
+ */
+#include "init.h"
+
+#include <asm/signal.h>
+#include <linux/eventpoll.h>
+#include <linux/mount.h>
+#include <linux/signalfd.h>
+#include <linux/wait.h>
+
+#define SYSLOG_CONSOLE_LEVEL 8
+#define STRAGGLERS_MS 2000
+
+void init_main(void) __attribute__((noreturn, used));
+
+/* The kernel passes argc and argv on the stack; neither is of use here. */
+#if defined(__x86_64__)
+__asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tand $-16, %rsp\n\tcall init_main\n");
+#elif defined(__aarch64__)
+__asm__(".globl _start\n_start:\n\tmov x29, #0\n\tbl init_main\n");
+#endif
+
+static void set_kernel_log_level(void)
+{
+	uint64_t level;
+
+	if (config_value("loglevel", NULL) && config_number("loglevel", 0, 8, &level))
+		call(syslog, SYSLOG_CONSOLE_LEVEL, 0, level);
+}
+
+static void set_hostname(void)
+{
+	const char *name = config_value("hostname", "");
+
+	if (*name)
+		call(sethostname, name, strlen(name));
+}
+
+static bool set_up(void)
+{
+	if (!config_value("arg", NULL)) {
+		say("no application is named");
+		return false;
+	}
+	set_kernel_log_level();
+	set_up_console();
+	set_hostname();
+	if (!load_modules() || !set_up_network())
+		return false;
+	if (*config_value("root", ""))
+		return switch_root();
+	return place_files() && write_resolv_conf();
+}
+
+/* Reap whoever has died: our child, or orphans that became ours. True once the application has, with its status. */
+static bool reap(long application, int *status)
+{
+	bool ended = false;
+	int how;
+	long pid;
+
+	while ((pid = call(wait4, -1, &how, WNOHANG, 0)) > 0)
+		if (pid == application) {
+			ended = true;
+			*status = how & 0x7f ? 128 + (how & 0x7f) : how >> 8 & 0xff;
+		}
+	return ended;
+}
+
+static void watch(long epoll, long file, uint32_t events)
+{
+	struct epoll_event event = { .events = events, .data = (uint64_t)file };
+
+	if (file >= 0)
+		call(epoll_ctl, epoll, EPOLL_CTL_ADD, file, &event);
+}
+
+static long open_child_signals(void)
+{
+	sigset_t children = 1ul << (SIGCHLD - 1);
+
+	return call(signalfd4, -1, &children, sizeof(children), O_NONBLOCK | O_CLOEXEC);
+}
+
+static void forget_signals(long file)
+{
+	struct signalfd_siginfo info;
+
+	while (call(read, file, &info, sizeof(info)) == sizeof(info))
+		;
+}
+
+/*
+ * Serve the application until it ends. The port is watched edge-triggered: a port that nobody is connected to is
+ * "hung up" all the time.
+ */
+static int serve(long application, long port, long children)
+{
+	long epoll = call(epoll_create1, O_CLOEXEC);
+	struct epoll_event event;
+	int status = 0, signal;
+
+	watch(epoll, children, EPOLLIN);
+	watch(epoll, port, EPOLLIN | EPOLLOUT | EPOLLET);
+	while (!reap(application, &status)) {
+		call(epoll_pwait, epoll, &event, 1, -1, 0, 0);
+		forget_signals(children);
+		control_resume();
+		while (port >= 0 && (signal = control_read()))
+			call(kill, application, signal);
+	}
+	return status;
+}
+
+/* As in a container: when the main process ends, so do all others. */
+static void end_stragglers(void)
+{
+	int ignored;
+
+	call(kill, -1, SIGKILL);
+	for (int ms = 0; ms < STRAGGLERS_MS && call(wait4, -1, &ignored, WNOHANG, 0) != -ECHILD; ms++)
+		sleep_ms(1);
+}
+
+static int run_application(void)
+{
+	sigset_t all = ~0ul;
+	long port = open_control_port(), children, pid;
+	int status;
+
+	call(rt_sigprocmask, SIG_SETMASK, &all, 0, sizeof(all));
+	children = open_child_signals();
+	remove_own_files();
+	pid = start_application();
+	if (pid < 0) {
+		say("cannot start a process: %s", error_text(pid));
+		return SETUP_FAILED;
+	}
+	control_say("started", 0);
+	status = serve(pid, port, children);
+	end_stragglers();
+	return status;
+}
+
+void init_main(void)
+{
+	int status = SETUP_FAILED;
+
+	mount_kernel_filesystems();
+	open_console();
+	if (read_config(URUNC "/config") && set_up())
+		status = run_application();
+	control_say("exit ", (uint64_t)status);
+	/* A root on a disk must be whole when the power goes: read-only, it is written back. */
+	call(mount, 0, "/", 0, MS_REMOUNT | MS_RDONLY, 0);
+	end_machine(status);
+}
