@@ -1,0 +1,198 @@
+"""Every step of `create` fails in turn, or is killed in turn; nothing may stay behind.
+
+The steps are taken from a create that works, so that a new one is covered by being there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bundles
+import pytest
+
+from urunc.errors import KernelError, StateError, UruncError
+from urunc.linux import mounts, proc
+from urunc.runtime import init, lifecycle, status, store
+from urunc.runtime.options import Globals, Options
+from urunc.runtime.timeline import Timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.root
+
+NAME = "failing"
+
+
+class Place:
+    """A state root, a bundle on the test guest, a network namespace with a veth, and a cgroup to look at."""
+
+    def __init__(self, folder: Path, testguest: Path) -> None:
+        self.root = str(folder / "state")
+        self.netns = f"urunc-test-{os.getpid()}"
+        self.cgroup = f"/urunc-test-{os.getpid()}/{NAME}"
+        self.bundle = bundles.unikernel(folder / "bundle", testguest, cgroup=self.cgroup)
+        self.bundle.namespace("network", f"/run/netns/{self.netns}")
+        self.marks = folder / "poststop"
+        self.bundle.hook("poststop", "/bin/sh", "-c", f"echo done >> {self.marks}")
+        self.bundle.write()
+
+    def create(self) -> None:
+        lifecycle.create(
+            Globals(root=self.root), Options(id=NAME, bundle=str(self.bundle.folder), pid_file=f"{self.root}.pid")
+        )
+
+    def leftovers(self) -> list[str]:
+        """Return what is there that was not there before."""
+        found = [name for name in os.listdir(self.root) if name != ".cache"] if os.path.isdir(self.root) else []
+        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*{self.cgroup}")]
+        links = subprocess.run(["ip", "-n", self.netns, "-br", "link"], capture_output=True, text=True, check=True)
+        found += [line for line in links.stdout.splitlines() if line.startswith("urunc")]
+        qdiscs = subprocess.run(["tc", "-n", self.netns, "qdisc"], capture_output=True, text=True, check=True)
+        found += [line for line in qdiscs.stdout.splitlines() if "ingress" in line]
+        found += self.processes()
+        return found
+
+    def processes(self) -> list[str]:
+        """Return the processes that stand in the test's network namespace."""
+        inode = os.stat(f"/run/netns/{self.netns}").st_ino
+        found = []
+        for pid in filter(str.isdecimal, os.listdir("/proc")):
+            try:
+                if os.stat(f"/proc/{pid}/ns/net").st_ino == inode and proc.start_time(int(pid)):
+                    found.append(f"process {pid}")
+            except OSError:
+                continue
+        return found
+
+
+@pytest.fixture
+def place(tmp_path: Path, testguest: Path) -> Iterator[Place]:
+    made = Place(tmp_path, testguest)
+    subprocess.run(["ip", "netns", "add", made.netns], check=True)
+    try:
+        for line in ("link add eth0 type veth peer name far", "addr add 10.9.0.2/24 dev eth0", "link set eth0 up"):
+            subprocess.run(["ip", "-n", made.netns, *line.split()], check=True)
+        yield made
+    finally:
+        subprocess.run(["ip", "netns", "del", made.netns], check=True)
+        for path in Path("/sys/fs/cgroup").glob(f"*/urunc-test-{os.getpid()}"):
+            path.rmdir()
+
+
+def in_child(body: Callable[[], None]) -> int:
+    """Run `body` in a forked child, which is where the steps are made to fail; return its exit status."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            body()
+            code = 0
+        except UruncError as error:
+            print(error)
+            code = 1
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def steps_of(place: Place) -> list[str]:
+    """Return the steps of a create that works."""
+    assert in_child(place.create) == 0
+    names = [name for name, _at in store.want(place.root, NAME).timeline]
+    lifecycle.delete(place.root, NAME, force=True)
+    assert place.leftovers() == []
+    return [name for name in names if name != "begin"]
+
+
+def at_step(place: Place, wanted: str, act: Callable[[], None]) -> int:
+    """Create, and call `act` when the step `wanted` is done."""
+
+    def done(self: Timeline, step: str) -> None:
+        self.steps.append((step, 0))
+        if step == wanted:
+            act()
+
+    def body() -> None:
+        Timeline.done = done  # type: ignore[method-assign]
+        place.create()
+
+    return in_child(body)
+
+
+def fail() -> None:
+    raise KernelError("the test lets this step fail")
+
+
+def die() -> None:
+    os.kill(os.getpid(), 9)
+
+
+def test_a_failing_step_leaves_nothing(place: Place) -> None:
+    steps = steps_of(place)
+    assert steps == ["fork", "cgroup", "join", "hooks", "network", "root", "created"]
+    for step in steps:
+        place.marks.unlink(missing_ok=True)
+        assert at_step(place, step, fail) == 1, step
+        assert place.leftovers() == [], step
+        ran = place.marks.exists()
+        assert ran == (steps.index(step) >= steps.index("hooks")), f"{step}: poststop hooks ran: {ran}"
+
+
+def test_a_killed_create_leaves_what_delete_force_clears(place: Place) -> None:
+    for step in steps_of(place):
+        assert at_step(place, step, die) == -9, step
+        container = store.find(place.root, NAME)
+        assert container is not None, step
+        assert status.of(place.root, container) in (status.STOPPED, status.CREATED), step
+        lifecycle.delete(place.root, NAME, force=True)
+        assert place.leftovers() == [], step
+
+
+def test_the_id_is_free_again_after_a_failure(place: Place) -> None:
+    assert at_step(place, "network", fail) == 1
+    assert in_child(place.create) == 0
+    lifecycle.delete(place.root, NAME, force=True)
+    assert place.leftovers() == []
+
+
+def vanish() -> None:
+    os._exit(1)  # process 1 of a namespace does not hear its own SIGKILL
+
+
+INIT_STEPS = ("_enter_namespaces", "_become_first", "_prepare", "_set_names", "_build_root")
+
+
+@pytest.mark.parametrize("act", [fail, vanish])
+@pytest.mark.parametrize("name", INIT_STEPS)
+def test_a_failing_init_leaves_nothing(place: Place, name: str, act: Callable[[], None]) -> None:
+    def body() -> None:
+        setattr(init, name, lambda *_: act())
+        place.create()
+
+    assert in_child(body) == 1
+    assert place.leftovers() == []
+
+
+def test_a_failing_pivot_leaves_nothing(place: Place) -> None:
+    def body() -> None:
+        mounts.pivot = lambda _root: fail()
+        place.create()
+
+    assert in_child(body) == 1
+    assert place.leftovers() == []
+
+
+def test_an_init_killed_while_it_waits_is_stopped(place: Place) -> None:
+    assert in_child(place.create) == 0
+    container = store.want(place.root, NAME)
+    proc.send_signal(container.pid, container.start_time, 9)
+    assert proc.wait_gone(container.pid, container.start_time, 5)
+    assert lifecycle.state(place.root, NAME)["status"] == "stopped"
+    with pytest.raises(StateError, match="container is stopped"):
+        lifecycle.start(place.root, NAME)
+    lifecycle.delete(place.root, NAME)
+    assert place.leftovers() == []
