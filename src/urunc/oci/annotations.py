@@ -6,7 +6,8 @@
    Go's strconv.ParseBool takes it (`true`), a path that starts with `/`, a version that starts with a digit.
    No base64 text of such a value looks like one: base64 that starts with `/` or a digit does not decode to UTF-8.
 2. Else, where the value is canonical base64 (standard alphabet, padded, no stray bits) of UTF-8 text that is itself a
-   valid value of that key, the decoded text is taken. A single newline at its end (`echo qemu | base64`) is an error.
+   valid value of that key, or certain by rule 1, the decoded text is taken (and judged: `/../etc` is refused). A
+   single newline at its end (`echo qemu | base64`) is an error.
 3. Else it is plain, and the key's check says what is wrong with it, if anything is.
 
 So only a command line, a relative path and a device's name are ever ambiguous: one word without blanks, of a length
@@ -212,13 +213,10 @@ def _choose(key: Key, value: str, words: tuple[str, ...]) -> str:
     text = decode_base64(value)
     if text is None:
         return value
-    if _passes(key, text):
-        return text
     if text.endswith("\n") and _passes(key, text[:-1]):
-        raise BadValueError(
-            f"{show(value)} is the base64 of a text that ends with a newline", "encode it with printf, not echo"
-        )
-    return value
+        what = f"{show(value)} is the base64 of a text that ends with a newline"
+        raise BadValueError(what, "encode it with printf, not echo")
+    return text if key.certain(text) or _passes(key, text) else value
 
 
 def _passes(key: Key, text: str) -> bool:

@@ -188,7 +188,6 @@ _ENGINE_BINDS = (
     "/run/secrets",
     "/var/run/secrets/kubernetes.io/serviceaccount",
     "/run/secrets/kubernetes.io/serviceaccount",
-    "/etc/podinfo",
 )
 """What engines bind without their user's asking, and a guest that does not ask can do without."""
 

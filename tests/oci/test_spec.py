@@ -1,0 +1,352 @@
+"""config.json: what is read, and that every wrong value is one SpecError that starts with its JSON path."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from urunc import jsonio
+from urunc.errors import SpecError
+from urunc.oci import spec
+from urunc.oci.spec import DeviceRule, Hook, IdMap, Mount, Namespace, Rlimit, User
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
+
+MINIMAL: dict[str, Any] = {"ociVersion": "1.0.2", "process": {"cwd": "/"}, "root": {"path": "rootfs"}}
+
+FULL: dict[str, Any] = {
+    "ociVersion": "1.2.1+dev",
+    "process": {
+        "terminal": True,
+        "consoleSize": {"height": 25, "width": 80},
+        "user": {"uid": 1, "gid": 2, "umask": 63, "additionalGids": [5, 6]},
+        "args": ["/app", "", "a b"],
+        "env": ["A=b", "EMPTY="],
+        "cwd": "/srv",
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2**64 - 1}],
+        "oomScoreAdj": -5,
+        "apparmorProfile": "docker-default",
+        "selinuxLabel": "system_u",
+    },
+    "root": {"path": "/images/1", "readonly": True},
+    "hostname": "web",
+    "domainname": "example",
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"]},
+        {"destination": "data//x/../y", "type": "none", "source": "/srv", "options": ["rbind", "ro"]},
+    ],
+    "hooks": {
+        "prestart": [{"path": "/bin/a", "args": ["a", "b"], "env": ["X=y"], "timeout": 5}],
+        "createRuntime": [{"path": "/bin/b"}],
+        "createContainer": [{"path": "/bin/c"}],
+        "startContainer": [{"path": "/bin/d"}],
+        "poststart": [{"path": "/bin/e"}, {"path": "/bin/f"}],
+        "poststop": [{"path": "/bin/g", "env": []}],
+    },
+    "annotations": {"a": "b", "com.urunc.unikernel.binary": "/k"},
+    "linux": {
+        "namespaces": [{"type": "mount"}, {"type": "network", "path": "/run/netns/x"}, {"type": "pid", "path": ""}],
+        "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 10}],
+        "gidMappings": [{"containerID": 0, "hostID": 2000, "size": 10}],
+        "timeOffsets": {"monotonic": {"secs": -3}, "boottime": {"secs": 4, "nanosecs": 5}},
+        "devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 2, "fileMode": 438, "uid": 3, "gid": 4}],
+        "cgroupsPath": "/a/b",
+        "resources": {
+            "memory": {"limit": 1000, "reservation": 900, "swap": -1, "swappiness": 10, "disableOOMKiller": True},
+            "cpu": {
+                "shares": 5, "quota": 50000, "period": 100000, "burst": 1, "realtimeRuntime": 2,
+                "realtimePeriod": 3, "cpus": "0-1", "mems": "0", "idle": 1,
+            },
+            "pids": {"limit": 0},
+            "blockIO": {
+                "weight": 10,
+                "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 600}],
+                "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 7}],
+            },
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 5}],
+            "network": {"classID": 9, "priorities": [{"name": "eth0", "priority": 1}]},
+            "unified": {"io.max": "8:0 rbps=1"},
+            "devices": [
+                {"allow": False, "access": "rwm"},
+                {"allow": True, "type": "c", "major": 10, "minor": -1, "access": "rw"},
+            ],
+        },
+        "rootfsPropagation": "rslave",
+        "seccomp": {
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [
+                {"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}
+            ],
+        },
+        "sysctl": {"net.core.somaxconn": "1024"},
+        "maskedPaths": ["/proc/kcore"],
+        "readonlyPaths": ["/proc/sys"],
+    },
+}  # fmt: skip
+
+
+def with_value(path: str, value: Any) -> dict[str, Any]:
+    """Return FULL with the value at a path such as `process.args.1` replaced."""
+    data = copy.deepcopy(FULL)
+    at: Any = data
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+    for part in parents:
+        at = at[part]
+    at[last] = value
+    return data
+
+
+def test_the_least_document() -> None:
+    found = spec.parse(MINIMAL)
+    assert found.version == "1.0.2"
+    assert found.rootfs == "rootfs"
+    assert found.process is not None
+    assert found.process.args == () and found.process.user == User()
+    assert found.resources == spec.Resources()
+    assert found.namespace("mount") is None
+
+
+def test_the_whole_document() -> None:
+    found = spec.parse(FULL)
+    assert found.process == spec.Process(
+        args=("/app", "", "a b"),
+        env=("A=b", "EMPTY="),
+        cwd="/srv",
+        terminal=True,
+        console_size=(25, 80),
+        user=User(uid=1, gid=2, umask=63, groups=(5, 6)),
+        rlimits=(Rlimit(kind="RLIMIT_NOFILE", soft=1, hard=2**64 - 1),),
+        oom_score_adj=-5,
+        apparmor="docker-default",
+        selinux="system_u",
+    )
+    assert (found.rootfs, found.root_readonly) == ("/images/1", True)
+    assert (found.hostname, found.domainname) == ("web", "example")
+    assert found.mounts[0] == Mount(destination="/proc", type="proc", source="proc", options=("nosuid",))
+    assert found.mounts[1] == Mount(destination="/data/y", type="bind", source="/srv", options=("rbind", "ro"))
+    assert found.hooks.prestart == (Hook(path="/bin/a", args=("a", "b"), env=("X=y",), timeout=5),)
+    assert [hook.path for hook in found.hooks.poststart] == ["/bin/e", "/bin/f"]
+    assert found.hooks.create_runtime[0].env is None
+    assert found.hooks.poststop[0].env == ()
+    assert found.annotations["a"] == "b"
+    assert found.namespaces == (
+        Namespace(kind="mount"),
+        Namespace(kind="network", path="/run/netns/x"),
+        Namespace(kind="pid"),
+    )
+    assert found.uid_maps == (IdMap(container_id=0, host_id=1000, size=10),)
+    assert found.time_offsets == (("monotonic", -3, 0), ("boottime", 4, 5))
+    assert found.devices[0].mode == 0o666
+    assert found.seccomp == FULL["linux"]["seccomp"]
+    assert found.sysctl == (("net.core.somaxconn", "1024"),)
+
+
+def test_the_resources() -> None:
+    found = spec.parse(FULL).resources
+    assert (found.memory_limit, found.memory_swap, found.memory_disable_oom_killer) == (1000, -1, True)
+    assert (found.cpu_shares, found.cpu_quota, found.cpu_idle, found.cpus) == (5, 50000, 1, "0-1")
+    assert found.pids_limit == 0
+    assert found.block_io_throttle == (("read_bps", 8, 0, 600), ("write_iops", 8, 0, 7))
+    assert found.hugepage_limits == (("2MB", 5),)
+    assert (found.network_class_id, found.network_priorities) == (9, (("eth0", 1),))
+    assert found.unified == (("io.max", "8:0 rbps=1"),)
+    assert found.devices == (
+        DeviceRule(allow=False),
+        DeviceRule(allow=True, kind="c", major=10, minor=None, access="rw"),
+    )
+    assert spec.parse_resources(FULL["linux"]["resources"]) == found
+
+
+def test_zeros_that_mean_not_given() -> None:
+    data = {"memory": {"limit": 0, "swappiness": 2**64 - 1}, "cpu": {"shares": 0, "quota": 0}, "blockIO": {"weight": 0}}
+    assert spec.parse_resources(data) == spec.Resources()
+
+
+def test_null_is_absent() -> None:
+    data = {**MINIMAL, "linux": None, "mounts": None, "hooks": {"prestart": None}}
+    assert spec.parse(data) == spec.parse(MINIMAL)
+
+
+def test_the_console_size_is_ignored_without_a_terminal() -> None:
+    data = with_value("process/terminal", False)
+    data["process"]["consoleSize"] = "nonsense"
+    process = spec.parse(data).process
+    assert process is not None and process.console_size is None
+
+
+@pytest.mark.parametrize("version", ["1.0.2", "1.0.2-dev", "1.2.1+dev", "1.0.0-rc5", "1.3.0-rc.1+git.5"])
+def test_versions(version: str) -> None:
+    assert spec.parse({**MINIMAL, "ociVersion": version}).version == version
+
+
+@pytest.mark.parametrize(
+    "version", ["", "1", "1.0", "1.0.x", "01.0.0", "1.0.0-r c", "1.0.0.0", "0.1.0", "2.0.0", "1.0.²"]
+)
+def test_bad_versions(version: str) -> None:
+    with pytest.raises(SpecError, match=r"^ociVersion: "):
+        spec.parse({**MINIMAL, "ociVersion": version})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("process/args/2", 5, "process.args[2]: want a string, got 5"),
+        ("process/args", "x", "process.args: want a list, got `x`"),
+        ("process/args/1", "a\0b", "process.args[1]: holds a NUL character"),
+        ("process/args/1", "\ud800", "process.args[1]: holds half of a surrogate pair"),
+        ("process/env/0", "A", "process.env[0]: want NAME=VALUE, got `A`"),
+        ("process/env/0", "=A", "process.env[0]: want NAME=VALUE, got `=A`"),
+        ("process/cwd", "srv", "process.cwd: want an absolute path, got `srv`"),
+        ("process/cwd", None, "process.cwd: missing"),
+        ("process", None, "process: missing"),
+        ("root", None, "root: missing"),
+        ("root/path", "", "root.path: is empty"),
+        ("root/readonly", "yes", "root.readonly: want a boolean, got `yes`"),
+        ("root/readonly", 1, "root.readonly: want a boolean, got 1"),
+        ("process/user/uid", True, "process.user.uid: want an integer, got a boolean"),
+        ("process/user/uid", -1, "process.user.uid: want an integer from 0 to 4294967295, got -1"),
+        ("process/user/uid", 1.0, "process.user.uid: want an integer, got 1.0"),
+        ("process/user/umask", 512, "process.user.umask: want an integer from 0 to 511, got 512"),
+        ("process/oomScoreAdj", 1001, "process.oomScoreAdj: want an integer from -1000 to 1000, got 1001"),
+        ("process/rlimits/0/type", "NOFILE", "process.rlimits[0].type: unknown resource `NOFILE`"),
+        ("process/rlimits/0/hard", 0, "process.rlimits[0].soft: 1 is above the hard limit 0"),
+        ("process/rlimits", [{"type": "RLIMIT_AS", "soft": 1, "hard": 1}] * 2,
+         "process.rlimits[1].type: `RLIMIT_AS` is limited twice"),
+        ("hostname", "h" * 65, "hostname: longer than 64 bytes"),
+        ("mounts/0/destination", None, "mounts[0].destination: missing"),
+        ("mounts/0/options", {"a": 1}, "mounts[0].options: want a list, got an object"),
+        ("hooks/prestart/0/path", "a", "hooks.prestart[0].path: want an absolute path, got `a`"),
+        ("hooks/poststop/0/timeout", 0, "hooks.poststop[0].timeout: want an integer from 1 to 2147483647, got 0"),
+        ("annotations/a", 1, "annotations.a: want a string, got 1"),
+        ("annotations", {"": "x"}, "annotations.: an annotation's key is empty"),
+        ("linux/namespaces/1/type", "foo", "linux.namespaces[1].type: unknown namespace `foo`"),
+        ("linux/namespaces/1/type", "mount", "linux.namespaces[1].type: namespace `mount` is listed twice"),
+        ("linux/namespaces/1/path", "x", "linux.namespaces[1].path: want an absolute path, got `x`"),
+        ("linux/uidMappings", [{"containerID": 0, "hostID": 0, "size": 0}],
+         "linux.uidMappings[0].size: want an integer from 1 to 4294967295, got 0"),
+        ("linux/gidMappings", [{"containerID": 0, "hostID": 0, "size": 9}, {"containerID": 8, "hostID": 50, "size": 1}],
+         "linux.gidMappings[1]: overlaps an earlier line"),
+        ("linux/uidMappings", [{"containerID": 0, "hostID": 2**32 - 1, "size": 2}],
+         "linux.uidMappings[0]: reaches beyond 32 bits"),
+        ("linux/timeOffsets", {"realtime": {}}, "linux.timeOffsets.realtime: unknown clock `realtime`"),
+        ("linux/devices/0/type", "x", "linux.devices[0].type: want c, b, u or p, got `x`"),
+        ("linux/devices/0/type", ["c"], "linux.devices[0].type: want c, b, u or p, got a list"),
+        ("linux/devices/0/major", None, "linux.devices[0].major: missing"),
+        ("linux/resources/memory/limit", 1.5, "linux.resources.memory.limit: want an integer, got 1.5"),
+        ("linux/resources/memory/limit", -2,
+         "linux.resources.memory.limit: want an integer from -1 to 9223372036854775807, got -2"),
+        ("linux/resources/memory/limit", "64m", "linux.resources.memory.limit: want an integer, got `64m`"),
+        ("linux/resources/memory/swappiness", 101,
+         "linux.resources.memory.swappiness: want an integer from 0 to 100, got 101"),
+        ("linux/resources/cpu/cpus", "0;1", "linux.resources.cpu.cpus: want a list such as 0-3,7, got `0;1`"),
+        ("linux/resources/devices/0/access", "rx", "linux.resources.devices[0].access: want some of r, w and m, got `rx`"),
+        ("linux/resources/devices/0/access", "", "linux.resources.devices[0].access: want some of r, w and m, got ``"),
+        ("linux/resources/devices/0/allow", None, "linux.resources.devices[0].allow: missing"),
+        ("linux/resources/devices/1/type", "d",
+         "linux.resources.devices[1].type: unknown value `d`, want one of a, b, c"),
+        ("linux/resources/unified", {"../x": "1"}, "linux.resources.unified.../x: want the name of a cgroup file"),
+        ("linux/resources/hugepageLimits/0/pageSize", "2M",
+         "linux.resources.hugepageLimits[0].pageSize: want a size such as 2MB, got `2M`"),
+        ("linux/rootfsPropagation", "open",
+         "linux.rootfsPropagation: unknown value `open`, want one of shared, rshared, slave, rslave, private, rprivate, "
+         "unbindable, runbindable"),
+        ("linux/seccomp/defaultAction", "KILL", "linux.seccomp.defaultAction: unknown action `KILL`"),
+        ("linux/seccomp/syscalls/0/names", [], "linux.seccomp.syscalls[0]: names no system call"),
+        ("linux/seccomp/syscalls/0/args/0/op", "EQ", "linux.seccomp.syscalls[0].args[0].op: unknown operator `EQ`"),
+        ("linux/seccomp/syscalls/0/args/0/index", 6,
+         "linux.seccomp.syscalls[0].args[0].index: want an integer from 0 to 5, got 6"),
+        ("hostname", "\x1b[31m\0", "hostname: holds a NUL character"),
+    ],
+)  # fmt: skip
+def test_wrong_values_name_their_path(path: str, value: Any, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        spec.parse(with_value(path, value))
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize("data", [None, 5, "x", [], True, 1.5])
+def test_a_document_that_is_no_object(data: Any) -> None:
+    with pytest.raises(SpecError, match=r"^config\.json: want an object, got "):
+        spec.parse(data)
+
+
+def test_an_error_shows_nothing_a_terminal_obeys() -> None:
+    with pytest.raises(SpecError) as caught:
+        spec.parse(with_value("process/cwd", "\x1b[31m" + "x" * 5000))
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 120
+
+
+def test_what_cannot_be_given_is_listed() -> None:
+    data = copy.deepcopy(FULL)
+    data["process"]["scheduler"] = {"policy": "SCHED_FIFO"}
+    data["linux"]["intelRdt"] = {"closID": "x"}
+    data["linux"]["netDevices"] = {}
+    data["linux"]["resources"]["rdma"] = {"mlx5_1": {"hcaHandles": 3}}
+    data["linux"]["resources"]["blockIO"]["weightDevice"] = [{"major": 8, "minor": 0, "weight": 5}]
+    data["linux"]["resources"]["blockIO"]["leafWeight"] = 0
+    assert spec.parse(data).unsupported == (
+        "process.scheduler",
+        "linux.intelRdt",
+        "linux.resources.rdma",
+        "linux.resources.blockIO.weightDevice",
+    )
+
+
+@pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
+def test_what_engines_write_is_read(file: Path) -> None:
+    found = spec.parse(jsonio.loads(file.read_bytes()))
+    assert found.process is not None and found.process.args
+    assert found.namespace("mount") is not None
+    assert found.unsupported == ()
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of every value of a document."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path] + [place for key, item in pairs for place in places(item, (*path, key))]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(places(FULL)[1:]), json_values)
+@settings(max_examples=400, deadline=None)
+def test_any_value_anywhere_is_read_or_refused(place: tuple[Any, ...], value: Any) -> None:
+    data = copy.deepcopy(FULL)
+    at: Any = data
+    for part in place[:-1]:
+        at = at[part]
+    at[place[-1]] = value
+    try:
+        spec.parse(data)
+    except SpecError as error:
+        assert error.message.isprintable()
+        assert error.message.startswith(str(place[0]))
+
+
+@given(json_values)
+@settings(max_examples=100, deadline=None)
+def test_any_document_is_read_or_refused(value: Any) -> None:
+    with pytest.raises(SpecError):
+        spec.parse(value)
+
+
+@given(st.lists(st.sampled_from(["..", ".", "", "a", "b.c"]), max_size=8).map("/".join))
+def test_a_clean_path_stays_beneath_the_root(path: str) -> None:
+    from urunc.oci.parse import clean_path
+
+    clean = clean_path(path)
+    assert clean.startswith("/")
+    assert clean == "/" or not {"..", ".", ""} & set(clean[1:].split("/"))
+    assert clean_path(clean) == clean
