@@ -10,9 +10,9 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import bundles
 import pytest
 
+import bundles
 from urunc.errors import KernelError, StateError, UruncError
 from urunc.linux import mounts, proc
 from urunc.runtime import init, lifecycle, status, store
