@@ -11,17 +11,13 @@ import sys
 
 from . import log
 from .errors import UruncError, UsageError
-from .flags import FLAGS_FIRST, GLOBALS, HELP, NEW, VERBS
-from .runtime.options import Globals
+from .flags import FALSE, FLAGS_FIRST, GLOBALS, HELP, NEW, TRUE, VERBS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from .flags import Flag
-
-_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,10 +53,10 @@ def _run(argv: list[str], flags: dict[str, Any], rest: list[str]) -> int:
     log.open_log(flags.get("log", ""), flags.get("log_format", "text"), debug=flags.get("debug", False))
     if name not in VERBS:
         raise UsageError(f"`{name}` is not a verb", hint="see `urunc --help`")
-    return _run_verb(name, _globals(argv, flags), rest[1:])
+    return _run_verb(name, argv, flags, rest[1:])
 
 
-def _run_verb(name: str, context: Globals, rest: list[str]) -> int:
+def _run_verb(name: str, argv: list[str], common: dict[str, Any], rest: list[str]) -> int:
     wanted = VERBS[name][0]
     flags, args = parse(rest, (HELP, *VERBS[name][2]), flags_first=name in FLAGS_FIRST, verb=name)
     if flags.get("help"):
@@ -68,11 +64,10 @@ def _run_verb(name: str, context: Globals, rest: list[str]) -> int:
     _check_count(name, wanted, args)
     from . import verbs
 
-    if wanted and name not in NEW and not verbs.is_ours(context.root, args[0]):
-        return verbs.delegate(name, context, flags, args[0])
-    if wanted:
-        verbs.check_id(args[0])
-    return verbs.TABLE[name](context, flags, args)
+    call = verbs.Call(argv, common, flags, args)
+    if wanted and name not in NEW and not verbs.is_ours(call):
+        return verbs.delegate(name, call)
+    return verbs.TABLE[name](call)
 
 
 def _check_count(name: str, wanted: str, args: list[str]) -> None:
@@ -130,39 +125,15 @@ def _value(verb: str, name: str, kind: str, text: str) -> str | int | bool:
         raise _usage(verb, f"flag `--{name}` needs a whole number, not `{text}`")
     if kind:
         return text
-    if text in _TRUE:
+    if text in TRUE:
         return True
-    if text in _FALSE:
+    if text in FALSE:
         return False
     raise _usage(verb, f"switch `--{name}` is true or false, not `{text}`")
 
 
 def _usage(verb: str, message: str) -> UsageError:
     return UsageError(message, hint=f"see `urunc {verb} --help`" if verb else "see `urunc --help`")
-
-
-def _globals(argv: list[str], flags: dict[str, Any]) -> Globals:
-    rootless = flags.get("rootless", "auto").lower() or "auto"
-    if rootless != "auto":
-        rootless = "true" if _value("", "rootless", "", rootless) else "false"
-    root = flags.get("root")
-    return Globals(
-        root=_default_root() if root is None else os.path.abspath(root),
-        log=flags.get("log", ""),
-        log_format=flags.get("log_format", "text"),
-        debug=flags.get("debug", False),
-        systemd_cgroup=flags.get("systemd_cgroup", False),
-        rootless=rootless,
-        argv=tuple(argv),
-    )
-
-
-def _default_root() -> str:
-    """/run/urunc for root; a user's own runtime directory otherwise."""
-    user_dir = os.environ.get("XDG_RUNTIME_DIR")
-    if user_dir and os.geteuid() != 0:
-        return os.path.join(os.path.abspath(user_dir), "urunc")
-    return "/run/urunc"
 
 
 def _want_stdio() -> None:
@@ -175,9 +146,10 @@ def _want_stdio() -> None:
 
 
 def _print_help(what: str, verb: str | None) -> int:
-    from . import usage
+    from .usage import text
+    from .verbs import write
 
-    usage.show(what, verb)
+    write(text(what, verb))
     return 0
 
 

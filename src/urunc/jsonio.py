@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 16 * 1024 * 1024
 """Larger documents are refused before they are parsed: config.json and the records are a few kB."""
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # skipped by hand: the codec utf-8-sig is one more module
+
 
 class _Context:
     strict = True
@@ -36,7 +38,7 @@ def loads(data: bytes) -> Any:
     """Parse one JSON document in UTF-8. Raise ValueError with the line and column of what is wrong."""
     if len(data) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES} bytes")
-    text = data.decode("utf-8-sig").strip(" \t\r\n")
+    text = data.removeprefix(_BYTE_ORDER_MARK).decode("utf-8").strip(" \t\r\n")
     try:
         value, end = _scan(text, 0)
     except (StopIteration, SystemError, ValueError, RecursionError) as failure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import __version__, output
+from . import __version__
 from .errors import UsageError
 from .flags import GLOBALS, HELP, VERBS
 
@@ -16,16 +16,15 @@ SPEC_VERSION = "1.2.0"
 """The newest runtime specification whose config.json is read."""
 
 
-def show(what: str, verb: str | None) -> None:
-    """Print the version (`what` is "version"), the help of a verb, or the whole help. Raise UsageError for no verb."""
+def text(what: str, verb: str | None) -> str:
+    """Return the version (`what` is "version"), the help of a verb, or the whole help. Raise UsageError for no verb."""
     if what == "version":
-        output.write(version())
-    elif verb is None:
-        output.write(whole())
-    elif verb in VERBS:
-        output.write(of_verb(verb))
-    else:
-        raise UsageError(f"`{verb}` is not a verb", hint="see `urunc --help`")
+        return version()
+    if verb is None:
+        return whole()
+    if verb in VERBS:
+        return of_verb(verb)
+    raise UsageError(f"`{verb}` is not a verb", hint="see `urunc --help`")
 
 
 def version() -> str:

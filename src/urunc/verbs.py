@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from . import output
 from .errors import HostError, StateError, UsageError
+from .flags import FALSE, TRUE
 from .runtime.store import check_id, folder
 
 TYPE_CHECKING = False
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from .runtime.options import Globals, Options
 
-    Flags: TypeAlias = dict[str, Any]
-    Action: TypeAlias = Callable[[Globals, Flags, list[str]], int]
+    Action: TypeAlias = Callable[["Call"], int]
 
 _WHY_NOT = {
     "exec": "a unikernel has one process, and no second can be started in it",
@@ -33,123 +32,193 @@ _WHY_NOT = {
 }
 
 
-def is_ours(root: str, name: str) -> bool:
+class Call:
+    """One command line, taken apart: `common` are the flags before the verb, `flags` those behind it."""
+
+    def __init__(self, argv: list[str], common: dict[str, Any], flags: dict[str, Any], args: list[str]) -> None:
+        self.argv, self.common, self.flags, self.args = argv, common, flags, args
+        self.root = os.path.abspath(common["root"]) if "root" in common else default_root()
+        if self.root == "/":
+            raise UsageError("`--root` is not to be `/`")
+
+    def globals(self) -> Globals:
+        """Return what `create` and `run` must know of the flags before the verb. Raises UsageError."""
+        from .runtime.options import Globals
+
+        rootless = self.common.get("rootless", "") or "auto"
+        if rootless != "auto" and rootless not in TRUE | FALSE:
+            raise UsageError(f"`--rootless` is true, false or auto, not `{rootless}`")
+        return Globals(
+            root=self.root,
+            log=self.common.get("log", ""),
+            log_format=self.common.get("log_format", "text"),
+            debug=self.common.get("debug", False),
+            systemd_cgroup=self.common.get("systemd_cgroup", False),
+            rootless="true" if rootless in TRUE else "false" if rootless in FALSE else "auto",
+            argv=tuple(self.argv),
+        )
+
+    def options(self) -> Options:
+        """Return the flags and the argument of `create` and `run`. Raises StateError for an impossible id."""
+        from .runtime.options import Options
+
+        check_id(self.args[0])
+        return Options(
+            id=self.args[0],
+            bundle=_absolute(self.flags.get("bundle") or "."),
+            **{name: _absolute(self.flags[name]) for name in _FILES if self.flags.get(name)},
+            **{name: self.flags[name] for name in _PLAIN if name in self.flags},
+        )
+
+
+_FILES = ("pid_file", "console_socket", "pidfd_socket")
+_PLAIN = ("no_pivot", "no_new_keyring", "preserve_fds", "dry_run", "detach", "keep", "no_subreaper")
+
+
+def default_root() -> str:
+    """Return /run/urunc for root, a place in a user's own runtime directory for others, as runc chooses."""
+    user_dir = os.environ.get("XDG_RUNTIME_DIR")
+    if user_dir and os.geteuid() != 0:
+        return os.path.join(os.path.abspath(user_dir), "urunc")
+    return "/run/urunc"
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise HostError("the current directory is gone", hint="give absolute paths") from None
+
+
+def write(text: str) -> None:
+    """Write the text to stdout. Raises HostError; a reader that has left ends the process, as SIGPIPE would."""
+    data = memoryview(text.encode("utf-8", "surrogateescape"))
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        raise SystemExit(141) from None
+    except OSError as failure:
+        raise HostError(f"cannot write to stdout: {failure.strerror}") from None
+
+
+def is_ours(call: Call) -> bool:
     """Return whether urunc holds that container. A killed `create` leaves a lock without a record: ours as well."""
-    return os.path.lexists(f"{folder(root, name)}/lock")
+    return os.path.lexists(f"{folder(call.root, call.args[0])}/lock")
 
 
-def delegate(verb: str, context: Globals, flags: Flags, name: str) -> int:
+def delegate(verb: str, call: Call) -> int:
     """Hand the call to the delegate, which does not return; answer as it would where there is none."""
     from .runtime import delegate as other
     from .runtime import settings
 
-    program = settings.load(f"{context.root}/.cache").delegate
+    program = settings.load(f"{call.root}/.cache").delegate
     if other.find(program):
-        other.exec_delegate(program, context.argv)
-    if verb == "delete" and flags.get("force"):
+        other.exec_delegate(program, tuple(call.argv))
+    if verb == "delete" and call.flags.get("force"):
         return 0
-    raise StateError(f"container `{name}` does not exist")
+    raise StateError(f"container `{call.args[0]}` does not exist")
 
 
-def create(context: Globals, flags: Flags, args: list[str]) -> int:
+def create(call: Call) -> int:
     """Create a container, or hand its creation to the delegate."""
     from .runtime import lifecycle
 
-    lifecycle.create(context, _options(flags, args[0]))
+    lifecycle.create(call.globals(), call.options())
     return 0
 
 
-def run(context: Globals, flags: Flags, args: list[str]) -> int:
+def run(call: Call) -> int:
     """Create and start a container. The status is the container's own, 0 with --detach."""
     from .runtime import lifecycle
 
-    return lifecycle.run(context, _options(flags, args[0]))
+    return lifecycle.run(call.globals(), call.options())
 
 
-def start(context: Globals, flags: Flags, args: list[str]) -> int:
+def start(call: Call) -> int:
     """Start a created container."""
     from .runtime import lifecycle
 
-    lifecycle.start(context.root, args[0])
+    lifecycle.start(call.root, call.args[0])
     return 0
 
 
-def state(context: Globals, flags: Flags, args: list[str]) -> int:
+def state(call: Call) -> int:
     """Print the state document (runtime.md, "State")."""
     from .jsonio import indented
     from .runtime import lifecycle
 
-    output.write(indented(lifecycle.state(context.root, args[0])) + "\n")
+    write(indented(lifecycle.state(call.root, call.args[0])) + "\n")
     return 0
 
 
-def kill(context: Globals, flags: Flags, args: list[str]) -> int:
+def kill(call: Call) -> int:
     """Send a signal to a container."""
     from .runtime import lifecycle
 
-    signum = signal_number(args[1] if len(args) > 1 and args[1] else "TERM")
-    lifecycle.kill(context.root, args[0], signum, flags.get("all", False))
+    signum = signal_number("".join(call.args[1:]) or "TERM")
+    lifecycle.kill(call.root, call.args[0], signum, call.flags.get("all", False))
     return 0
 
 
-def delete(context: Globals, flags: Flags, args: list[str]) -> int:
+def delete(call: Call) -> int:
     """Delete a container."""
     from .runtime import lifecycle
 
-    lifecycle.delete(context.root, args[0], flags.get("force", False))
+    lifecycle.delete(call.root, call.args[0], call.flags.get("force", False))
     return 0
 
 
-def list_containers(context: Globals, flags: Flags, args: list[str]) -> int:
+def list_containers(call: Call) -> int:
     """Print the containers below the state root."""
-    form = _format(flags)
+    form = _format(call)
     from . import tables
     from .runtime import lifecycle
 
-    states = lifecycle.list_states(context.root)
-    output.write(tables.ids(states) if flags.get("quiet") else tables.containers(states, form))
+    states = lifecycle.list_states(call.root)
+    write(tables.ids(states) if call.flags.get("quiet") else tables.containers(states, form))
     return 0
 
 
-def ps(context: Globals, flags: Flags, args: list[str]) -> int:
+def ps(call: Call) -> int:
     """Print the processes of a container, as host process ids."""
-    form = _format(flags)
+    form = _format(call)
     from . import tables
     from .runtime import lifecycle
 
-    output.write(tables.processes(lifecycle.ps(context.root, args[0]), form, args[1:]))
+    write(tables.processes(lifecycle.ps(call.root, call.args[0]), form, call.args[1:]))
     return 0
 
 
-def features(context: Globals, flags: Flags, args: list[str]) -> int:
+def features(call: Call) -> int:
     """Print the features document."""
     from .jsonio import indented
     from .runtime.features import document
 
-    output.write(indented(document(), "    ") + "\n")
+    write(indented(document(), "    ") + "\n")
     return 0
 
 
-def spec(context: Globals, flags: Flags, args: list[str]) -> int:
+def spec(call: Call) -> int:
     """Write config.json into a bundle."""
     from .runtime import template
 
     template.write(
-        os.path.abspath(flags.get("bundle") or "."),
+        os.path.abspath(call.flags.get("bundle") or "."),
         template.document(
-            guest=flags.get("guest", "linux"),
-            monitor=flags.get("monitor", "qemu"),
-            kernel=flags.get("kernel", "/kernel"),
-            initrd=flags.get("initrd", ""),
-            user_namespace=flags.get("rootless", False),
+            guest=call.flags.get("guest", "linux"),
+            monitor=call.flags.get("monitor", "qemu"),
+            kernel=call.flags.get("kernel", "/kernel"),
+            initrd=call.flags.get("initrd", ""),
+            user_namespace=call.flags.get("rootless", False),
         ),
     )
     return 0
 
 
 def _refusal(verb: str) -> Action:
-    def refuse(context: Globals, flags: Flags, args: list[str]) -> int:
-        raise StateError(f"cannot {verb} `{args[0]}`: {_WHY_NOT[verb]}")
+    def refuse(call: Call) -> int:
+        raise StateError(f"cannot {verb} `{call.args[0]}`: {_WHY_NOT[verb]}")
 
     return refuse
 
@@ -189,39 +258,8 @@ def signal_number(name: str) -> int:
     return int(number)
 
 
-def _format(flags: Flags) -> str:
-    form: str = flags.get("format", "table")
+def _format(call: Call) -> str:
+    form: str = call.flags.get("format", "table")
     if form not in ("table", "json"):
         raise UsageError(f"format `{form}` is unknown", hint="table or json")
     return form
-
-
-def _options(flags: Flags, name: str) -> Options:
-    from .runtime.options import Options
-
-    return Options(
-        id=name,
-        bundle=_bundle(flags.get("bundle", "")),
-        pid_file=_absolute(flags.get("pid_file")),
-        console_socket=_absolute(flags.get("console_socket")),
-        pidfd_socket=_absolute(flags.get("pidfd_socket")),
-        **{
-            key: flags[key]
-            for key in ("no_pivot", "no_new_keyring", "preserve_fds", "dry_run", "detach", "keep", "no_subreaper")
-            if key in flags
-        },
-    )
-
-
-def _bundle(path: str) -> str:
-    try:
-        return os.path.abspath(path or ".")
-    except FileNotFoundError:
-        raise HostError("the current directory is gone", hint="give the bundle with --bundle") from None
-
-
-def _absolute(path: str | None) -> str | None:
-    return os.path.abspath(path) if path else None
-
-
-__all__ = ["TABLE", "check_id", "delegate", "is_ours", "signal_number"]
