@@ -12,8 +12,6 @@ import select
 import time
 from errno import EPERM, ESRCH
 
-from . import libc
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -128,6 +126,8 @@ def _known_signal(number: int, text: str) -> int:
 
 def set_rlimits(limits: Iterable[tuple[str, int, int]]) -> None:
     """Set (kind, soft, hard) limits on this process (config.md, "POSIX process"). Raise OSError naming the kind."""
+    from . import libc  # here, as in the other two: most verbs need none of it, and it is a tenth of their time
+
     for kind, soft, hard in limits:
         try:
             libc.set_rlimit(RLIMITS[kind], soft, hard)
@@ -153,6 +153,8 @@ def reset_signals() -> None:
 
 def close_all_but(fds: Iterable[int]) -> None:
     """Close every descriptor of this process except these."""
+    from . import libc
+
     first = 0
     for fd in sorted(set(fds)):
         if fd > first:
@@ -187,4 +189,6 @@ def die_with_parent(signum: int = 9) -> None:
     A parent that has ended already sends none: the caller looks for it afterwards (end-of-file on its socket).
     A change of user clears it.
     """
+    from . import libc
+
     libc.prctl(libc.PR_SET_PDEATHSIG, signum)
