@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from world import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -110,6 +112,7 @@ class Netns:
         self.path = f"/run/netns/{name}"
         for command in self._commands(mtu):
             world.run(*command.split())
+        wait_for("the link is up", lambda: "UP" in self._ip(f"-br link show dev {ifname}").split())
 
     def _commands(self, mtu: int) -> Iterator[str]:
         yield f"ip netns add {self.name}"
@@ -117,6 +120,7 @@ class Netns:
         yield f"ip address add {self.gateway}/24 dev {self.peer}"
         yield f"ip link set {self.peer} up"
         yield f"ip -n {self.name} link set lo up"
+        yield f"ip -n {self.name} link set {self.ifname} addrgenmode none"
         yield f"ip -n {self.name} address add {self.address}/24 dev {self.ifname}"
         yield f"ip -n {self.name} link set {self.ifname} up"
         yield f"ip -n {self.name} route add default via {self.gateway}"

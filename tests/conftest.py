@@ -16,8 +16,6 @@ INTERPRETER = "/usr/bin/python3"
 
 sys.path[:0] = [str(SOURCE), str(HERE)]
 
-from world import which
-
 TESTGUEST = HERE.parent / "guest/build/testguest.elf"
 
 
@@ -61,6 +59,6 @@ def testguest() -> Path:
     kernel = Path(os.environ.get("URUNC_TEST_GUEST") or TESTGUEST)
     if not kernel.exists():
         pytest.skip(f"the test guest is not built: {kernel} (make -C guest)")
-    if which("qemu-system-x86_64") is None:
+    if shutil.which("qemu-system-x86_64") is None:
         pytest.skip("qemu-system-x86_64 is not installed")
     return kernel

@@ -148,7 +148,10 @@ class World:
         return sorted(line.split()[0].split("@")[0] for line in lines)
 
     def snapshot(self, *folders: str) -> dict[str, list[str]]:
-        """Return what a container may leave behind: processes, links, cgroups, mounts, and what is in `folders`."""
+        """Return what a container may leave behind: processes, links, cgroups, mounts, and what is in `folders`.
+
+        Not what urunc remembers of the host (`.cache`), which is no container's.
+        """
         mounts = self.run("cat", "/proc/mounts").stdout.splitlines()
         return {
             "processes": sorted(command for _, command in self.processes()),
@@ -161,6 +164,7 @@ class World:
     def _below(self, top: str) -> Iterable[str]:
         outside = self.path(top)
         for folder, names, files in os.walk(outside):
+            names[:] = [name for name in names if name != ".cache"]
             for name in [*names, *files]:
                 yield f"{top}/{Path(folder, name).relative_to(outside)}"
 

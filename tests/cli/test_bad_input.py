@@ -141,7 +141,6 @@ def test_a_namespace_path_of_another_kind(cli: Cli, make_bundle: Callable[[], Bu
 @pytest.mark.parametrize(
     "arguments",
     [
-        (),
         ("no-such-verb",),
         ("create",),
         ("create", "--no-such-flag", "id"),
@@ -153,7 +152,7 @@ def test_a_namespace_path_of_another_kind(cli: Cli, make_bundle: Callable[[], Bu
     ids=" ".join,
 )
 def test_a_wrong_command_line(cli: Cli, arguments: tuple[str, ...], is_runc: bool) -> None:
-    if is_runc and (not arguments or arguments[0].startswith("no-such")):
+    if is_runc and arguments == ("no-such-verb",):
         pytest.skip("runc prints its help")
     done = cli(*arguments, check=False)
     assert done.returncode != 0
@@ -263,7 +262,7 @@ def test_a_kernel_that_is_no_kernel(cli: Cli, make_unikernel: Callable[[], Bundl
     (bundle.rootfs / "unikernel/text").write_text("this is no kernel\n" * 1000)
     bundle.annotate(binary="/unikernel/text")
     try_create(cli, "bad", bundle.write())
-    assert_refused(cli, "bad", "/unikernel/text")
+    assert_refused(cli, "bad", "kernel")
 
 
 def test_memory_that_is_too_small(cli: Cli, make_unikernel: Callable[[], Bundle]) -> None:

@@ -112,13 +112,17 @@ class TestDocker:
     def test_a_read_only_container(self, docker: Docker) -> None:
         self.start(docker, "--read-only")
 
-    def test_pause_and_top(self, docker: Docker) -> None:
+    def test_top(self, docker: Docker) -> None:
+        self.start(docker)
+        assert "qemu-system" in docker("top", "guest").stdout
+
+    @pytest.mark.xfail(reason="urunc has no pause and resume yet", strict=True)
+    def test_pause(self, docker: Docker) -> None:
         address = self.start(docker)
         docker("pause", "guest")
         assert docker.world.run("ping", "-c1", "-W1", address, check=False).returncode != 0
         docker("unpause", "guest")
         assert docker.world.run("ping", "-c1", "-W2", address).returncode == 0
-        assert "qemu-system" in docker("top", "guest").stdout
 
 
 class TestContainerd:

@@ -114,6 +114,11 @@ def plan(
 
     `rootfs` is the host path of the container's root; `systemd` whether an empty cgroupsPath means systemd.
     """
+    if not facts.own_network:
+        raise SpecError(
+            "linux.namespaces: a virtual machine cannot share the host's network",
+            hint="give the container a network namespace of its own: start it without `--network host`",
+        )
     can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     accel, accel_message = choose.accelerator(can, settings, facts.kvm)
     machine, root = _machine(options, spec, app, config, facts, accel)

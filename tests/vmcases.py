@@ -1,0 +1,134 @@
+"""Machines of every sort, built through the same calls as the runtime's."""
+
+from __future__ import annotations
+
+from urunc.oci.app import App
+from urunc.vm import guests, monitors
+from urunc.vm.machine import (
+    Address,
+    Boot,
+    Context,
+    Disk,
+    GuestFile,
+    Host,
+    KernelInfo,
+    Launch,
+    Machine,
+    Neighbour,
+    Network,
+    Nic,
+    Root,
+    Route,
+)
+
+PLAIN_NIC = Nic(
+    ifname="eth0",
+    tap="urunc0-abcdefg",
+    mac="02:42:ac:11:00:02",
+    addresses=(Address(ip="172.17.0.2", prefix=16),),
+    routes=(
+        Route(gateway="172.17.0.1"),
+        Route(destination="172.17.0.0", prefix=16, scope="link", source="172.17.0.2"),
+    ),
+)
+OFF_LINK_NIC = Nic(
+    ifname="eth0",
+    tap="urunc0-abcdefg",
+    mac="02:00:00:00:00:01",
+    mtu=1400,
+    addresses=(Address(ip="10.1.2.3", prefix=32),),
+    routes=(
+        Route(destination="169.254.1.1", prefix=32, scope="link"),
+        Route(gateway="169.254.1.1", onlink=True, metric=5),
+    ),
+    neighbours=(Neighbour(ip="169.254.1.1", mac="ee:ee:ee:ee:ee:ee"),),
+)
+SECOND_NIC = Nic(
+    ifname="net1",
+    tap="urunc1-abcdefg",
+    mac="02:00:00:00:00:09",
+    addresses=(Address(ip="192.168.7.9", prefix=24),),
+    routes=(Route(destination="192.168.7.0", prefix=24, scope="link"),),
+)
+
+NETWORKS = {
+    "none": Network(hostname="web"),
+    "plain": Network(nics=(PLAIN_NIC,), dns=("10.0.0.53", "10.0.0.54", "fd00::53"), search=("a.test",), hostname="web"),
+    "offlink": Network(nics=(OFF_LINK_NIC,), hostname="web"),
+    "two": Network(nics=(SECOND_NIC, PLAIN_NIC), dns=("10.0.0.53",), hostname="web"),
+}
+
+ARGS = ("/bin/app", "two words", 'quote"s', "-x=1")
+ENV = ("PATH=/bin:/usr/bin", "GREETING=hello world")
+
+LINUX_KERNEL = KernelInfo(format="elf64", arch="x86_64", pvh=True)
+MULTIBOOT_KERNEL = KernelInfo(format="elf32", arch="x86_64", multiboot=True)
+
+
+def solo5_kernel(abi: str, nics: int, disks: int) -> KernelInfo:
+    devices = tuple((f"service{index}", "NET_BASIC") for index in range(nics))
+    devices += tuple((f"storage{index}", "BLOCK_BASIC") for index in range(disks))
+    return KernelInfo(format="elf64", arch="x86_64", solo5_abi=abi, solo5_abi_version=2, solo5_devices=devices)
+
+
+def kernel_for(guest: str, monitor: str, network: Network, root: Root) -> KernelInfo:
+    if monitor in ("hvt", "spt"):
+        return solo5_kernel(monitor, min(len(network.nics), 1), int(root.kind == "block"))
+    return LINUX_KERNEL if guest == "linux" else MULTIBOOT_KERNEL
+
+
+def make_app(guest: str, monitor: str, root: Root, **changes: object) -> App:
+    values = {"args": ARGS, "env": ENV, "cwd": "/srv", "initrd": "/initrd" if root.kind == "initrd" else None}
+    if guest == "linux" and root.kind == "block":
+        values["args"] = ("/bin/app", "two words", "-x=1")  # the kernel's own command line has no quotes inside
+    if root.kind == "block":
+        values.update(block="/disk.img", block_mount="/")
+    return App(guest=guest, monitor=monitor, kernel="/kernel", **{**values, **changes})  # type: ignore[arg-type]
+
+
+def make_context(guest: str, kernel: KernelInfo, model: str, **changes: object) -> Context:
+    values: dict[str, object] = {"kernel": kernel, "model": model, "tsc_khz": 2_600_000}
+    if guest == "linux":
+        hosts = GuestFile(path="/etc/hosts", content=b"127.0.0.1 localhost\n", mode=0o644)
+        values.update(init=b"\x7fELF init", uid=1000, gid=100, groups=(5, 6), files=(hosts,))
+    return Context(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def make_machine(
+    guest: str, monitor: str, network: Network, root: Root, model: str = "", app: App | None = None
+) -> Machine:
+    can = monitors.load(monitor).CAPABILITIES
+    model = model or (can.models[0] if can.models else "")
+    kernel = kernel_for(guest, monitor, network, root)
+    context = make_context(guest, kernel, model)
+    boot = guests.load(guest).boot(app or make_app(guest, monitor, root), network, root, can, context)
+    return Machine(
+        name="web",
+        arch="x86_64",
+        memory_mib=256,
+        vcpus=2,
+        model=model,
+        kernel=kernel,
+        initrd=bool(root.kind == "initrd" or boot.initrd_tail),
+        boot=boot,
+        network=network,
+        disks=(Disk(path="/disk0", readonly=root.readonly),) if root.kind == "block" else (),
+    )
+
+
+def launch(machine: Machine, monitor: str) -> Launch:
+    module = monitors.load(monitor)
+    module.check(machine)
+    binary = dict(module.CAPABILITIES.binaries)[machine.arch]
+    return module.launch(machine, Host(binary=f"/usr/bin/{binary}", version=(7, 2, 22)))
+
+
+def describe(boot: Boot, launch: Launch) -> str:
+    """Return one line for each word of the argv, and all else that a machine is started with."""
+    lines = [*launch.argv, ""]
+    lines += [f"descriptor: {name}" for name in launch.fds]
+    lines += [f"device: {name}" for name in launch.devices]
+    lines += [f"file: {file.path} {file.mode:o}" for file in boot.initrd_tail]
+    lines += [f"message: {message}" for message in boot.messages]
+    lines += [f"nics: {boot.nics}"]
+    return "\n".join(lines) + "\n"
