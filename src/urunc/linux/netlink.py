@@ -400,7 +400,7 @@ class Rtnl:
         try:
             self._do("delete the ingress qdisc", _RTM_DELQDISC, 0, body)
         except OSError as error:
-            if error.errno not in (ENOENT, ENODEV):
+            if error.errno not in (ENOENT, ENODEV, EINVAL):  # EINVAL: one was there once
                 raise
 
     def add_redirect(self, index: int, to_index: int, block: int = 0) -> None:
