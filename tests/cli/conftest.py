@@ -58,8 +58,6 @@ def cli(world: World, runtime: Path, tmp_path: Path) -> Iterator[Cli]:
         now = world.snapshot(ROOT)
         more = {kind: [item for item in items if item not in before[kind]] for kind, items in now.items()}
         more["cgroups"] = [item for item in more["cgroups"] if not item.endswith(world.cgroup)]
-            item for item in more["files"] if not item.startswith(f"{ROOT}/.cache")
-        ]  # of the host, not of a container
         return {kind: items for kind, items in more.items() if items}
 
     try:
