@@ -43,7 +43,7 @@ _CREATE: tuple[Flag, ...] = (
     _PID_FILE,
     _PIVOT,
     ("no-new-keyring", "", "keep the caller's session keyring"),
-    ("preserve-fds", "N", "accepted for runc's sake: a monitor is given no descriptor but its own"),
+    ("preserve-fds", "N", "keep N descriptors, from 3 on, for the container's process"),
     ("dry-run", "", "print what would be done, and do nothing"),
 )
 

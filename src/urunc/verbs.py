@@ -66,12 +66,17 @@ class Call:
         return Options(
             id=self.args[0],
             bundle=_absolute(self.flags.get("bundle") or "."),
-            **{name: _absolute(self.flags[name]) for name in _FILES if self.flags.get(name)},
+            pid_file=self._file("pid_file"),
+            console_socket=self._file("console_socket"),
+            pidfd_socket=self._file("pidfd_socket"),
             **{name: self.flags[name] for name in _PLAIN if name in self.flags},
         )
 
+    def _file(self, name: str) -> str | None:
+        path = self.flags.get(name)
+        return _absolute(path) if path else None
 
-_FILES = ("pid_file", "console_socket", "pidfd_socket")
+
 _PLAIN = ("no_pivot", "no_new_keyring", "preserve_fds", "dry_run", "detach", "keep", "no_subreaper")
 
 
@@ -154,9 +159,13 @@ def state(call: Call) -> int:
 
 def kill(call: Call) -> int:
     """Send a signal to a container."""
+    from .linux.proc import parse_signal
     from .runtime import lifecycle
 
-    signum = signal_number("".join(call.args[1:]) or "TERM")
+    try:
+        signum = parse_signal("".join(call.args[1:]) or "TERM")
+    except ValueError as failure:
+        raise UsageError(str(failure), hint="give a number, or a name such as TERM") from None
     lifecycle.kill(call.root, call.args[0], signum, call.flags.get("all", False))
     return 0
 
@@ -236,26 +245,6 @@ TABLE: dict[str, Action] = {
     "spec": spec,
     **{verb: _refusal(verb) for verb in _WHY_NOT},
 }
-
-
-def signal_number(name: str) -> int:
-    """Return the number of a signal given as `9`, `KILL`, `SIGKILL` or `RTMIN+3`. Raise UsageError for no signal."""
-    if TYPE_CHECKING:
-        import signal as _signal
-    else:
-        import _signal
-
-    text = name.upper().removeprefix("SIG")
-    base, sign, offset = text[:5], text[5:6], text[6:]
-    if name.isascii() and name.isdecimal():
-        number = int(name[:4])
-    elif base in ("RTMIN", "RTMAX") and sign in ("+", "-") and offset.isascii() and offset.isdecimal():
-        number = getattr(_signal, f"SIG{base}") + int(sign + offset[:4])
-    else:
-        number = getattr(_signal, f"SIG{text}", -1) if text.isalnum() else -1
-    if not 0 <= number <= _signal.SIGRTMAX:
-        raise UsageError(f"`{name}` is not a signal", hint="give a number, or a name such as TERM")
-    return int(number)
 
 
 def _format(call: Call) -> str:
