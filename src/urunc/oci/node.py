@@ -17,7 +17,8 @@ UINT64 = (0, 2**64 - 1)
 UINT32 = (0, 2**32 - 1)
 UINT16 = (0, 2**16 - 1)
 
-_KINDS = {dict: "an object", list: "a list", bool: "a boolean"}
+_KINDS = {dict: "an object", list: "a list"}
+_CONSTANTS = {None: "null", True: "true", False: "false"}
 _SHOWN = 60
 
 
@@ -36,6 +37,8 @@ def describe(value: Any) -> str:
     """Return what a JSON value is, for an error: `an object`, `5`, the string in backquotes."""
     if isinstance(value, str):
         return show(value)
+    if value is None or isinstance(value, bool):
+        return _CONSTANTS[value]
     return _KINDS.get(type(value)) or str(value)[:_SHOWN]
 
 

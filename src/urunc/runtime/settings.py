@@ -93,14 +93,16 @@ def _decode(data: bytes, path: str) -> Config:
         line = data[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: not UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: {_toml_error(error)}") from None
+        raise _toml_error(path, error) from None
     return from_toml(document, path, monitors=MONITORS, text=text)
 
 
-def _toml_error(error: Exception) -> str:
-    """Return tomllib's message, which ends in line and column, in the house's form."""
+def _toml_error(path: str, error: Exception) -> ConfigError:
+    """Return tomllib's message, which ends in `(at line 2, column 9)`, with the line behind the file's name."""
     message = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return message[:1].lower() + message[1:]
+    message, _, place = message.partition(" (at line ")
+    line = place.partition(",")[0]
+    return ConfigError(f"{path}{':' + line if line else ''}: {message[:1].lower()}{message[1:]}")
 
 
 def _read_cache(folder: str, key: list[Any]) -> Config | None:

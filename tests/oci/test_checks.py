@@ -1,0 +1,202 @@
+"""What a Spec must hold, and what becomes of each mount that an engine makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from urunc import jsonio
+from urunc.errors import SpecError
+from urunc.oci import checks, spec
+from urunc.oci.app import App
+from urunc.oci.spec import Device, IdMap, Mount, Namespace, Process, Resources, Spec, User
+
+GOLDEN = Path(__file__).parent / "golden"
+APP = App(guest="linux", monitor="qemu", kernel="/k", initrd="/i")
+GOOD = Spec(version="1.0.2", process=Process(), rootfs="rootfs", namespaces=(Namespace(kind="mount"),))
+MAPS = (IdMap(container_id=0, host_id=1000, size=10),)
+
+
+def with_namespace(*kinds: str, **changes: Any) -> Spec:
+    return GOOD.replace(namespaces=(*GOOD.namespaces, *(Namespace(kind=kind) for kind in kinds)), **changes)
+
+
+def golden(name: str) -> Spec:
+    return spec.parse(jsonio.loads((GOLDEN / f"{name}.json").read_bytes()))
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        GOOD,
+        with_namespace("user", uid_maps=MAPS, gid_maps=MAPS),
+        GOOD.replace(namespaces=(Namespace(kind="mount"), Namespace(kind="user", path="/proc/9/ns/user"))),
+        with_namespace("uts", hostname="web", domainname="x"),
+        with_namespace("time", time_offsets=(("monotonic", 1, 0),)),
+        GOOD.replace(resources=Resources(cpu_quota=-1, cpu_burst=5)),
+        GOOD.replace(devices=(Device(path="/dev/kvm", kind="c", major=10, minor=232),)),
+    ],
+)
+def test_good_ones(good: Spec) -> None:
+    checks.check(good, APP)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (GOOD.replace(namespaces=()), "linux.namespaces: a mount namespace is needed"),
+        (GOOD.replace(uid_maps=MAPS), "linux.uidMappings: given without a user namespace"),
+        (GOOD.replace(gid_maps=MAPS), "linux.gidMappings: given without a user namespace"),
+        (with_namespace("user"), "linux.uidMappings: missing, a new user namespace needs it"),
+        (with_namespace("user", uid_maps=MAPS), "linux.gidMappings: missing, a new user namespace needs it"),
+        (
+            with_namespace("user", uid_maps=MAPS, gid_maps=MAPS, process=Process(user=User(uid=10))),
+            "process.user.uid: 10 is not mapped into the user namespace",
+        ),
+        (
+            with_namespace("user", uid_maps=MAPS, gid_maps=MAPS, process=Process(user=User(gid=10))),
+            "process.user.gid: 10 is not mapped into the user namespace",
+        ),
+        (
+            with_namespace("user", uid_maps=MAPS, gid_maps=MAPS, process=Process(user=User(groups=(1, 11)))),
+            "process.user.additionalGids[1]: 11 is not mapped into the user namespace",
+        ),
+        (GOOD.replace(hostname="web"), "hostname: needs a uts namespace"),
+        (GOOD.replace(domainname="web"), "domainname: needs a uts namespace"),
+        (GOOD.replace(time_offsets=(("monotonic", 1, 0),)), "linux.timeOffsets: needs a time namespace"),
+        (
+            GOOD.replace(
+                namespaces=(Namespace(kind="mount"), Namespace(kind="time", path="/t")),
+                time_offsets=(("monotonic", 1, 0),),
+            ),
+            "linux.timeOffsets: the time namespace `/t` has its own",
+        ),
+        (
+            GOOD.replace(resources=Resources(cpu_quota=5, cpu_burst=6)),
+            "linux.resources.cpu.burst: 6 is above the quota 5",
+        ),
+        (
+            GOOD.replace(devices=(Device(path="/dev/null", kind="c"), Device(path="/dev/sda", kind="b"))),
+            "linux.devices[1]: `/dev/sda` cannot be given to a virtual machine",
+        ),
+        (GOOD.replace(unsupported=("linux.intelRdt",)), "linux.intelRdt: not supported"),
+    ],
+)
+def test_bad_ones(bad: Spec, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        checks.check(bad, APP)
+    assert caught.value.message == message
+
+
+ENGINES = {
+    "docker-default": ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"],
+    "docker-limits": ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"],
+    "docker-host": ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"],
+    "docker-sysctl": ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"],
+    "ctr-default": [],
+    "ctr-limits": [],
+    "runc-spec": [],
+    "podman-default": ["/etc/hostname", "/etc/resolv.conf", "/etc/hosts"],
+    "podman-limits": ["/etc/passwd", "/etc/group", "/etc/hostname", "/etc/resolv.conf", "/etc/hosts"],
+    "podman-systemd": ["/etc/resolv.conf", "/etc/hosts", "/etc/hostname"],
+    "podman-pod-container": ["/etc/resolv.conf", "/etc/hosts", "/etc/hostname"],
+    "cri-container": ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"],
+    "cri-sandbox": ["/etc/resolv.conf"],
+}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_engines_mount_unasked_passes(name: str) -> None:
+    found = golden(name)
+    checks.check(found, APP)
+    plan = checks.classify_mounts(found, takes_files=True)
+    assert [mount.destination for mount in plan.given] == ENGINES[name]
+    assert len(plan.given) + len(plan.dropped) == len(found.mounts)
+    assert (plan.resolv_conf is not None) == ("/etc/resolv.conf" in ENGINES[name])
+
+    bare = checks.classify_mounts(found, takes_files=False)
+    assert bare.given == () and bare.dropped == found.mounts
+    assert bare.resolv_conf == plan.resolv_conf
+    for path in ENGINES[name]:
+        assert f"mount `{path}` is left out: the guest cannot take it" in bare.messages
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("docker-volume", "mounts[7]: mount `/data` cannot be given to the guest"),
+        ("docker-init", "mounts[7]: mount `/sbin/docker-init` cannot be given to the guest"),
+        ("podman-volume", "mounts[1]: mount `/data` cannot be given to the guest"),
+    ],
+)
+def test_what_the_user_asked_for_is_an_error_or_a_message(name: str, message: str) -> None:
+    found = golden(name)
+    with pytest.raises(SpecError) as caught:
+        checks.classify_mounts(found, takes_files=True)
+    assert caught.value.message == message
+    assert "unsupported_mounts" in (caught.value.hint or "")
+    plan = checks.classify_mounts(found, takes_files=True, unsupported="warn")
+    assert message.split(": ")[1] + ", and is left out" in plan.messages
+
+
+def test_devices_of_a_privileged_container_are_an_error() -> None:
+    with pytest.raises(SpecError, match=r"^linux\.devices\[0\]: "):
+        checks.check(golden("docker-privileged"), APP)
+
+
+def test_the_log_has_one_line_for_the_kernel_mounts() -> None:
+    plan = checks.classify_mounts(golden("ctr-default"), takes_files=True)
+    assert plan.messages == (
+        "mounts left out, the guest has its own: /proc, /dev, /dev/pts, /dev/shm, /dev/mqueue, /sys, /run",
+    )
+
+
+def bind(destination: str, source: str) -> Mount:
+    return Mount(destination=destination, type="bind", source=source, options=("rbind",))
+
+
+@pytest.mark.parametrize(
+    ("mount", "fine"),
+    [
+        (bind("/log", "/var/lib/kubelet/pods/uid/containers/web/1a2b"), True),
+        (bind("/log", "/var/lib/kubelet/pods/uid/volumes/web/1a2b"), False),
+        (bind("/termination", "/x"), True),  # named by the annotation
+        (bind("/etc/passwd", "/etc/passwd"), False),
+        (bind("/etc/passwd", "/c/1/userdata/passwd"), True),
+        (bind("/proc", "/proc"), False),
+        (Mount(destination="/proc", type="proc"), True),
+        (Mount(destination="/data", type="proc"), False),
+        (Mount(destination="/scratch", type="tmpfs"), False),
+        (Mount(destination="/run/secrets", type="tmpfs"), True),
+        (Mount(destination="/etc/hosts", type="ext4", source="/dev/sda"), False),
+        (bind("/", "/srv"), False),
+    ],
+)
+def test_single_mounts(mount: Mount, fine: bool) -> None:
+    found = GOOD.replace(
+        mounts=(mount,), annotations={"io.kubernetes.container.terminationMessagePath": "/termination"}
+    )
+    if fine:
+        assert checks.classify_mounts(found, takes_files=False).dropped == (mount,)
+    else:
+        with pytest.raises(SpecError):
+            checks.classify_mounts(found, takes_files=False)
+
+
+def test_the_last_resolv_conf_counts() -> None:
+    first, last = bind("/etc/resolv.conf", "/a"), bind("/etc/resolv.conf", "/b")
+    assert checks.classify_mounts(GOOD.replace(mounts=(first, last)), takes_files=True).resolv_conf == last
+
+
+def test_notes_say_what_was_asked_for_and_does_not_reach_the_guest() -> None:
+    assert checks.notes(golden("docker-default"), APP) == ()
+    assert checks.notes(golden("docker-sysctl"), APP) == (
+        "linux.sysctl does not reach the guest's kernel: net.core.somaxconn",
+    )
+    labelled = GOOD.replace(process=Process(apparmor="docker-default", selinux="label"))
+    assert checks.notes(labelled, APP) == (
+        "process.apparmorProfile is not applied: docker-default",
+        "process.selinuxLabel is not applied: label",
+    )
