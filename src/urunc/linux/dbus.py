@@ -104,7 +104,9 @@ def encode(signature: str, values: Sequence[Any], start: int = 0) -> bytes:
     try:
         for kind, value in zip(types, values, strict=True):
             _put(out, kind, value)
-    except (StructError, TypeError, AttributeError, UnicodeError) as error:
+    except MalformedError:
+        raise
+    except (StructError, TypeError, AttributeError, ValueError) as error:
         raise MalformedError(f"value does not fit signature `{signature}`: {error}") from None
     return bytes(out[start:])
 

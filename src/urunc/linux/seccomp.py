@@ -82,6 +82,7 @@ _AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _ATTRIBUTE_OPTIMIZE = 8
 _X32_BIT = 1 << 30
 _MOST_INSTRUCTIONS = 4096  # BPF_MAXINSNS
+_SONAME = "libseccomp.so.2"
 _HINT = "install libseccomp2"
 
 
@@ -238,7 +239,7 @@ class _Library:
             _restype_ = Word
 
         try:
-            handle = _ctypes.dlopen("libseccomp.so.2", 0)
+            handle = _ctypes.dlopen(_SONAME, 0)
         except OSError as error:
             raise HostError(f"cannot compile the seccomp profile: {error}", hint=_HINT) from None
 
@@ -367,7 +368,7 @@ def _library_identity() -> str:
     """Return what changes when libseccomp is upgraded (it then knows more calls), without loading it."""
     for folder in (f"/usr/lib/{os.uname().machine}-linux-gnu", "/usr/lib64", "/usr/lib", "/lib"):
         try:
-            found = os.stat(f"{folder}/libseccomp.so.2")
+            found = os.stat(f"{folder}/{_SONAME}")
         except OSError:
             continue
         return f"{found.st_ino}:{found.st_mtime_ns}:{found.st_size}"
