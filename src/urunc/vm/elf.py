@@ -22,6 +22,7 @@ _MAX_NOTE_BYTES = 64 * 1024
 _MAX_SCAN_BYTES = 256 * 1024 * 1024
 _MULTIBOOT_SEARCH = 8192  # Multiboot 0.6.96, section 3.1: the header lies within the first 8192 bytes
 _MULTIBOOT_MAGIC = 0x1BADB002
+_MULTIBOOT_ADDRESS = 1 << 16  # section 3.1.3: the address fields are there
 _PT_NOTE = 4
 _MACHINES = {3: "x86_64", 62: "x86_64", 183: "aarch64"}  # EM_386, EM_X86_64, EM_AARCH64
 
@@ -44,7 +45,7 @@ def inspect(read_at: ReadAt, name: str) -> KernelInfo:
     head = read_at(0, _MULTIBOOT_SEARCH)
     if not head:
         raise ImageError(f"kernel `{name}` is empty")
-    multiboot = _has_multiboot(head)
+    multiboot = _multiboot_flags(head)
     if head[:4] == b"\x7fELF":
         try:
             return _inspect_elf(read_at, head, multiboot)
@@ -54,21 +55,27 @@ def inspect(read_at: ReadAt, name: str) -> KernelInfo:
         return KernelInfo(format="bzimage", arch="x86_64")
     if head[56:60] == b"ARM\x64":
         return KernelInfo(format="arm64", arch="aarch64")
-    return KernelInfo(format="raw", arch="x86_64" if multiboot else "", multiboot=multiboot)
+    if multiboot is None:
+        return KernelInfo(format="raw")
+    address = bool(multiboot & _MULTIBOOT_ADDRESS)
+    return KernelInfo(format="raw", arch="x86_64", multiboot=True, multiboot_address=address)
 
 
 class _BrokenError(Exception):
     """A header contradicts itself; the text says how."""
 
 
-def _has_multiboot(head: bytes) -> bool:
+def _multiboot_flags(head: bytes) -> int | None:
+    """Return the flags of the Multiboot header, None without one."""
     magic = _MULTIBOOT_MAGIC.to_bytes(4, "little")
     start = head.find(magic)
     while 0 <= start <= len(head) - 12:
-        if start % 4 == 0 and sum(unpack_from("<III", head, start)) & 0xFFFFFFFF == 0:
-            return True
+        words = unpack_from("<III", head, start)
+        if start % 4 == 0 and sum(words) & 0xFFFFFFFF == 0:
+            flags: int = words[1]
+            return flags
         start = head.find(magic, start + 1)
-    return False
+    return None
 
 
 def _unpack(form: str, data: bytes, at: int = 0) -> tuple[int, ...]:
@@ -77,11 +84,12 @@ def _unpack(form: str, data: bytes, at: int = 0) -> tuple[int, ...]:
     return unpack_from(form, data, at)
 
 
-def _inspect_elf(read_at: ReadAt, head: bytes, multiboot: bool) -> KernelInfo:
-    wide = {1: False, 2: True}.get(head[4])
-    if wide is None:
-        raise _BrokenError(f"unknown class {head[4]}")
-    if head[5] != 1:
+def _inspect_elf(read_at: ReadAt, head: bytes, multiboot: int | None) -> KernelInfo:
+    bits, order = _unpack("<BB", head, 4)
+    if bits not in (1, 2):
+        raise _BrokenError(f"unknown class {bits}")
+    wide = bits == 2
+    if order != 1:
         raise _BrokenError("it is big endian")
     machine = _unpack("<H", head, 18)[0]
     arch = _MACHINES.get(machine)
@@ -102,7 +110,8 @@ def _inspect_elf(read_at: ReadAt, head: bytes, multiboot: bool) -> KernelInfo:
         format="elf64" if wide else "elf32",
         arch=arch,
         pvh=pvh,
-        multiboot=multiboot,
+        multiboot=multiboot is not None,
+        multiboot_address=bool((multiboot or 0) & _MULTIBOOT_ADDRESS),
         solo5_abi=abi[0] if abi else None,
         solo5_abi_version=abi[1] if abi else 0,
         solo5_devices=devices,

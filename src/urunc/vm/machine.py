@@ -88,6 +88,7 @@ class KernelInfo(Record):
     arch: str = ""  # x86_64 (a 32-bit kernel too: the machine is the same), aarch64; "" where the file does not say
     pvh: bool = False
     multiboot: bool = False
+    multiboot_address: bool = False  # its Multiboot header says where to load it, so that even a 64-bit ELF will do
     solo5_abi: str | None = None  # "hvt", "spt", "virtio", ..; None without a Solo5 ABI note
     solo5_abi_version: int = 0
     solo5_devices: tuple[tuple[str, str], ...] | None = None  # (name, NET_BASIC|BLOCK_BASIC); None without a manifest

@@ -88,7 +88,7 @@ def _init_boot(app: App, network: Network, monitor: Capabilities, context: Conte
 def _kernel_words(context: Context) -> tuple[str, ...]:
     words = ["panic=-1", f"console={_console(context)}", "quiet"]
     if _ends_by_reset(context):
-        words.append("reboot=t")
+        words += ["reboot=t", "pci=off"]  # a microvm has no PCI, which the kernel would report as an error
     if context.accel == "tcg" and context.arch == "x86_64":
         words += _TCG
         if context.tsc_khz:

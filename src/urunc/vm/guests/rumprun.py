@@ -50,7 +50,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     return Boot(
         arguments=(jsonio.dumps(document).decode("ascii"),),
         nics=network_devices(context.kernel),
-        net_device=app.net_device or ("tap" if nic else ""),
+        net_device=app.net_device or "",
         block_device=app.block_device or "",
         messages=messages,
     )

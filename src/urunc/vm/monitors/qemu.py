@@ -72,7 +72,12 @@ def check(machine: Machine) -> None:
         )
     if machine.arch != "x86_64":
         return
-    if kernel.format == "elf64" and not kernel.pvh:
+    if kernel.format == "elf64" and kernel.multiboot and not kernel.multiboot_address:
+        raise ImageError(
+            "QEMU cannot boot the kernel: it refuses Multiboot in a 64-bit ELF file",
+            hint="make it a 32-bit ELF file (objcopy -O elf32-i386), or leave the Multiboot header out",
+        )
+    if kernel.format == "elf64" and not kernel.pvh and not kernel.multiboot:
         raise ImageError(
             "QEMU cannot boot the kernel: it is a 64-bit ELF file without a PVH note",
             hint="build it for QEMU (multiboot, PVH or bzImage)",

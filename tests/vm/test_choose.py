@@ -1,0 +1,128 @@
+"""Accelerator, memory, vCPUs, machine type, and the support matrix."""
+
+from __future__ import annotations
+
+import pytest
+
+from urunc.errors import ConfigError, HostError, SpecError
+from urunc.oci.config import MonitorConfig
+from urunc.vm import choose, guests, monitors
+from urunc.vm.monitors import hvt, qemu, spt
+
+DEFAULT = MonitorConfig()
+MIB = 1024 * 1024
+
+
+class TestAccelerator:
+    def test_auto_takes_only_a_real_kvm(self) -> None:
+        assert choose.accelerator(qemu.CAPABILITIES, DEFAULT, "real") == ("kvm", None)
+        for state, reason in (("none", "no usable /dev/kvm"), ("software", "no hardware behind it")):
+            accel, message = choose.accelerator(qemu.CAPABILITIES, DEFAULT, state)
+            assert accel == "tcg"
+            assert message is not None and reason in message
+
+    def test_configured(self) -> None:
+        assert choose.accelerator(qemu.CAPABILITIES, MonitorConfig(accel="tcg"), "real") == ("tcg", None)
+        assert choose.accelerator(qemu.CAPABILITIES, MonitorConfig(accel="kvm"), "software") == ("kvm", None)
+        with pytest.raises(HostError, match="/dev/kvm cannot be used"):
+            choose.accelerator(qemu.CAPABILITIES, MonitorConfig(accel="kvm"), "none")
+
+    def test_required_by_the_monitor(self) -> None:
+        assert choose.accelerator(hvt.CAPABILITIES, MonitorConfig(accel="tcg"), "software") == ("kvm", None)
+        with pytest.raises(HostError, match="`hvt` needs KVM"):
+            choose.accelerator(hvt.CAPABILITIES, DEFAULT, "none")
+
+    def test_unknown_to_the_monitor(self) -> None:
+        assert choose.accelerator(spt.CAPABILITIES, MonitorConfig(accel="kvm"), "none") == ("tcg", None)
+
+
+class TestMemory:
+    @pytest.mark.parametrize("limit", [None, -1, 0])
+    def test_without_a_limit(self, limit: int | None) -> None:
+        assert choose.guest_memory(limit, DEFAULT, 50, 4) == 256
+        assert choose.guest_memory(limit, MonitorConfig(default_memory_mb=64), 50, 512) == 512
+
+    def test_the_guest_gets_what_the_monitor_leaves(self) -> None:
+        assert choose.guest_memory(256 * MIB, DEFAULT, 56, 4) == 200
+        assert choose.guest_memory(256 * MIB + MIB - 1, DEFAULT, 56, 4) == 200
+
+    def test_configured_overhead(self) -> None:
+        assert choose.guest_memory(256 * MIB, MonitorConfig(overhead_mb=0), 56, 4) == 256
+
+    def test_too_little_names_both_numbers(self) -> None:
+        assert choose.guest_memory(60 * MIB, DEFAULT, 56, 4) == 4
+        with pytest.raises(SpecError) as caught:
+            choose.guest_memory(59 * MIB, DEFAULT, 56, 4)
+        assert "59 MiB" in caught.value.message and "56 MiB" in caught.value.message
+        assert caught.value.hint == "give at least 60 MiB"
+
+
+class TestVcpus:
+    @pytest.mark.parametrize(
+        ("quota", "period", "expected"),
+        [
+            (None, None, 1),
+            (-1, 100_000, 1),
+            (0, 100_000, 1),
+            (50_000, 100_000, 1),
+            (100_000, 100_000, 1),
+            (100_001, 100_000, 2),
+            (250_000, None, 3),
+            (900_000, 100_000, 8),
+            (10_000, 5_000, 2),
+        ],
+    )
+    def test_limit(self, quota: int | None, period: int | None, expected: int) -> None:
+        assert choose.vcpus(quota, period, DEFAULT, qemu.CAPABILITIES, 8) == expected
+
+    def test_default_is_the_configuration_s(self) -> None:
+        assert choose.vcpus(None, None, MonitorConfig(default_vcpus=4), qemu.CAPABILITIES, 8) == 4
+        assert choose.vcpus(None, None, MonitorConfig(default_vcpus=4), qemu.CAPABILITIES, 2) == 2
+
+    def test_a_monitor_s_most(self) -> None:
+        assert choose.vcpus(400_000, 100_000, DEFAULT, spt.CAPABILITIES, 8) == 1
+
+
+def test_model() -> None:
+    assert choose.model(qemu.CAPABILITIES, DEFAULT) == "q35"
+    assert choose.model(qemu.CAPABILITIES, MonitorConfig(machine="microvm")) == "microvm"
+    assert choose.model(spt.CAPABILITIES, DEFAULT) == ""
+    with pytest.raises(ConfigError, match="`isapc` is not a machine type"):
+        choose.model(qemu.CAPABILITIES, MonitorConfig(machine="isapc"))
+
+
+def test_matrix() -> None:
+    rows = {(row.guest, row.monitor): row for row in choose.matrix()}
+    assert choose.pairs() == frozenset(rows)
+    assert {("linux", "qemu"), ("unikraft", "qemu"), ("mirage", "hvt"), ("mirage", "spt")} <= set(rows)
+    assert ("linux", "spt") not in rows
+    assert rows["linux", "qemu"].roots[:2] == ("initrd", "none")
+    assert rows["mirage", "hvt"].kvm == "required"
+
+
+def test_supports() -> None:
+    for guest in (*guests.GUESTS, "windows"):
+        for monitor in (*monitors.MONITORS, "firecracker", "bochs"):
+            assert choose.supports(guest, monitor) == ((guest, monitor) in choose.pairs())
+
+
+@pytest.mark.parametrize("name", guests.GUESTS)
+def test_guest_modules(name: str) -> None:
+    module = guests.load(name)
+    assert name == module.NAME
+    assert module.MONITORS and module.ROOTS
+    assert guests.load(name) is module
+
+
+@pytest.mark.parametrize("name", monitors.MONITORS)
+def test_monitor_modules(name: str) -> None:
+    module = monitors.load(name)
+    assert name == module.NAME == module.CAPABILITIES.name
+    assert module.CAPABILITIES.kvm in ("no", "optional", "required")
+    assert module.CAPABILITIES.tap_by in ("fd", "name")
+
+
+def test_unknown_modules() -> None:
+    for registry in (guests, monitors):
+        with pytest.raises(KeyError):
+            registry.load("os")

@@ -1,0 +1,42 @@
+"""The command line of every guest on every monitor, with every kind of network and root, is what the file says.
+
+After a change that is meant, write the files anew with URUNC_GOLDEN=write and read the difference.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from urunc.vm import choose, monitors
+from urunc.vm.machine import Root
+from vmcases import NETWORKS, describe, launch, make_machine
+
+FOLDER = Path(__file__).resolve().parent.parent / "golden"
+
+
+def cases() -> list[tuple[str, str, str, str, str]]:
+    found = []
+    for row in choose.matrix():
+        models = monitors.load(row.monitor).CAPABILITIES.models or ("",)
+        for model in models:
+            for root in row.roots:
+                found += [(row.guest, row.monitor, model, network, root) for network in NETWORKS]
+    return found
+
+
+@pytest.mark.parametrize(("guest", "monitor", "model", "network", "root"), cases())
+def test_command_line(guest: str, monitor: str, model: str, network: str, root: str) -> None:
+    machine = make_machine(guest, monitor, NETWORKS[network], Root(kind=root), model)
+    actual = describe(machine.boot, launch(machine, monitor))
+    path = FOLDER / f"{'-'.join(part for part in (guest, monitor, model, network, root) if part)}.txt"
+    if os.environ.get("URUNC_GOLDEN") == "write":
+        path.write_text(actual)
+    assert actual == path.read_text()
+
+
+def test_no_file_without_a_case() -> None:
+    expected = {"-".join(part for part in case if part) + ".txt" for case in cases()}
+    assert {path.name for path in FOLDER.glob("*.txt")} == expected

@@ -1,0 +1,158 @@
+"""QEMU's command line: what the golden files do not say by themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from urunc.errors import ImageError
+from urunc.vm.machine import Boot, Disk, Host, KernelInfo, Machine, Network, Root
+from urunc.vm.monitors import qemu
+from vmcases import LINUX_KERNEL, MULTIBOOT_KERNEL, NETWORKS, PLAIN_NIC, launch, make_machine, solo5_kernel
+
+
+def make(**fields: object) -> Machine:
+    values = {"name": "web", "arch": "x86_64", "memory_mib": 64, "kernel": MULTIBOOT_KERNEL, **fields}
+    return Machine(**values)  # type: ignore[arg-type]
+
+
+def argv(machine: Machine, version: tuple[int, ...] = (7, 2)) -> list[str]:
+    return list(qemu.launch(machine, Host(binary="/usr/bin/qemu-system-x86_64", version=version)).argv)
+
+
+def option(words: list[str], name: str) -> str:
+    return words[words.index(name) + 1]
+
+
+def test_its_own_monitor_is_never_on_the_console() -> None:
+    words = argv(make())
+    assert "-nographic" not in words
+    assert option(words, "-monitor") == "none"
+    assert option(words, "-display") == "none"
+    assert "signal=off" in option(words, "-chardev")
+
+
+def test_disks_are_always_raw() -> None:
+    words = argv(make(disks=(Disk(path="/disk0"), Disk(path="/disk1", readonly=True, sector_size=4096))))
+    drives = [words[index + 1] for index, word in enumerate(words) if word == "-drive"]
+    assert drives == [
+        "if=none,id=disk0,format=raw,file=/disk0",
+        "if=none,id=disk1,format=raw,readonly=on,file=/disk1",
+    ]
+    assert "virtio-blk-pci,drive=disk1,logical_block_size=4096" in words
+
+
+def test_commas_are_doubled_in_options_and_nowhere_else() -> None:
+    words = argv(make(name="a,b", disks=(Disk(path="/d,0"),), boot=Boot(command_line="x,y -S")))
+    assert option(words, "-name") == "guest=a,,b"
+    assert "file=/d,,0" in option(words, "-drive")
+    assert option(words, "-append") == "x,y -S"
+
+
+def test_the_boot_string_is_one_word() -> None:
+    words = argv(make(boot=Boot(command_line='-monitor stdio "x" , -S')))
+    assert option(words, "-append") == '-monitor stdio "x" , -S'
+    assert "-append" not in argv(make())
+
+
+def test_descriptors_are_numbered_in_order() -> None:
+    machine = make(network=NETWORKS["two"], boot=Boot(control=True), first_fd=7)
+    result = qemu.launch(machine, Host(binary="q"))
+    assert result.fds == ("tap:urunc1-abcdefg", "tap:urunc0-abcdefg", "listen:qmp", "listen:control")
+    text = " ".join(result.argv)
+    for index, word in enumerate(("net0,fd=7", "net1,fd=8", "id=qmp,fd=9", "id=control,fd=10")):
+        assert word in text, index
+
+
+def test_no_control_port_unless_the_guest_serves_it() -> None:
+    assert "virtserialport" not in " ".join(argv(make()))
+    assert "virtserialport,chardev=control,name=org.urunc.control" in argv(make(boot=Boot(control=True)))
+
+
+def test_mtu_is_told() -> None:
+    assert "host_mtu" not in " ".join(argv(make(network=NETWORKS["plain"])))
+    assert "host_mtu=1400" in " ".join(argv(make(network=NETWORKS["offlink"])))
+
+
+def test_microvm_has_no_pci() -> None:
+    words = argv(
+        make(model="microvm", network=NETWORKS["plain"], disks=(Disk(path="/disk0"),), boot=Boot(control=True))
+    )
+    assert not [word for word in words if "-pci" in word]
+    assert not [word for word in words if "romfile" in word]
+
+
+def test_ways_to_report_a_failure() -> None:
+    boot = Boot(exit_device=True, panic_device=True)
+    words = argv(make(boot=boot))
+    assert "isa-debug-exit,iobase=0x501,iosize=2" in words
+    assert "pvpanic" in words
+    assert option(words, "-action") == "panic=exit-failure"
+    assert "-action" not in argv(make(boot=boot), version=(6, 2))
+    assert "pvpanic" not in argv(make(boot=boot, model="microvm"))
+    assert "-device" not in argv(make())
+
+
+def test_accelerators() -> None:
+    words = argv(make(accel="kvm"))
+    assert (option(words, "-accel"), option(words, "-cpu")) == ("kvm", "host")
+    assert qemu.launch(make(accel="kvm"), Host(binary="q")).devices == ("kvm",)
+    assert option(argv(make()), "-accel").startswith("tcg,tb-size=")
+    assert qemu.launch(make(), Host(binary="q")).devices == ()
+
+
+def test_vhost() -> None:
+    result = qemu.launch(make(vhost=True, network=NETWORKS["plain"]), Host(binary="q"))
+    assert "tap,id=net0,fd=3,vhost=on" in result.argv
+    assert result.devices == ("vhost-net",)
+    assert qemu.launch(make(vhost=True), Host(binary="q")).devices == ()
+
+
+def test_data_path() -> None:
+    words = qemu.launch(make(), Host(binary="q", data_path="/opt/firmware")).argv
+    assert option(list(words), "-L") == "/opt/firmware"
+    assert "-L" not in argv(make())
+
+
+def test_aarch64() -> None:
+    words = argv(make(arch="aarch64", model="q35", kernel=KernelInfo(format="arm64", arch="aarch64")))
+    assert option(words, "-machine").startswith("virt,")
+    assert "isa-debug-exit" not in " ".join(argv(make(arch="aarch64", boot=Boot(exit_device=True))))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "reason"),
+    [
+        (KernelInfo(format="elf64", arch="x86_64"), "without a PVH note"),
+        (KernelInfo(format="elf64", arch="x86_64", multiboot=True, pvh=True), "refuses Multiboot in a 64-bit"),
+        (KernelInfo(format="elf32", arch="x86_64"), "neither multiboot, PVH nor a bzImage"),
+        (KernelInfo(format="raw"), "neither multiboot, PVH nor a bzImage"),
+        (KernelInfo(format="arm64", arch="aarch64"), "the kernel is for aarch64"),
+        (solo5_kernel("spt", 0, 0), "built for Solo5's `spt`"),
+    ],
+)
+def test_kernels_that_it_cannot_boot(kernel: KernelInfo, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        qemu.check(make(kernel=kernel))
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        MULTIBOOT_KERNEL,
+        LINUX_KERNEL,
+        KernelInfo(format="bzimage", arch="x86_64"),
+        KernelInfo(format="elf32", arch="x86_64", pvh=True),
+        KernelInfo(format="elf64", arch="x86_64", multiboot=True, multiboot_address=True),
+        KernelInfo(format="raw", arch="x86_64", multiboot=True),
+        solo5_kernel("virtio", 0, 0).replace(multiboot=True, multiboot_address=True),
+    ],
+)
+def test_kernels_that_it_boots(kernel: KernelInfo) -> None:
+    qemu.check(make(kernel=kernel))
+
+
+def test_no_path_of_the_image_in_the_argv() -> None:
+    machine = make_machine("linux", "qemu", Network(nics=(PLAIN_NIC,)), Root(kind="block"))
+    words = launch(machine, "qemu").argv
+    assert option(list(words), "-kernel") == "/kernel"
+    assert not [word for word in words if "disk.img" in word]
