@@ -22,8 +22,7 @@ DOORS: dict[str, set[str]] = {
     "oci": PURE | {"oci"},
     "vm": PURE | {"oci", "vm"},  # vm reads oci's records: App, Config
     "linux": BASE | {"linux"},
-    "runtime": PURE
-    | {"oci", "vm", "linux", "runtime", "log", "usage", "__version__"},  # usage: its own name and version
+    "runtime": PURE | {"oci", "vm", "linux", "runtime", "log", "usage", "__version__"},
     "shim": PURE | {"oci", "runtime", "linux", "shim", "log", "__version__"},
     "image": PURE | {"oci", "image", "log"},
     "record": set(),
@@ -33,8 +32,19 @@ DOORS: dict[str, set[str]] = {
 }
 """Room (a folder or a file directly under urunc) -> what of urunc it may import. Others may import anything."""
 
-HOT = ("oci", "vm", "linux", "runtime", "shim", "cli.py", "verbs.py", "flags.py", "output.py", "log.py")
-HOT += ("errors.py", "record.py", "jsonio.py", "__init__.py", "__main__.py")
+HOT: tuple[str, ...] = (
+    "oci",
+    "vm",
+    "linux",
+    "runtime",
+    "shim",
+    "cli.py",
+    "verbs.py",
+    "flags.py",
+    "output.py",
+    "log.py",
+)
+HOT = (*HOT, "errors.py", "record.py", "jsonio.py", "usage.py", "tables.py", "__init__.py", "__main__.py")
 
 BANNED = {
     "argparse": "10 ms",

@@ -17,7 +17,7 @@ UINT64 = (0, 2**64 - 1)
 UINT32 = (0, 2**32 - 1)
 UINT16 = (0, 2**16 - 1)
 
-_KINDS = {dict: "an object", list: "a list"}
+_KINDS: dict[Any, str] = {dict: "an object", list: "a list"}
 _CONSTANTS = {None: "null", True: "true", False: "false"}
 _SHOWN = 60
 
