@@ -113,8 +113,10 @@ class _Creation:
     def run(self) -> Container:
         """Do every step. On a failure clear what was done and raise it."""
         try:
-            for message in self.plan.messages:
+            for message in self.plan.warnings:
                 log.warn(message)
+            for message in self.plan.messages:
+                log.info(message)
             self._steps()
         except BaseException as error:
             self._give_up()
@@ -253,7 +255,7 @@ class _Creation:
         boot = guest.boot(request.app, network, plan.root, monitor.CAPABILITIES, context)
         for message in boot.messages:
             if message not in plan.messages:
-                log.warn(message)
+                log.info(message)
         return machine.replace(network=network, boot=boot)
 
     def _guest_files(self) -> tuple[GuestFile, ...]:

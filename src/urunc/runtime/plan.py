@@ -104,7 +104,8 @@ class Plan(Record):
     machine: Machine
     root: Root = Root()
     stop: str = "kill"
-    messages: tuple[str, ...] = ()  # what the log should say
+    warnings: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()  # what else the log should say
 
 
 def plan(
@@ -120,7 +121,7 @@ def plan(
             hint="give the container a network namespace of its own: start it without `--network host`",
         )
     can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
-    accel, accel_message = choose.accelerator(can, settings, facts.kvm)
+    accel, accel_warning = choose.accelerator(can, settings, facts.kvm)
     machine, root = _machine(options, spec, app, config, facts, accel)
     nodes = _nodes(spec, can, accel, own_network=facts.own_network)
     rules = cgroup_rules.device_rules(spec.resources.devices, _rules(nodes))
@@ -149,12 +150,8 @@ def plan(
         machine=machine,
         root=root,
         stop=_stop(can, machine.boot),
-        messages=(
-            *app.messages,
-            *mounts.messages,
-            *((accel_message,) if accel_message else ()),
-            *machine.boot.messages,
-        ),
+        warnings=(accel_warning,) if accel_warning else (),
+        messages=(*app.messages, *mounts.messages, *machine.boot.messages),
     )
 
 

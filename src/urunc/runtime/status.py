@@ -97,14 +97,11 @@ def require(verb: str, container: Container, status: str) -> None:
 
 def document(container: Container, status: str) -> dict[str, Any]:
     """Return the state document of runtime.md, "State"."""
-    data: dict[str, Any] = {
+    return {
         "ociVersion": container.oci_version,
         "id": container.id,
         "status": status,
-        "pid": 0 if status in (STOPPED, CREATING) and not container.pid else container.pid,
+        "pid": 0 if status == STOPPED else container.pid,
         "bundle": container.bundle,
         "annotations": container.annotations,
     }
-    if status == STOPPED:
-        data["pid"] = 0
-    return data

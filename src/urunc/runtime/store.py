@@ -122,8 +122,9 @@ def from_data(name: str, data: Any) -> Container:
         raise StateError(f"the record of `{name}` was written by another version of urunc")
     try:
         lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+        lists["timeline"] = tuple((step, at) for step, at in data.get("timeline", ()))
         return Container(**{**data, **lists})
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise StateError(f"the record of `{name}` is damaged: {error}") from None
 
 
