@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from inchild import INSIDE_USER, OUTSIDE, ip, run_in, shown, tc
 from urunc.errors import HostError, KernelError, SpecError
-from urunc.linux import netlink, ns, tap
+from urunc.linux import netlink, ns, proc, tap
 from urunc.linux.netlink import Link, LinkAddress, Rtnl
 from urunc.runtime import net
 from urunc.vm.machine import Address, Neighbour, Network, Nic, Route
@@ -483,6 +483,44 @@ def test_killed_at_any_step_detach_clears_it() -> None:
         return 100
 
     assert run_in(OUTSIDE, body) == 6
+
+
+@pytest.mark.root
+def test_an_interface_that_vanished() -> None:
+    def body() -> None:
+        _veth()
+        with Rtnl() as rtnl:
+            network = net.look(rtnl, ("urunc-t0",))
+            ip("link delete eth0")
+            with pytest.raises(HostError, match="`eth0` has vanished"):
+                net.attach(rtnl, network, 0, 0, persistent=False, vnet_hdr=False)
+        assert _traces() == ({"lo"}, {})
+
+    run_in(OUTSIDE, body)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("vnet_hdr", [False, True])
+def test_a_monitor_that_opens_its_tap_by_name(vnet_hdr: bool) -> None:
+    """As Solo5 and Firecracker do, as the container's user and without a capability."""
+
+    def body() -> None:
+        _veth()
+        with Rtnl() as rtnl:
+            network = net.look(rtnl, ("urunc-t0",))
+            net.attach(rtnl, network, 1234, 2345, persistent=True, vnet_hdr=vnet_hdr)
+        with _packets("peer") as wire:
+            proc.become(1234, 2345)
+            header = bytes(10 if vnet_hdr else 0)
+            fd = tap.open_tap("urunc-t0", persistent=False, uid=0, gid=0, vnet_hdr=vnet_hdr, new=False)
+            inward = _frame(MAC, PEER_MAC, b"\x88\xb5", b"to the guest")
+            wire.send(inward)
+            _await(lambda: _tap_read(fd), header + inward)
+            outward = _frame(PEER_MAC, MAC, b"\x88\xb5", b"from the guest")
+            os.write(fd, header + outward)
+            _await(lambda: wire.recv(2000), outward)
+
+    run_in(OUTSIDE, body)
 
 
 @pytest.mark.root

@@ -153,9 +153,11 @@ def attach(
 
 
 def _free_from_leftovers(rtnl: Rtnl, nics: Sequence[Nic], indexes: dict[str, int]) -> None:
-    """Remove redirects of ours to taps that are gone; raise HostError for any other ingress qdisc."""
+    """Remove redirects of ours to taps that are gone. Raise HostError for any other ingress qdisc, or no interface."""
     blocks = rtnl.ingresses()
     for nic in nics:
+        if nic.ifname not in indexes:
+            raise HostError(f"interface `{nic.ifname}` has vanished from the container's network namespace")
         index = indexes[nic.ifname]
         if index not in blocks:
             continue
