@@ -78,15 +78,18 @@ def find_app(spec: Spec, rootfs: int) -> App | None:
         guests=guests.GUESTS,
         monitors=monitors.MONITORS,
         supports=choose.supports,
-        has_file=lambda path: _is_file(rootfs, path),
+        has_file=lambda path: _is_there(rootfs, path),
     )
 
 
-def _is_file(rootfs: int, path: str) -> bool:
+def _is_there(rootfs: int, path: str) -> bool:
+    """A folder or a link that leads in a circle is a broken kernel, which is an error, and not an absent one."""
     try:
-        os.close(open_image_file(rootfs, path, "file"))
-    except ImageError:
+        os.close(fsops.open_in_root(rootfs, path))
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return True
     return True
 
 
@@ -135,7 +138,7 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
         config = read_settings(root)
         checks.check(spec, app)
         mounts = checks.classify_mounts(spec, takes_files=app.guest == "linux", unsupported=config.unsupported_mounts)
-        mounts = mounts.replace(messages=(*app.messages, *checks.notes(spec, app), *mounts.messages))
+        mounts = mounts.replace(messages=(*checks.notes(spec, app), *mounts.messages))
         facts = look(root, spec, app, config, rootfs)
         decided = plan(options, path, spec, app, mounts, config, facts, systemd)
     finally:
