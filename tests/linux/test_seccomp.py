@@ -275,7 +275,7 @@ names = st.sampled_from(["read", "mkdir", "clone", "no_such", "socket"])
 arguments = st.fixed_dictionaries(
     {
         "index": st.integers(-1, 7),
-        "op": st.sampled_from([*seccomp._OPERATORS, "SCMP_CMP_X"]),
+        "op": st.sampled_from([*seccomp.OPERATORS, "SCMP_CMP_X"]),
         "value": st.integers(-1, 2**64),
     },
     optional={"valueTwo": st.integers(0, 2**64 - 1)},

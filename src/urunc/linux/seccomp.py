@@ -36,7 +36,9 @@ _PLAIN_ACTIONS = {
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
 _NUMBERED_ACTIONS = {"SCMP_ACT_ERRNO": 0x00050000, "SCMP_ACT_TRACE": 0x7FF00000}
-_OPERATORS = {
+# The names of these four are what a profile may hold (`urunc features`).
+ACTIONS = (*_PLAIN_ACTIONS, *_NUMBERED_ACTIONS)
+OPERATORS = {
     "SCMP_CMP_NE": 1,
     "SCMP_CMP_LT": 2,
     "SCMP_CMP_LE": 3,
@@ -45,13 +47,13 @@ _OPERATORS = {
     "SCMP_CMP_GT": 6,
     "SCMP_CMP_MASKED_EQ": 7,
 }
-_FLAGS = {
+FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # one thread installs the filter and executes the monitor: nothing to sync
     "SECCOMP_FILTER_FLAG_LOG": 2,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0,  # about notifications, of which there are none
 }
-_ARCHITECTURES = {  # the specification's name: libseccomp's
+ARCHITECTURES = {  # the specification's name: libseccomp's
     "SCMP_ARCH_X86": b"x86",
     "SCMP_ARCH_X86_64": b"x86_64",
     "SCMP_ARCH_X32": b"x32",
@@ -73,10 +75,6 @@ _ARCHITECTURES = {  # the specification's name: libseccomp's
     "SCMP_ARCH_PARISC64": b"parisc64",
     "SCMP_ARCH_LOONGARCH64": b"loongarch64",
 }
-ACTIONS = (*_PLAIN_ACTIONS, *_NUMBERED_ACTIONS)
-OPERATORS, FLAGS, ARCHITECTURES = tuple(_OPERATORS), tuple(_FLAGS), tuple(_ARCHITECTURES)
-"""The names that a profile may hold, for `urunc features`."""
-
 _AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 _ATTRIBUTE_OPTIMIZE = 8
@@ -115,10 +113,10 @@ def filter_flags(profile: dict[str, Any]) -> int:
     """Return the SECCOMP_FILTER_FLAG_* for seccomp(2). Without `flags` the default is SPEC_ALLOW, as runc's."""
     names = profile.get("flags")
     if names is None:
-        return _FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
+        return FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
     flags = 0
     for name in names:
-        flags |= _known(_FLAGS, name, f"{_AT}.flags")
+        flags |= _known(FLAGS, name, f"{_AT}.flags")
     return flags
 
 
@@ -147,7 +145,7 @@ def compile_cached(profile: dict[str, Any], arch: str, directory: str) -> bytes 
     return program
 
 
-def install(program: bytes, flags: int = _FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]) -> None:
+def install(program: bytes, flags: int = FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]) -> None:
     """Filter this process, for good; `flags` are those of `filter_flags`. Raise OSError.
 
     Needs no_new_privs, or CAP_SYS_ADMIN.
@@ -171,7 +169,7 @@ def parse(profile: dict[str, Any]) -> Profile | None:
             profile.get("defaultAction", ""), profile.get("defaultErrnoRet"), f"{_AT}.defaultAction"
         ),
         architectures=tuple(
-            _known(_ARCHITECTURES, name, f"{_AT}.architectures") for name in profile.get("architectures") or ()
+            _known(ARCHITECTURES, name, f"{_AT}.architectures") for name in profile.get("architectures") or ()
         ),
         rules=tuple(rules),
     )
@@ -214,7 +212,7 @@ def _condition(arg: dict[str, Any], path: str) -> Condition:
         raise SpecError(f"{path}.index: a system call has no argument {index}")
     if not (0 <= value < 2**64 and 0 <= value_two < 2**64):
         raise SpecError(f"{path}.value: does not fit 64 bits")
-    operator = _known(_OPERATORS, arg.get("op", ""), f"{path}.op")
+    operator = _known(OPERATORS, arg.get("op", ""), f"{path}.op")
     return Condition(index=index, operator=operator, value=value, value_two=value_two)
 
 
