@@ -4,9 +4,10 @@
 
 Interleaved: one round is a whole life with each runtime and one bare interpreter, so that a machine that slows
 down does so for all. CPU time is of the verb's own process and the children that it waited for, and for `create`
-also what the container's init has used when it waits for `start`; what the container itself uses is not in it. The figures are the medians, the ratios those of medians. Needs root, and a
-bundle whose container waits: without --bundle the test guest in guest/build, without --runc-bundle a busybox that
-sleeps. The exit status is 1 where a limit of the project is broken.
+also what the container's init has used when it waits for `start`; what the container itself uses is not in it.
+The figures are the medians, the ratios those of medians. Needs root, and a bundle whose container waits: without
+--bundle the test guest in guest/build, without --runc-bundle a busybox that sleeps. The exit status is 1 where a
+limit of the project is broken.
 """
 
 from __future__ import annotations
