@@ -161,9 +161,32 @@ def test_move_root_where_pivoting_is_impossible(source: Path) -> None:
     assert run_in(("mount",), body) == ["here"]
 
 
-def test_nothing_mounted_here_reaches_the_host(source: Path) -> None:
-    """Even where the host's mount is shared, as systemd makes it."""
+@pytest.mark.parametrize("word", ["", "shared", "rshared", "rslave", "private", "runbindable"])
+def test_the_new_root_does_not_reach_the_host(word: str) -> None:
+    """Whatever the specification's propagation, and where the host's `/` is shared, as systemd makes it."""
 
+    def body() -> None:
+        mounts.set_propagation("rshared")
+        before = Path("/proc/self/mountinfo").read_text()
+        child = os.fork()
+        if child == 0:
+            try:
+                ns.unshare(("mount",))
+                mounts.isolate(word)
+                root = fsops.detached_tmpfs("size=1m")
+                mounts.attach(root, "/")
+                os.fchdir(root)
+                mounts.pivot(".")
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert Path("/proc/self/mountinfo").read_text() == before
+
+    run_in(("mount",), body)
+
+
+def test_a_mount_below_a_shared_one_does_not_reach_the_host(source: Path) -> None:
     def body() -> None:
         mounts.mount_tmpfs(str(source / "target"))
         mounts.set_propagation("rshared", str(source / "target"))
@@ -172,7 +195,7 @@ def test_nothing_mounted_here_reaches_the_host(source: Path) -> None:
         child = os.fork()
         if child == 0:
             ns.unshare(("mount",))
-            mounts.make_private_slave()
+            mounts.isolate()
             mounts.mount_tmpfs(str(source / "target/below"))
             mounts.pivot(str(source / "target/below"))
             os.write(told, b"x")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from inchild import run_in
+from inchild import OUTSIDE, run_in
 from urunc.errors import KernelError, SpecError
-from urunc.linux import ns, proc
+from urunc.linux import libc, mounts, ns, proc
 
 KINDS = ("mount", "network", "ipc", "uts", "cgroup")
 
@@ -27,6 +27,31 @@ def test_a_new_namespace_is_another_and_the_old_can_be_joined(kind: str) -> None
         run_in((kind,), body)
     finally:
         os.close(old)
+
+
+@pytest.mark.root
+def test_paths_are_looked_up_before_the_mount_namespace_changes(tmp_path: Path) -> None:
+    """Which is joined after the others, and need not hold their paths."""
+
+    def body() -> None:
+        mounts.mount_tmpfs(str(tmp_path))
+        for name in ("net", "mnt"):
+            (tmp_path / name).touch()
+        libc.mount("/proc/self/ns/net", str(tmp_path / "net"), None, libc.MS_BIND)
+        net = ns.identity("/proc/self/ns/net")
+        mount = os.open(ns.own_path("mount"), os.O_RDONLY)
+        ns.unshare(("network", "mount"))
+        libc.umount(str(tmp_path), libc.MNT_DETACH)
+        mounts.mount_tmpfs(str(tmp_path))
+        (tmp_path / "net").touch()
+        libc.mount("/proc/self/ns/net", str(tmp_path / "net"), None, libc.MS_BIND)
+        here = ns.identity("/proc/self/ns/net")
+        ns.unshare(("network",))
+        ns.join_all((("mount", f"/proc/self/fd/{mount}"), ("network", str(tmp_path / "net"))))
+        assert ns.identity("/proc/self/ns/net") == here
+        assert ns.identity(str(tmp_path / "net")) == net
+
+    run_in(OUTSIDE, body)
 
 
 def test_a_namespace_of_another_kind_is_the_specs_error() -> None:

@@ -30,9 +30,13 @@ def set_propagation(word: str, target: str = "/") -> None:
     libc.mount("none", target, None, flag | (libc.MS_REC if recursive else 0))
 
 
-def make_private_slave() -> None:
-    """Let no mount made here reach the host, while those made on the host still reach here."""
-    set_propagation("rslave")
+def isolate(word: str = "") -> None:
+    """Let no mount made here reach the host; those made on the host still reach here, unless `word` says private.
+
+    `word` is the specification's `linux.rootfsPropagation`. Where it says shared, the mounts are slaves all the
+    same: on a host whose `/` is shared, as systemd has it, the new root would be mounted over the host's.
+    """
+    set_propagation("rprivate" if word.endswith(("private", "unbindable")) else "rslave")
 
 
 def clone_tree(

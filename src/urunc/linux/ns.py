@@ -40,6 +40,9 @@ _FILES = {
 }
 
 
+_LAST = ("mount", "user")
+
+
 def unshare(kinds: Iterable[str]) -> None:
     """Make new namespaces of these kinds in one call; pid and time wait for the next child. Raise KernelError."""
     wanted = tuple(kinds)
@@ -65,11 +68,35 @@ def join(path: str, kind: str) -> None:
 
     Raises SpecError where there is no namespace of the kind at the path, KernelError where joining is refused.
     """
+    join_all(((kind, path),))
+
+
+def join_all(joins: Iterable[tuple[str, str]]) -> None:
+    """Join several namespaces, (kind, path) each. Raises as `join` does.
+
+    All are opened first: a path need not lead anywhere in the mount namespace that is joined. The user namespace
+    comes last, since the others belong to the host's as a rule, and the right to join them is lost with it.
+    """
+    opened: list[tuple[str, str, int]] = []
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        for kind, path in sorted(joins, key=lambda item: _LAST.index(item[0]) if item[0] in _LAST else -1):
+            opened.append((kind, path, _open(path, kind)))
+        for kind, path, fd in opened:
+            _enter(fd, path, kind)
+    finally:
+        for _, _, fd in opened:
+            os.close(fd)
+
+
+def _open(path: str, kind: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         reason = "there is none" if error.errno == ENOENT else os.strerror(error.errno or 0)
         raise SpecError(f"linux.namespaces: cannot join the {kind} namespace `{path}`: {reason}") from error
+
+
+def _enter(fd: int, path: str, kind: str) -> None:
     try:
         libc.setns(fd, NS_FLAGS[kind])
     except OSError as error:
@@ -78,8 +105,6 @@ def join(path: str, kind: str) -> None:
         reason = os.strerror(error.errno or 0)
         message = f"cannot join the {kind} namespace `{path}`: {reason}"
         raise KernelError(message, errno=error.errno or 0) from error
-    finally:
-        os.close(fd)
 
 
 class inside:  # noqa: N801  # it reads as the statement it is

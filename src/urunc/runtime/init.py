@@ -108,15 +108,14 @@ def _enter_namespaces(orders: Orders) -> None:
     plan = orders.plan
     if orders.spec.process and orders.spec.process.oom_score_adj is not None:
         proc.set_oom_score_adj(orders.spec.process.oom_score_adj)
-    for kind, path in sorted(plan.joins, key=lambda join: join[0] == "user"):
-        ns.join(path, kind)
+    ns.join_all(plan.joins)
     if "user" in plan.namespaces:
         ns.unshare(("user",))
         orders.channel.send("user")
         _expect(orders.channel, "maps")
     if "user" in plan.namespaces or any(kind == "user" for kind, _path in plan.joins):
         proc.become(0, 0, None)
-    ns.unshare(kind for kind in plan.namespaces if kind not in ("user", "cgroup"))
+    ns.unshare({*plan.namespaces, "mount"} - {"user", "cgroup"})  # a joined mount namespace is others' too: copy it
     if "time" in plan.namespaces:
         ns.set_time_offsets(orders.spec.time_offsets)
 
@@ -183,7 +182,7 @@ def _build_root(orders: Orders, launch: dict[str, Any]) -> None:
     On `/` since every other folder may be one that a user namespace cannot reach or that a hook looks at;
     what was there stays visible to this process until the pivot.
     """
-    mounts.set_propagation(orders.spec.rootfs_propagation or "rslave")
+    mounts.isolate(orders.spec.rootfs_propagation)
     root = fsops.detached_tmpfs(_ROOT_SIZE)
     mounts.attach(root, "/")
     os.fchdir(root)
