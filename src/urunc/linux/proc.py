@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _STATE = 0  # fields of /proc/PID/stat counted from the one after the command's name (field 3 in proc(5))
+_FLAGS = 6
+_PF_EXITING = 0x4
 _START_TIME = 19
 _UNLIMITED = 2**64 - 1
 _LAST_FD = 2**31 - 1
@@ -43,14 +45,17 @@ RLIMITS = {
 
 
 def start_time(pid: int) -> int | None:
-    """Return when the process started, in clock ticks since boot; None where it is gone, a zombie included."""
+    """Return when the process started, in clock ticks since boot; None where it is gone, a zombie included.
+
+    So is one on its way out: its descriptors, and the locks with them, go a moment before it becomes a zombie.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             text = file.read(4096)
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text[text.rindex(b")") + 2 :].split()  # the name before may hold blanks and parentheses
-    if fields[_STATE] in (b"Z", b"X", b"x"):
+    if fields[_STATE] in (b"Z", b"X", b"x") or int(fields[_FLAGS]) & _PF_EXITING:
         return None
     return int(fields[_START_TIME])
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 RECORD_VERSION = 1
 LOCK_SECONDS = 10.0
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
@@ -80,22 +81,36 @@ def claim(root: str, container: Container) -> Lock:
     Raises StateError where the id is in use, or where another `create` of that id is at work.
     """
     place, passing = folder(root, container.id), f"{root}/{unclaimed(container.id)}"
-    os.makedirs(passing, 0o700, exist_ok=True)
-    lock = Lock(root, container.id, f"{passing}/lock", 0.0).take()
+    taken = StateError(f"container with id `{container.id}` exists", hint="delete it, or choose another id")
+    os.makedirs(root, 0o700, exist_ok=True)
+    try:
+        os.mkdir(passing, 0o700)
+    except FileExistsError:
+        pass  # a killed create left it, or another is at work in it: its lock tells
+    try:
+        lock = Lock(root, container.id, f"{passing}/lock", 0.0).take()
+    except StateError:
+        raise taken from None  # another create of this id is at work in there
     try:
         save(root, container, passing)
         os.rename(passing, place)
     except BaseException as error:
-        for name in os.listdir(passing):
-            os.unlink(f"{passing}/{name}")
-        os.rmdir(passing)
+        _discard(passing)
         lock.release()
-        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise StateError(
-                f"container with id `{container.id}` exists", hint="delete it, or choose another id"
-            ) from None
+        if isinstance(error, OSError) and error.errno in _TAKEN:
+            raise taken from None
         raise
     return lock
+
+
+def _discard(passing: str) -> None:
+    """Remove a folder that was not claimed; where another create is already at work in it, it is that one's."""
+    try:
+        for name in sorted(os.listdir(passing), key=lambda name: name == "lock"):
+            os.unlink(f"{passing}/{name}")  # the lock last: until then nobody else is in here
+        os.rmdir(passing)
+    except OSError:
+        pass
 
 
 def unclaimed(name: str) -> str:
