@@ -1,7 +1,6 @@
 /* The application: a child with the identity, limits, arguments and environment of the configuration. */
 #include "init.h"
 
-#include <asm/ioctls.h>
 #include <asm/signal.h>
 #include <linux/resource.h>
 
@@ -79,7 +78,10 @@ static bool set_groups(void)
 		}
 		groups[count++] = (uint32_t)group;
 	}
-	return call(setgroups, count, groups) >= 0;
+	if (call(setgroups, count, groups) >= 0)
+		return true;
+	say("cannot take the supplementary groups");
+	return false;
 }
 
 static bool set_identity(void)
@@ -169,8 +171,7 @@ static void run(void)
 	sigset_t none = 0;
 	int status = SETUP_FAILED;
 
-	call(setsid);
-	call(ioctl, 0, TIOCSCTTY, 1);
+	join_session();
 	if (set_limits() && enter_folder() && set_identity()) {
 		call(rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
 		status = execute();

@@ -58,6 +58,23 @@ static size_t count_strings(const char *text, size_t size)
 	return count;
 }
 
+static bool parse(const char *path, const char *text, size_t count)
+{
+	struct record *records = allocate(count * sizeof(*records));
+
+	for (size_t i = 0; i < count; i++) {
+		records[i].key = text;
+		records[i].value = text += strlen(text) + 1;
+		text += strlen(text) + 1;
+		if (!is_key(records[i].key)) {
+			say("%s: unknown key `%s`", path, records[i].key);
+			return false;
+		}
+	}
+	config = (struct config){ records, count };
+	return true;
+}
+
 bool read_config(const char *path)
 {
 	size_t size, strings;
@@ -65,25 +82,12 @@ bool read_config(const char *path)
 
 	if (!text)
 		return false;
-	strings = size ? count_strings(text, size) : 0;
+	strings = count_strings(text, size);
 	if (strings == 0 || strings % 2 || text[size - 1] != '\0') {
 		say("%s is truncated", path);
 		return false;
 	}
-	config.records = allocate(strings / 2 * sizeof(*config.records));
-	for (size_t i = 0; i < strings / 2; i++) {
-		struct record *record = &config.records[i];
-
-		record->key = text;
-		record->value = text += strlen(text) + 1;
-		text += strlen(text) + 1;
-		if (!is_key(record->key)) {
-			say("%s: unknown key `%s`", path, record->key);
-			return false;
-		}
-		config.count++;
-	}
-	return true;
+	return parse(path, text, strings / 2);
 }
 
 const char *config_value(const char *key, const char *otherwise)

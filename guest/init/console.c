@@ -20,6 +20,11 @@ void open_console(void)
 		call(close, file);
 }
 
+static bool want_terminal(void)
+{
+	return equal(config_value("terminal", "0"), "1");
+}
+
 /*
  * Without a terminal on the other side, octets pass both ways as they are: no echo, no CR before LF, no signals
  * from keys. With one, this is the terminal's line discipline, as the kernel sets it up.
@@ -28,7 +33,7 @@ void set_up_console(void)
 {
 	struct termios mode;
 
-	if (equal(config_value("terminal", "0"), "1") || call(ioctl, 0, TCGETS, &mode) < 0)
+	if (want_terminal() || call(ioctl, 0, TCGETS, &mode) < 0)
 		return;
 	mode.c_iflag = IGNBRK;
 	mode.c_oflag = 0;
@@ -36,6 +41,31 @@ void set_up_console(void)
 	mode.c_cc[VMIN] = 1;
 	mode.c_cc[VTIME] = 0;
 	call(ioctl, 0, TCSETS, &mode);
+}
+
+/*
+ * The leader of a terminal's session must not be the application: when a leader ends, the kernel throws away what
+ * the terminal has not sent yet, and that may be the application's last words.
+ */
+void lead_session(void)
+{
+	if (!want_terminal())
+		return;
+	call(setsid);
+	call(ioctl, 0, TIOCSCTTY, 1);
+}
+
+/* With a terminal, be its foreground, whom its keys signal; without one, have none, as in any container. */
+void join_session(void)
+{
+	int group = (int)call(getpid);
+
+	if (!want_terminal()) {
+		call(setsid);
+		return;
+	}
+	call(setpgid, 0, 0);
+	call(ioctl, 0, TIOCSPGRP, &group); /* no SIGTTOU: every signal is blocked still */
 }
 
 /* The last words must be out before the power is; but a reader who has gone away must not hold the machine. */

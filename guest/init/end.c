@@ -37,6 +37,8 @@ void end_machine(int status)
 	bool known = config.count > 0;
 
 	drain_console();
+	/* The kernel's farewell, an emergency message in its own eyes, is none of the application's output. */
+	write_file("/proc/sys/kernel/printk", "0");
 	call(sync);
 	if (status != 0 && (!known || equal(config_value("exit", ""), "debug-exit")))
 		debug_exit(status);

@@ -5,6 +5,7 @@
 #include <linux/mount.h>
 
 #define NEW_ROOT URUNC "/root"
+#define FILES URUNC "/files"
 #define DEVICE_PATIENCE_MS 3000
 
 /* Where the application's root is while the files are placed: "" or NEW_ROOT. */
@@ -184,18 +185,17 @@ static long copy_file(const char *source, const char *target)
 	return n;
 }
 
-/* A record `file` is "SOURCE TARGET"; the source has no blank, the target may. */
-static bool place_file(const char *value)
+/* A record `file` is an absolute path; what belongs there lies at the same path below /.urunc/files. */
+static bool place_file(const char *path)
 {
 	char source[PATH_MAX], target[PATH_MAX];
-	const char *rest = value;
 	long error = -EINVAL;
 
-	if (next_word(&rest, source, sizeof(source)) && rest[0] == '/' &&
-	    join(target, sizeof(target), prefix, rest, ""))
+	if (path[0] == '/' && join(source, sizeof(source), FILES, path, "") &&
+	    join(target, sizeof(target), prefix, path, ""))
 		error = copy_file(source, target);
 	if (error < 0)
-		say("cannot place the file `%s`: %s", value, error_text(error));
+		say("cannot place the file `%s`: %s", path, error_text(error));
 	return error >= 0;
 }
 
@@ -210,7 +210,7 @@ bool place_files(void)
 static bool is_placed(const char *target)
 {
 	for (size_t i = 0; i < config.count; i++)
-		if (equal(config.records[i].key, "file") && equal(find_char(config.records[i].value, ' ') + 1, target))
+		if (equal(config.records[i].key, "file") && equal(config.records[i].value, target))
 			return true;
 	return false;
 }
@@ -249,16 +249,15 @@ bool write_resolv_conf(void)
 /* What was for us alone need not stay in the guest's memory, nor in its sight. */
 void remove_own_files(void)
 {
-	char source[PATH_MAX];
+	char path[PATH_MAX];
 
 	for (size_t i = 0; i < config.count; i++) {
-		const char *rest = config.records[i].value;
+		const char *value = config.records[i].value;
 
-		if (equal(config.records[i].key, "file") && next_word(&rest, source, sizeof(source)) &&
-		    starts_with(source, URUNC "/"))
-			call(unlinkat, AT_FDCWD, source, 0);
-		else if (equal(config.records[i].key, "module") && starts_with(rest, URUNC "/"))
-			call(unlinkat, AT_FDCWD, rest, 0);
+		if (equal(config.records[i].key, "file") && join(path, sizeof(path), FILES, value, ""))
+			call(unlinkat, AT_FDCWD, path, 0);
+		else if (equal(config.records[i].key, "module") && starts_with(value, URUNC "/"))
+			call(unlinkat, AT_FDCWD, value, 0);
 	}
 	call(unlinkat, AT_FDCWD, URUNC "/config", 0);
 	call(unlinkat, AT_FDCWD, URUNC "/init", 0);

@@ -6,9 +6,11 @@
  */
 #include "init.h"
 
+#include <asm/siginfo.h>
 #include <asm/signal.h>
 #include <linux/eventpoll.h>
 #include <linux/mount.h>
+#include <linux/reboot.h>
 #include <linux/signalfd.h>
 #include <linux/wait.h>
 
@@ -48,6 +50,7 @@ static bool set_up(void)
 	}
 	set_kernel_log_level();
 	set_up_console();
+	lead_session();
 	set_hostname();
 	if (!load_modules() || !set_up_network())
 		return false;
@@ -79,36 +82,39 @@ static void watch(long epoll, long file, uint32_t events)
 		call(epoll_ctl, epoll, EPOLL_CTL_ADD, file, &event);
 }
 
-static long open_child_signals(void)
+/* Children, and the kernel's SIGINT for Ctrl-Alt-Del, which is how Firecracker asks a guest to stop. */
+static long open_signals(void)
 {
-	sigset_t children = 1ul << (SIGCHLD - 1);
+	sigset_t wanted = 1ul << (SIGCHLD - 1) | 1ul << (SIGINT - 1);
 
-	return call(signalfd4, -1, &children, sizeof(children), O_NONBLOCK | O_CLOEXEC);
+	call(reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_CAD_OFF, 0);
+	return call(signalfd4, -1, &wanted, sizeof(wanted), O_NONBLOCK | O_CLOEXEC);
 }
 
-static void forget_signals(long file)
+static void take_signals(long file, long application)
 {
 	struct signalfd_siginfo info;
 
 	while (call(read, file, &info, sizeof(info)) == sizeof(info))
-		;
+		if (info.ssi_signo == SIGINT && info.ssi_code == SI_KERNEL)
+			call(kill, application, SIGTERM);
 }
 
 /*
  * Serve the application until it ends. The port is watched edge-triggered: a port that nobody is connected to is
  * "hung up" all the time.
  */
-static int serve(long application, long port, long children)
+static int serve(long application, long port, long signals)
 {
 	long epoll = call(epoll_create1, O_CLOEXEC);
 	struct epoll_event event;
 	int status = 0, signal;
 
-	watch(epoll, children, EPOLLIN);
+	watch(epoll, signals, EPOLLIN);
 	watch(epoll, port, EPOLLIN | EPOLLOUT | EPOLLET);
 	while (!reap(application, &status)) {
 		call(epoll_pwait, epoll, &event, 1, -1, 0, 0);
-		forget_signals(children);
+		take_signals(signals, application);
 		control_resume();
 		while (port >= 0 && (signal = control_read()))
 			call(kill, application, signal);
@@ -129,11 +135,11 @@ static void end_stragglers(void)
 static int run_application(void)
 {
 	sigset_t all = ~0ul;
-	long port = open_control_port(), children, pid;
+	long port = open_control_port(), signals, pid;
 	int status;
 
 	call(rt_sigprocmask, SIG_SETMASK, &all, 0, sizeof(all));
-	children = open_child_signals();
+	signals = open_signals();
 	remove_own_files();
 	pid = start_application();
 	if (pid < 0) {
@@ -141,7 +147,7 @@ static int run_application(void)
 		return SETUP_FAILED;
 	}
 	control_say("started", 0);
-	status = serve(pid, port, children);
+	status = serve(pid, port, signals);
 	end_stragglers();
 	return status;
 }

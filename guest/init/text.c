@@ -162,7 +162,7 @@ static size_t add(char *line, size_t size, size_t length, const char *text)
 
 void say(const char *format, ...)
 {
-	char line[512], number[24];
+	char line[512];
 	size_t size = sizeof(line) - 1, length = add(line, size, 0, "urunc-init: ");
 	va_list args;
 
@@ -170,11 +170,9 @@ void say(const char *format, ...)
 	for (; *format && length < size; format++) {
 		if (*format != '%') {
 			line[length++] = *format;
-		} else if (*++format == 's') {
-			length = add(line, size, length, va_arg(args, const char *));
 		} else {
-			format_number(number, (uint64_t)va_arg(args, int));
-			length = add(line, size, length, number);
+			format++;
+			length = add(line, size, length, va_arg(args, const char *));
 		}
 	}
 	va_end(args);

@@ -6,7 +6,7 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,8 @@ MODULES = (
 PROGRAMS = {b"\x02\x21\x4c\x18": "lz4", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
 # Without these a microvm under TCG waits for ever for a clock to check against.
 QUICK = (
-    "quiet mitigations=off tsc_early_khz=2000000 no_timer_check audit=0 apparmor=0 lpj=1000000 cryptomgr.notests "
-    "panic=-1 console=ttyS0 reboot=t rdinit=/.urunc/init"
+    "quiet loglevel=3 mitigations=off tsc_early_khz=2000000 no_timer_check audit=0 apparmor=0 lpj=1000000 "
+    "cryptomgr.notests panic=-1 console=ttyS0 reboot=t rdinit=/.urunc/init"
 )
 
 
@@ -115,12 +115,12 @@ def config(*records: tuple[str, str | bytes]) -> bytes:
     return bytes(out)
 
 
-def tail(init: bytes, configuration: bytes, files: Iterable[bytes] = ()) -> bytes:
+def tail(init: bytes, configuration: bytes, files: Mapping[str, bytes] | None = None) -> bytes:
     """Return the archive that urunc puts behind the image's initrd."""
     return cpio(
         [
             ("/.urunc/init", 0o100755, init),
             ("/.urunc/config", 0o100600, configuration),
-            *((f"/.urunc/files/{number}", 0o100600, content) for number, content in enumerate(files)),
+            *((f"/.urunc/files{path}", 0o100600, content) for path, content in (files or {}).items()),
         ]
     )

@@ -1,0 +1,358 @@
+"""urunc's init in Linux guests on real QEMU machines: what the application gets, and what becomes of its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import struct
+import subprocess
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from guest import frames, linux_guest
+from guest.linux_guest import QUICK, config
+from guest.machines import GUEST, PATIENCE, Qemu, connect, want_programs
+
+PORT = "org.urunc.control"
+MAC = "52:54:00:12:34:56"
+BASE = (("env", "PATH=/bin"), ("exit", "debug-exit"))
+ODD = [
+    "two words",
+    "",
+    "'single' \"double\"",
+    "line\nbreak",
+    "tab\there",
+    "blå 漢字 🦊",
+    "$HOME `id` \\n",
+    "--",
+    "-x=1,2",
+    "\x01",
+]
+
+
+class Linux:
+    """The kernel and the image's initrd, made once; `boot` gives one machine its configuration."""
+
+    def __init__(self, folder: Path) -> None:
+        kernel = linux_guest.find_kernel()
+        self.folder = folder
+        self.kernel = folder / "kernel"
+        self.kernel.write_bytes(linux_guest.uncompressed(kernel))
+        self.base = linux_guest.base_initrd(kernel)
+        self.init = (GUEST / "build/urunc-init").read_bytes()
+
+    def boot(
+        self,
+        configuration: bytes,
+        *arguments: str,
+        machine: str = "microvm",
+        files: dict[str, bytes] | None = None,
+        fds: tuple[int, ...] = (),
+    ) -> Qemu:
+        initrd = self.folder / "initrd"
+        initrd.write_bytes(self.base + linux_guest.tail(self.init, configuration, files))
+        more = ("-cpu", "qemu64", "-m", "128", "-initrd", str(initrd), *arguments)
+        return Qemu(machine, self.kernel, QUICK, *more, fds=fds)
+
+    def run(self, configuration: bytes, *arguments: str, files: dict[str, bytes] | None = None) -> tuple[int, str]:
+        """Boot a microvm, wait for its end; return QEMU's status and what was printed."""
+        with self.boot(configuration, *arguments, files=files) as qemu:
+            status = qemu.wait()
+        return status, qemu.output.decode(errors="surrogateescape")
+
+
+@pytest.fixture(scope="module")
+def linux(tmp_path_factory: pytest.TempPathFactory) -> Linux:
+    want_programs()
+    return Linux(tmp_path_factory.mktemp("linux"))
+
+
+def shell(script: str, *more: tuple[str, str | bytes], end: str = "reboot") -> bytes:
+    """Return the configuration of a guest whose application is the shell with this script."""
+    return config(("arg", "sh"), ("arg", "-c"), ("arg", script), *more, *BASE, ("end", end))
+
+
+def between(text: str, start: str, end: str) -> str:
+    return text.partition(f"{start}\n")[2].partition(f"{end}\n")[0]
+
+
+def octets(dump: str) -> bytes:
+    return bytes.fromhex("".join(dump.split()))
+
+
+def test_the_application_gets_everything_whole(linux: Linux) -> None:
+    arguments = [*ODD, *(f"argument {number}" for number in range(40))]
+    environment = ["PATH=/bin", "EMPTY=", "ODD=a b\n'c' \"d\" ü", "BIG=" + "x" * 100_000]
+    script = """
+        echo ARGS; od -An -v -tx1 /proc/$$/cmdline; echo END
+        echo ENV; od -An -v -tx1 /proc/$$/environ | md5sum; echo END
+        echo "cwd=$(pwd)"; id; echo "umask=$(umask)"; echo "nofile=$(ulimit -n) $(ulimit -H -n)"
+        hostname; cat /etc/hosts /etc/resolv.conf "/etc/sub folder/file"
+        echo reopened > /dev/stdout; ls -l /etc/hosts
+        [ -e /.urunc/config ] || echo clean
+        cat /proc/self/mountinfo | while read -r _ _ _ _ point _; do echo "mounted=$point"; done
+        ulimit -c; exit 0
+    """.replace("md5sum", "busybox md5sum")
+    configuration = config(
+        *(("arg", word) for word in ("/bin/sh", "-c", script, "name", *arguments)),
+        *(("env", entry) for entry in environment),
+        *(("cwd", "/srv/with blank/new"), ("uid", "1000"), ("gid", "1001"), ("group", "7"), ("group", "12")),
+        *(("umask", str(0o027)), ("rlimit", "RLIMIT_NOFILE 333 444"), ("rlimit", "RLIMIT_CORE 0 18446744073709551615")),
+        *(
+            ("hostname", "wêb-1"),
+            ("dns", "192.0.2.53"),
+            ("dns", "2001:db8::53"),
+            ("search", "one.test"),
+            ("search", "two"),
+        ),
+        *(("file", "/etc/hosts"), ("file", "/etc/sub folder/file"), ("end", "reboot"), ("exit", "debug-exit")),
+    )
+    files = {"/etc/hosts": b"192.0.2.7 web\n", "/etc/sub folder/file": b"the file\n"}
+    status, text = linux.run(configuration, files=files)
+    assert status == 0, text
+    words = octets(between(text, "ARGS", "END")).split(b"\0")
+    assert words == [b"/bin/sh", b"-c", script.encode(), b"name", *(word.encode() for word in arguments), b""]
+    whole = b"\0".join(entry.encode() for entry in environment) + b"\0"
+    assert between(text, "ENV", "END").split() == [md5_of_dump(whole), "-"]
+    for line in (
+        *("cwd=/srv/with blank/new", "uid=1000 gid=1001 groups=7,12", "umask=0027", "nofile=333 444", "wêb-1"),
+        *("192.0.2.7 web", "nameserver 192.0.2.53\nnameserver 2001:db8::53\nsearch one.test two", "the file"),
+        *(
+            "reopened",
+            "clean",
+            *(f"mounted={point}" for point in ("/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/run")),
+        ),
+    ):
+        assert f"\n{line}\n" in text, f"{line} is not in {text}"
+    assert "-rw-r--r--" in text
+    assert "\r" not in text
+
+
+def md5_of_dump(data: bytes) -> str:
+    """Return what `od -An -v -tx1 | md5sum` says of `data`."""
+    rows = (data[start : start + 16] for start in range(0, len(data), 16))
+    dump = "".join("".join(f" {octet:02x}" for octet in row) + "\n" for row in rows)
+    return subprocess.run(["md5sum"], input=dump.encode(), capture_output=True, check=True).stdout.split()[0].decode()
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [("exit 1", 1), ("exit 254", 255), ("kill -9 $$", 137)],
+)
+def test_exit_status_by_the_debug_exit_device(linux: Linux, script: str, status: int) -> None:
+    assert linux.run(shell(script))[0] == status
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["/bin/nothing here"], 127, "cannot run `/bin/nothing here`: no such file or directory"),
+        (["not-executable"], 127, "cannot run `not-executable`: permission denied"),
+    ],
+)
+def test_what_cannot_run_ends_as_in_a_shell(linux: Linux, words: list[str], status: int, message: str) -> None:
+    got, text = linux.run(config(*(("arg", word) for word in words), *BASE, ("end", "reboot")))
+    assert f"urunc-init: {message}\n" in text
+    assert got == (126 | 1 if "permission" in message else status)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "message"),
+    [
+        (b"", "/.urunc/config is empty"),
+        (b"arg\0sh", "/.urunc/config is truncated"),
+        (b"arg\0sh\0\xff\xfe\0x\0", "unknown key"),
+        (b"cwd\0/\0exit\0debug-exit\0", "no application is named"),
+        (b"arg\0sh\0nic\0" + b"A" * 300 + b"\0exit\0debug-exit\0", "is not a MAC address"),
+        (b"arg\0sh\0uid\0-1\0exit\0debug-exit\0", "uid `-1` is not a number"),
+    ],
+)
+def test_a_broken_configuration_is_said_and_fails(linux: Linux, configuration: bytes, message: str) -> None:
+    status, text = linux.run(configuration)
+    assert message in text
+    assert status == 125
+
+
+def test_the_first_process_outlives_what_is_thrown_at_it(linux: Linux) -> None:
+    script = """
+        for signal in 1 2 3 9 11 15 17 31; do kill -$signal 1; done
+        for i in 1 2 3 4 5 6 7 8; do (sleep 0.01 &); done; sleep 0.5
+        ps -o stat,ppid,args | while read stat ppid rest; do case $stat in Z*) echo "zombie $rest";; esac; done
+        (sleep 1000 &); i=0
+        while [ $i -lt 3000 ]; do echo "line $i of a long output that must not be cut"; i=$((i+1)); done
+        echo last; exit 9
+    """
+    status, text = linux.run(shell(script))
+    assert status == 9
+    assert "zombie" not in text
+    assert text.count("that must not be cut\n") == 3000 and text.endswith("\nlast\n")
+
+
+def test_console_without_a_terminal_is_exact(linux: Linux) -> None:
+    with linux.boot(shell("echo up; head -c 12 | od -An -tx1; exit 0".replace("head", "busybox head"))) as qemu:
+        qemu.wait_for(b"up\n")
+        qemu.type(b"a\r\n\x03\x04\x1a\xffe\n\x11 z")
+        assert qemu.wait() == 0
+    assert octets(qemu.output.decode().rpartition("up\n")[2]) == b"a\r\n\x03\x04\x1a\xffe\n\x11 z"
+
+
+def test_console_with_a_terminal_is_one(linux: Linux) -> None:
+    script = "trap 'echo interrupted; exit 4' INT; stty < /dev/tty > /dev/null && echo up; while :; do sleep 0.1; done"
+    with linux.boot(shell(script, ("terminal", "1"))) as qemu:
+        qemu.wait_for(b"up\r\n")
+        qemu.type(b"\x03")
+        assert qemu.wait() == 5
+    assert b"interrupted\r\n" in qemu.output
+
+
+def test_last_words_reach_a_slow_reader(linux: Linux) -> None:
+    script = 'i=0; while [ $i -lt 20000 ]; do echo "$i .............."; i=$((i+1)); done; exit 3'
+    with linux.boot(shell(script)) as qemu:
+        qemu.wait_for(b"0 ....")
+        time.sleep(2)  # the pipe and the guest's buffers fill up meanwhile
+        assert qemu.wait() == 3
+    assert qemu.lines()[-20001:] == [*(f"{number} .............." for number in range(20000)), ""]
+
+
+def test_ctrl_alt_del_asks_the_application_to_stop(linux: Linux, tmp_path: Path) -> None:
+    script = "trap 'echo term; exit 8' TERM; echo up; while :; do sleep 0.05; done"
+    path = tmp_path / "qmp"
+    arguments = ("-qmp", f"unix:{path},server=on,wait=off")
+    with linux.boot(shell(script), *arguments, machine="q35") as qemu, connect(path) as qmp:
+        qemu.wait_for(b"up\n")
+        keys = [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")]
+        qmp.sendall(json.dumps({"execute": "qmp_capabilities"}).encode())
+        qmp.sendall(json.dumps({"execute": "send-key", "arguments": {"keys": keys}}).encode())
+        assert qemu.wait() == 9
+    assert b"term\n" in qemu.output
+
+
+def serial_port(machine: str, path: Path) -> list[str]:
+    bus = "virtio-serial-device" if machine.startswith("microvm") else "virtio-serial-pci"
+    chardev = f"socket,id=control,path={path},server=on,wait=off"
+    return ["-device", bus, "-chardev", chardev, "-device", f"virtserialport,chardev=control,name={PORT}"]
+
+
+@contextlib.contextmanager
+def controlled(linux: Linux, machine: str, script: str) -> Iterator[tuple[Qemu, Path]]:
+    path = linux.folder / f"control-{zlib.crc32(script.encode())}-{machine}"
+    configuration = shell(script, ("control", PORT), end="reboot" if machine == "microvm" else "poweroff")
+    with linux.boot(configuration, *serial_port(machine, path), machine=machine) as qemu:
+        yield qemu, path
+
+
+@pytest.mark.parametrize("machine", ["microvm", "q35"])
+def test_signals_come_in_and_the_status_goes_out(linux: Linux, machine: str) -> None:
+    script = "trap 'echo usr1' USR1; trap 'echo term; exit 42' TERM; echo up; while :; do sleep 0.05; done"
+    with controlled(linux, machine, script) as (qemu, path), connect(path) as control:
+        lines = control.makefile("rb")
+        assert lines.readline() == b"started\n"
+        qemu.wait_for(b"up\n")
+        control.sendall(b"nonsense\nsignal\nsignal x\nsignal 99\n" + b"z" * 5000 + b"\nsignal 10\n")
+        qemu.wait_for(b"usr1\n")
+        control.sendall(b"sig")
+        control.sendall(b"nal 15\n")
+        assert lines.read() == b"exit 42\n"
+        lines.close()
+        assert qemu.wait() == 43
+    assert b"term\n" in qemu.output
+
+
+def test_a_visitor_may_come_late_and_go_early(linux: Linux) -> None:
+    with controlled(linux, "microvm", "trap 'echo hup' HUP; echo up; while :; do sleep 0.05; done") as (qemu, path):
+        qemu.wait_for(b"up\n")
+        for _ in range(2):
+            with connect(path) as control:
+                control.sendall(b"signal 1\n")
+                qemu.wait_for(b"hup\n")
+            qemu.output = b""
+        with connect(path) as control:
+            control.sendall(b"signal 9\n")
+            assert qemu.wait() == 137
+
+
+def test_without_a_port_or_a_visitor_it_runs_all_the_same(linux: Linux) -> None:
+    status, text = linux.run(shell("echo ran; exit 6", ("control", PORT)))
+    assert status == 7 and "ran\n" in text and f"no virtio-serial port `{PORT}`" in text
+    with controlled(linux, "microvm", "exit 7") as (qemu, _):
+        assert qemu.wait() == 7
+
+
+NETWORK = (
+    *(("nic", MAC), ("mtu", "1400"), ("addr", "10.1.2.3/32"), ("addr", "2001:db8::3/128")),
+    *(("route", "default via 169.254.1.1 src 10.1.2.3"), ("route", "10.9.0.0/16 via 169.254.7.7 onlink metric 50")),
+    *(("route", "169.254.1.1/32 scope link"), ("route", "default via fe80::1 metric 700")),
+    *(("neigh", "169.254.1.1 52:54:00:aa:bb:cc"), ("neigh", "fe80::1 52:54:00:aa:bb:cc")),
+)
+
+
+@pytest.mark.parametrize("machine", ["microvm", "q35"])
+def test_network_with_an_off_link_gateway(linux: Linux, machine: str) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.settimeout(PATIENCE)
+    card = "virtio-net-device" if machine == "microvm" else "virtio-net-pci,romfile="
+    netdev = f"dgram,id=n0,local.type=fd,local.str={theirs.fileno()}"
+    arguments = ("-netdev", netdev, "-device", f"{card},netdev=n0,mac={MAC}")
+    script = "ip addr; ip route; ip -6 route; ip neigh; echo up; read line; exit 0"
+    configuration = shell(script, *NETWORK, end="reboot" if machine == "microvm" else "poweroff")
+    with ours, theirs, linux.boot(configuration, *arguments, machine=machine, fds=(theirs.fileno(),)) as qemu:
+        text = qemu.wait_for(b"\nup\n").decode()
+        mac, ip = bytes.fromhex(MAC.replace(":", "")), socket.inet_aton("10.1.2.3")
+        ours.send(frames.ipv4(mac, ip, frames.ICMP, frames.ping(b"hello")))
+        while True:
+            reply = ours.recv(65536)
+            if reply[12:14] == struct.pack("!H", frames.IPV4):
+                break
+        assert reply[:12] == frames.MAC + mac and frames.payload_of(reply)[8:] == b"hello"
+        qemu.type(b"\n")
+        assert qemu.wait() == 0
+    assert "127.0.0.1/8" in text and "mtu 1400" in text
+    assert "inet 10.1.2.3/32" in text and "inet6 2001:db8::3/128" in text and "tentative" not in text
+    assert "default via 169.254.1.1 dev eth0  src 10.1.2.3" in text
+    assert "10.9.0.0/16 via 169.254.7.7 dev eth0  metric 50 onlink" in text
+    assert "169.254.1.1 dev eth0 scope link" in text
+    assert "default via fe80::1 dev eth0  metric 700" in text
+    assert text.count("lladdr 52:54:00:aa:bb:cc") == 2 and "PERMANENT" in text
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ((("addr", "10.0.0.300/24"),), "cannot give eth0 the address `10.0.0.300/24`: invalid argument"),
+        (
+            (("route", "default via 192.0.2.9"),),
+            "cannot give eth0 the route `default via 192.0.2.9`: network is unreach",
+        ),
+        ((("nic", "52:54:00:00:00:99"),), "no NIC has the address 52:54:00:00:00:99"),
+    ],
+)
+def test_a_network_that_cannot_be_is_an_error(linux: Linux, records: tuple[tuple[str, str], ...], message: str) -> None:
+    arguments = ("-netdev", "hubport,id=n0,hubid=0", "-device", f"virtio-net-device,netdev=n0,mac={MAC}")
+    status, text = linux.run(shell("echo ran", ("nic", MAC), *records), *arguments)
+    assert status == 125 and message in text and "ran\n" not in text
+
+
+def test_a_disk_as_the_root(linux: Linux, tmp_path: Path) -> None:
+    busybox = shutil.which("busybox")
+    if busybox is None or shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs busybox and mkfs.ext4")
+    tree, disk = tmp_path / "tree", tmp_path / "disk"
+    (tree / "bin").mkdir(parents=True)
+    shutil.copy(busybox, tree / "bin/busybox")
+    (tree / "bin/sh").symlink_to("busybox")
+    subprocess.run(["mkfs.ext4", "-q", "-d", str(tree), str(disk), "8M"], check=True)
+    script = "PATH=/bin; busybox cat /etc/hosts /proc/mounts; echo kept > /kept; [ -e /dev/null ] && exit 0"
+    drive = ("-drive", f"if=none,id=d0,format=raw,file={disk}", "-device", "virtio-blk-device,drive=d0")
+    configuration = shell(script, ("root", "/dev/vda ext4 rw"), ("file", "/etc/hosts"))
+    status, text = linux.run(configuration, *drive, files={"/etc/hosts": b"in the disk\n"})
+    assert status == 0 and "in the disk\n" in text and "/dev/vda / ext4 rw" in text
+    fsck = subprocess.run(["fsck.ext4", "-fn", str(disk)], capture_output=True, text=True, check=False)
+    assert fsck.returncode == 0, fsck.stdout
+    kept = subprocess.run(["debugfs", "-R", "cat /kept", str(disk)], capture_output=True, check=True)
+    assert kept.stdout == b"kept\n"
