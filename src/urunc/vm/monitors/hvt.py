@@ -24,7 +24,7 @@ CAPABILITIES = Capabilities(
     max_disks=63,
     arguments=True,
     handles_term=True,
-    overhead_mib=4,  # 0.12.1 and test_hello: 1.2 MiB with 4 MiB of guest memory, 2.5 with 512; page tables grow with use
+    overhead_mib=4,  # test_hello: 1.2 MiB with 4 MiB of guest memory, 2.5 with 512; page tables grow
     min_memory_mib=4,
 )
 

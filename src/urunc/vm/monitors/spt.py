@@ -24,7 +24,7 @@ CAPABILITIES = Capabilities(
     max_disks=63,
     arguments=True,
     own_seccomp=True,
-    overhead_mib=2,  # 0.12.1 and test_hello: 0.5 MiB with 4 MiB of guest memory, 0.65 with 512; page tables grow with use
+    overhead_mib=2,  # test_hello: 0.5 MiB with 4 MiB of guest memory, 0.65 with 512; page tables grow
     min_memory_mib=2,
 )
 
