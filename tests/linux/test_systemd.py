@@ -1,0 +1,222 @@
+"""The systemd driver against a real systemd. Runs where the host was booted with one (see scripts/systemd-machine)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cgroup_child import sleeper
+from urunc.errors import HostError
+from urunc.linux import cgroup, dbus
+from urunc.oci import resources
+from urunc.oci.resources import CgroupPath
+from urunc.oci.spec import DeviceRule, Resources
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not Path(dbus.SYSTEMD_SOCKET).exists(), reason="this host was not booted with systemd"),
+]
+MIB = 1024 * 1024
+count = itertools.count()
+
+LIMITS = Resources(
+    memory_limit=64 * MIB, memory_swap=64 * MIB, pids_limit=7, cpu_quota=33300, cpu_period=100000, cpus="0"
+)
+RULES = resources.device_rules([DeviceRule(allow=True, kind="c", major=1, minor=3)])
+
+
+@pytest.fixture(params=["system.slice", "urunc_test-pod.slice"])
+def place(request: pytest.FixtureRequest) -> Iterator[CgroupPath]:
+    found = resources.parse_cgroups_path(f"{request.param}:urunc-test:{os.getpid()}-{next(count)}", True)
+    yield found
+    paths = cgroup.paths(cgroup.detect(), found)
+    cgroup.kill_all(paths)
+    cgroup.leave(paths, found)
+    assert not any(os.path.exists(directory) for directory in paths.values())
+    assert dbus.find_unit(found.unit) is None
+
+
+def properties(place: CgroupPath, pid: int, limits: Resources = LIMITS) -> tuple[resources.Property, ...]:
+    version = cgroup.detect().version
+    own = resources.scope_properties(place, (pid,), version)
+    return own + resources.systemd_properties(limits, version, RULES)
+
+
+def enter(place: CgroupPath, pid: int) -> dict[str, str]:
+    """Do what create does, in its order."""
+    paths = cgroup.paths(cgroup.detect(), place)
+    version = cgroup.version_of(paths)
+    cgroup.enter(paths, place, pid, properties(place, pid))
+    cgroup.apply(paths, resources.writes(resources.rounded_quota(LIMITS), version))
+    cgroup.apply_devices(paths, RULES, version)
+    cgroup.join(paths, pid)
+    return paths
+
+
+def shown(place: CgroupPath, *names: str) -> dict[str, str]:
+    """Return properties as systemd has them."""
+    command = ["systemctl", "show", place.unit, *(f"--property={name}" for name in names)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def text(path: str) -> str:
+    return Path(path).read_text(encoding="ascii").strip()
+
+
+def limits_in_files(paths: dict[str, str]) -> list[str]:
+    if cgroup.version_of(paths) == 2:
+        files = ["memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpuset.cpus"]
+        return [text(f"{paths['']}/{file}") for file in files if os.path.exists(f"{paths['']}/{file}")]
+    files = ["memory/memory.limit_in_bytes", "pids/pids.max", "cpu/cpu.cfs_quota_us", "cpuset/cpuset.cpus"]
+    return [text(f"{paths[name]}/{file}") for name, file in (word.split("/") for word in files) if name in paths]
+
+
+def test_a_scope_holds_the_process_and_its_limits(place: CgroupPath) -> None:
+    with sleeper() as pid:
+        paths = enter(place, pid)
+        assert cgroup.pids(paths) == [pid]
+        assert all(line.endswith(place.path) for line in text(f"/proc/{pid}/cgroup").splitlines() if "memory" in line)
+        memory = str(64 * MIB)
+        got = limits_in_files(paths)
+        assert got[0] == memory
+        assert "7" in got
+        assert "34000 100000" in got if cgroup.version_of(paths) == 2 else "34000" in got
+        names = ("Slice", "Delegate", "TasksMax", "ActiveState", "DevicePolicy", "CPUQuotaPerSecUSec")
+        assert shown(place, *names) == {
+            "Slice": place.slice,
+            "Delegate": "yes",
+            "TasksMax": "7",
+            "ActiveState": "active",
+            "DevicePolicy": "strict",
+            "CPUQuotaPerSecUSec": "340ms",
+        }
+
+
+def test_a_reload_of_systemd_changes_no_limit(place: CgroupPath) -> None:
+    with sleeper() as pid:
+        paths = enter(place, pid)
+        before = limits_in_files(paths)
+        subprocess.run(["systemctl", "daemon-reload"], check=True)
+        assert limits_in_files(paths) == before
+        assert cgroup.pids(paths) == [pid]
+
+
+def test_devices_stay_denied_after_a_reload(place: CgroupPath) -> None:
+    reading, writing = os.pipe()
+
+    def open_on_signal() -> None:
+        def look(*_: object) -> None:
+            found = []
+            for name in ("null", "zero"):
+                try:
+                    os.close(os.open(f"/dev/{name}", os.O_RDONLY))
+                    found.append(name)
+                except PermissionError:
+                    pass
+            os.write(writing, ",".join(found).encode())
+
+        signal.signal(signal.SIGUSR1, look)
+        os.write(writing, b"ready")
+
+    with sleeper(open_on_signal) as pid:
+        assert os.read(reading, 99) == b"ready"
+        enter(place, pid)
+        for command in ([], ["systemctl", "daemon-reload"]):
+            if command:
+                subprocess.run(command, check=True)
+            os.kill(pid, signal.SIGUSR1)
+            assert os.read(reading, 99) == b"null"
+    os.close(reading)
+    os.close(writing)
+
+
+def test_memory_over_the_limit_is_counted(place: CgroupPath) -> None:
+    go = os.pipe()
+
+    def eat() -> None:
+        os.read(go[0], 1)
+        _ = bytearray(os.urandom(1) * (128 * MIB))
+
+    with sleeper(eat) as pid, sleeper() as other:
+        paths = enter(place, pid)
+        cgroup.join(paths, other)  # so that the scope does not end with the process
+        os.write(go[1], b"x")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        assert cgroup.oom_count(paths) == 1
+    for fd in go:
+        os.close(fd)
+
+
+def test_freeze_kill_and_leave(place: CgroupPath) -> None:
+    with sleeper() as pid:
+        paths = enter(place, pid)
+        cgroup.freeze(paths)
+        assert cgroup.is_frozen(paths)
+        cgroup.kill_all(paths)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        cgroup.leave(paths, place)
+        assert not any(os.path.exists(directory) for directory in paths.values())
+        assert dbus.find_unit(place.unit) is None
+        cgroup.leave(paths, place)
+
+
+def test_limits_change_at_run_time(place: CgroupPath) -> None:
+    with sleeper() as pid:
+        paths = enter(place, pid)
+        version = cgroup.version_of(paths)
+        more = Resources(memory_limit=96 * MIB, memory_swap=96 * MIB, pids_limit=9)
+        dbus.set_properties(place.unit, resources.systemd_properties(more, version))
+        cgroup.apply(paths, resources.writes(more, version))
+        assert shown(place, "TasksMax") == {"TasksMax": "9"}
+        assert limits_in_files(paths)[0] == str(96 * MIB)
+
+
+def test_two_scopes_of_one_name_are_an_error(place: CgroupPath) -> None:
+    with sleeper() as first, sleeper() as second:
+        paths = enter(place, first)
+        with pytest.raises(HostError, match="already"):
+            cgroup.enter(paths, place, second, properties(place, second))
+        assert cgroup.pids(paths) == [first]
+
+
+def test_a_property_that_systemd_does_not_know_is_an_error(place: CgroupPath) -> None:
+    with sleeper() as pid:
+        paths = cgroup.paths(cgroup.detect(), place)
+        odd = (*properties(place, pid), ("NoSuchThing", "s", "x"))
+        with pytest.raises(HostError, match="NoSuchThing"):
+            cgroup.enter(paths, place, pid, odd)
+
+
+def test_a_scope_of_a_dead_process_is_an_error(place: CgroupPath) -> None:
+    with sleeper() as pid:
+        pass
+    paths = cgroup.paths(cgroup.detect(), place)
+    with pytest.raises(HostError, match="systemd does not start"):
+        cgroup.enter(paths, place, pid, properties(place, pid))
+
+
+def test_the_bus_does_as_well_as_systemds_own_socket(place: CgroupPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path(dbus.BUS_SOCKET).exists():
+        pytest.skip("no system bus")
+    monkeypatch.setattr(dbus, "SYSTEMD_SOCKET", "/nowhere")
+    with sleeper() as pid:
+        paths = enter(place, pid)
+        assert cgroup.pids(paths) == [pid]
+
+
+def test_a_scope_that_ends_by_itself_is_left_without_error(place: CgroupPath) -> None:
+    with sleeper() as pid:
+        paths = enter(place, pid)
+    deadline = time.monotonic() + 10
+    while dbus.find_unit(place.unit) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    cgroup.leave(paths, place)
+    cgroup.leave(paths, place)
