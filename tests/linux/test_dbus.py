@@ -428,3 +428,4 @@ def test_without_systemd_the_hint_says_what_asked_for_it(monkeypatch: pytest.Mon
     with pytest.raises(HostError, match="cannot reach systemd") as caught:
         dbus.start_scope("x.scope", PROPERTIES)
     assert "slice:prefix:name" in (caught.value.hint or "")
+    dbus.stop_unit("x.scope")

@@ -408,7 +408,8 @@ def _check_scope(paths: Paths, place: Place, pid: int) -> None:
 
 
 def leave(paths: Paths, place: Place) -> None:
-    """Undo `enter`: stop the scope, remove the directories. Idempotent."""
+    """Undo `enter`: end what is in the cgroup, stop the scope, remove the directories. Idempotent."""
+    kill_all(paths)  # before the scope is stopped: systemd would ask with SIGTERM, and wait 90 s
     if place.driver == "systemd":
         from . import dbus
 
@@ -516,7 +517,7 @@ def kill_all(paths: Paths) -> None:
 
     Only in directories that `make` marked as ours; one that cannot carry a mark counts as ours.
     """
-    main = _main(paths)
+    main = _main(paths) if paths else ""
     if not os.path.isdir(main) or not _is_ours(main):
         return
     if _kill_tree(paths.get("") or paths.get("unified")):

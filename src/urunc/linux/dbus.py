@@ -49,6 +49,10 @@ class MalformedError(ValueError):
     """The bytes, or the signature, are not D-Bus."""
 
 
+class UnreachableError(HostError):
+    """There is no systemd on this host to speak to."""
+
+
 class RefusedError(HostError):
     """The other side answered with an error; `name` is D-Bus's name for it."""
 
@@ -461,7 +465,7 @@ def connect(seconds: float = SECONDS) -> Bus:
             sock.close()
             raise
         return bus
-    raise HostError(
+    raise UnreachableError(
         f"cannot reach systemd at {reason}",
         hint="a cgroupsPath of the form slice:prefix:name needs systemd as init",
     )
@@ -503,8 +507,15 @@ def _reset(bus: Bus, unit: str) -> None:
 
 
 def stop_unit(unit: str, seconds: float = SECONDS) -> None:
-    """Have systemd stop a unit, wait for it, and forget it if it failed. One that is not loaded is no error."""
-    with connect(seconds) as bus:
+    """Have systemd stop a unit, wait for it, and forget it if it failed. One that is not loaded is no error.
+
+    Neither is a host without systemd: an undo must work there too, after a create that failed for that reason.
+    """
+    try:
+        bus = connect(seconds)
+    except UnreachableError:
+        return
+    with bus:
         try:
             (job,) = bus.call(_MANAGER, "StopUnit", "ss", unit, "replace")
         except RefusedError as error:
