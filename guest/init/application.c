@@ -168,7 +168,7 @@ static int execute(void)
 static void run(void) __attribute__((noreturn));
 static void run(void)
 {
-	sigset_t none = 0;
+	uint64_t none = 0;
 	int status = SETUP_FAILED;
 
 	join_session();

@@ -85,7 +85,7 @@ static void watch(long epoll, long file, uint32_t events)
 /* Children, and the kernel's SIGINT for Ctrl-Alt-Del, which is how Firecracker asks a guest to stop. */
 static long open_signals(void)
 {
-	sigset_t wanted = 1ul << (SIGCHLD - 1) | 1ul << (SIGINT - 1);
+	uint64_t wanted = 1ul << (SIGCHLD - 1) | 1ul << (SIGINT - 1);
 
 	call(reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_CAD_OFF, 0);
 	return call(signalfd4, -1, &wanted, sizeof(wanted), O_NONBLOCK | O_CLOEXEC);
@@ -134,7 +134,7 @@ static void end_stragglers(void)
 
 static int run_application(void)
 {
-	sigset_t all = ~0ul;
+	uint64_t all = ~0ul;
 	long port = open_control_port(), signals, pid;
 	int status;
 

@@ -5,10 +5,10 @@
 #include "address.h"
 #include "netlink.h"
 
-#include <linux/if.h>
 #include <linux/if_addr.h>
 #include <linux/neighbour.h>
 
+#define IFF_UP 1 /* linux/if.h wants a C library */
 #define LOOPBACK_INDEX 1
 #define NIC_PATIENCE_MS 3000
 #define WORD 128
