@@ -45,6 +45,12 @@ def set_level(name: str) -> None:
         _lowest = LEVELS.index("warning" if name == "warn" else name)
 
 
+def use(descriptor: int, *, debug: bool = False) -> None:
+    """Send what follows to an open descriptor, as text: what the shim logs to is a fifo of containerd's."""
+    global _fd, _json, _lowest
+    _fd, _json, _lowest = descriptor, False, 0 if debug else 1
+
+
 def descriptor() -> int:
     """Return the descriptor that the log is written to, for a child that closes all others."""
     return _fd

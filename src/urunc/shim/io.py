@@ -153,6 +153,11 @@ class Streams:
         self._pumps: list[Pump] = []
         self._logger = 0
 
+    @property
+    def stdio(self) -> tuple[int, int, int]:
+        """What a child gets as 0, 1 and 2."""
+        return (self.child[0], self.child[1], self.child[2])
+
     def close_child(self) -> None:
         """Close what only the process needs; to be called once it is forked."""
         for index, fd in enumerate(self.child):

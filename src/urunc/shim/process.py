@@ -1,0 +1,104 @@
+"""What the shim knows of a container and of its processes: ids, status, streams, and who waits for the end."""
+
+from __future__ import annotations
+
+from . import messages
+from .messages import CREATED, PAUSED, RUNNING, STOPPED, timestamp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .guest import GuestPort
+    from .io import Streams
+    from .ttrpc import Call
+    from .usage import OomWatch
+    from .wire import Values
+    from .work import Place
+
+_STREAMS = ("stdin", "stdout", "stderr", "terminal")
+
+
+class Process:
+    """The first process of a container (`exec_id` is ""), or one that exec started. A request gives its streams."""
+
+    def __init__(self, exec_id: str, request: Values, streams: Streams | None = None, spec: Any = None) -> None:
+        self.exec_id = exec_id
+        self.asked = {name: request[name] for name in _STREAMS}
+        self.streams = streams
+        self.spec = spec
+        self.pid = 0
+        self.status = CREATED
+        self.exit_status = 0
+        self.exited_at = 0  # nanoseconds since the epoch
+        self.waiting: list[Call] = []
+        self.starting = False
+        self.early_end: tuple[int, int] | None = None
+        """An end that came while the start was still under way: the start is told first."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self.status == STOPPED
+
+    def end(self, status: int, when: int) -> None:
+        """Note the end, and let go of the streams."""
+        self.status, self.exit_status, self.exited_at = STOPPED, status, when
+        if self.streams is not None:
+            self.streams.process_ended()
+
+    def exit_values(self) -> Values:
+        """Return the fields that tell of the end; the time is None while it runs."""
+        return {
+            "exit_status": self.exit_status,
+            "exited_at": timestamp(self.exited_at) if self.exited_at else None,
+        }
+
+    def release(self) -> None:
+        """Close the streams, whatever is unread."""
+        if self.streams is not None:
+            self.streams.close()
+            self.streams = None
+
+
+class Container:
+    """A container of the pod."""
+
+    def __init__(self, place: Place, init: Process, facts: dict[str, Any]) -> None:
+        self.id = place.id
+        self.place = place.replace(ours=facts["ours"])
+        self.cgroup: dict[str, str] = facts["cgroup"]
+        self.init = init
+        self.execs: dict[str, Process] = {}
+        self.paused = False
+        self.port: GuestPort | None = None
+        self.oom: OomWatch | None = None
+        self.deferred_end: tuple[int, int] | None = None
+        """The first process's end, while an exec's is still to be told: the container's is told last."""
+
+    def process(self, exec_id: str) -> Process | None:
+        """Return the first process, or that of an exec; None where there is none of that id."""
+        return self.execs.get(exec_id) if exec_id else self.init
+
+    def state(self, process: Process) -> Values:
+        """Return the StateResponse."""
+        status = PAUSED if self.paused and process.status == RUNNING else process.status
+        return {
+            "id": process.exec_id or self.id,
+            "bundle": self.place.bundle,
+            "pid": process.pid,
+            "status": status,
+            "exec_id": process.exec_id,
+            **process.asked,
+            **process.exit_values(),
+        }
+
+    def processes(self, pids: list[int]) -> list[Values]:
+        """Return the pids as ProcessInfo, those of execs with their ids."""
+        known = {process.pid: process.exec_id for process in self.execs.values() if not process.ended}
+        return [
+            {"pid": pid, "info": messages.pack(messages.PROCESS_DETAILS, {"exec_id": known[pid]})}
+            if pid in known
+            else {"pid": pid}
+            for pid in pids
+        ]

@@ -1,0 +1,225 @@
+"""The container's rootfs: the mounts of the Create request, made in the bundle, as the snapshotter asks for them.
+
+Runs in an operation's child, which shares containerd's mount namespace and may change its working directory.
+Must not know what is in the rootfs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from _struct import pack
+from errno import EBUSY, EINVAL, ENOENT
+
+from ..errors import HostError, KernelError, reason
+from ..linux import libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .wire import Values
+
+_FLAGS = {
+    "async": (False, 0x10),
+    "atime": (False, 0x400),
+    "bind": (True, libc.MS_BIND),
+    "rbind": (True, libc.MS_BIND | libc.MS_REC),
+    "defaults": (True, 0),
+    "dev": (False, libc.MS_NODEV),
+    "diratime": (False, 0x800),
+    "dirsync": (True, 0x80),
+    "exec": (False, libc.MS_NOEXEC),
+    "mand": (True, 0x40),
+    "noatime": (True, 0x400),
+    "nodev": (True, libc.MS_NODEV),
+    "nodiratime": (True, 0x800),
+    "noexec": (True, libc.MS_NOEXEC),
+    "nomand": (False, 0x40),
+    "norelatime": (False, 0x200000),
+    "nostrictatime": (False, 0x1000000),
+    "nosuid": (True, libc.MS_NOSUID),
+    "relatime": (True, 0x200000),
+    "remount": (True, libc.MS_REMOUNT),
+    "ro": (True, libc.MS_RDONLY),
+    "rw": (False, libc.MS_RDONLY),
+    "strictatime": (True, 0x1000000),
+    "suid": (False, libc.MS_NOSUID),
+    "sync": (True, 0x10),
+}
+"""The options of fstab that are flags of mount(2): whether each sets or clears, and the flag."""
+_PROPAGATION = {
+    "private": libc.MS_PRIVATE,
+    "rprivate": libc.MS_PRIVATE | libc.MS_REC,
+    "rshared": libc.MS_SHARED | libc.MS_REC,
+    "rslave": libc.MS_SLAVE | libc.MS_REC,
+    "runbindable": libc.MS_UNBINDABLE | libc.MS_REC,
+    "shared": libc.MS_SHARED,
+    "slave": libc.MS_SLAVE,
+    "unbindable": libc.MS_UNBINDABLE,
+}
+_PAGE = 4096 - 1
+"""mount(2) copies one page of data, its closing NUL included."""
+_BUSY_SECONDS = 1.0
+_LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A
+_LO_READ_ONLY, _LO_AUTOCLEAR = 1, 4
+_LOOP_ATTEMPTS = 20
+
+
+class Parsed:
+    """A mount's options, taken apart as mount(8) does."""
+
+    def __init__(self, options: list[str]) -> None:
+        self.flags = self.propagation = 0
+        self.loop = False
+        self.data: list[str] = []
+        for option in options:
+            self._take(option)
+
+    def _take(self, option: str) -> None:
+        if option in _FLAGS:
+            sets, flag = _FLAGS[option]
+            self.flags = self.flags | flag if sets else self.flags & ~flag
+        elif option in _PROPAGATION:
+            self.propagation |= _PROPAGATION[option]
+        elif option == "loop":
+            self.loop = True
+        elif not option.startswith("X-containerd."):
+            self.data.append(option)
+
+
+def mount_all(mounts: list[Values], target: str) -> None:
+    """Mount them in their order on `target`, which is made. Raises, with nothing mounted, where one fails."""
+    if not mounts:
+        return
+    os.makedirs(target, mode=0o711, exist_ok=True)
+    try:
+        for mount in mounts:
+            place = os.path.join(target, mount["target"].lstrip("/")) if mount["target"] else target
+            _mount(mount, place)
+    except OSError as error:
+        unmount_all(target)
+        raise KernelError(
+            f"cannot mount the rootfs: `{mount['source']}` ({mount['type']}): {reason(error)}", errno=error.errno or 0
+        ) from None
+    except BaseException:
+        unmount_all(target)
+        raise
+
+
+def unmount_all(target: str) -> None:
+    """Unmount everything at and below `target`, the last first. Nothing happens where nothing is mounted."""
+    for point in reversed(_mount_points(target)):
+        _unmount(point)
+
+
+def _mount(mount: Values, target: str) -> None:
+    parsed = Parsed(mount["options"])
+    source = _loop_device(mount["source"], parsed) if parsed.loop else mount["source"]
+    kind = mount["type"]
+    back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        options = parsed.data
+        if kind == "overlay" and len(",".join(options)) > _PAGE:
+            options = _shorten(options)
+        data = ",".join(options)
+        if len(data) > _PAGE:
+            raise HostError(f"cannot mount the rootfs: its options are {len(data)} bytes long, and a page is the limit")
+        libc.mount(source, target, None if kind == "bind" else kind, parsed.flags, data or None)
+    finally:
+        os.fchdir(back)
+        os.close(back)
+    if parsed.flags & libc.MS_BIND and parsed.flags & ~(libc.MS_BIND | libc.MS_REC):
+        libc.mount(source, target, None, parsed.flags | libc.MS_REMOUNT)  # a bind takes its flags only then
+    if parsed.propagation:
+        libc.mount("none", target, None, parsed.propagation)
+
+
+def _shorten(options: list[str]) -> list[str]:
+    """Go to the folder that all lower folders share, and name them from there: a page holds only so many layers."""
+    found = next((option for option in options if option.startswith("lowerdir=")), "")
+    lower = found.removeprefix("lowerdir=").split(":")
+    shared = os.path.commonpath(lower)
+    if shared == "/" or any("\\" in path for path in lower):
+        return options
+    os.chdir(shared)
+    short = ":".join(os.path.relpath(path, shared) for path in lower)
+    return [f"lowerdir={short}" if option == found else option for option in options]
+
+
+def _loop_device(image: str, parsed: Parsed) -> str:
+    """Return a loop device of the file that frees itself once it is unmounted."""
+    readonly = bool(parsed.flags & libc.MS_RDONLY)
+    file = os.open(image, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
+    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for _ in range(_LOOP_ATTEMPTS):
+            device = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
+            if _configure_loop(device, file, image, readonly):
+                return device
+    finally:
+        os.close(control)
+        os.close(file)
+    raise HostError(f"cannot mount the rootfs: no loop device is free for `{image}`")
+
+
+_held_loops: list[int] = []
+"""Descriptors of loop devices, open until the mount holds the device (to the end of the operation's process)."""
+
+
+def _configure_loop(device: str, file: int, image: str, readonly: bool) -> bool:
+    """Return whether the device is ours now; another process may have taken it first."""
+    flags = _LO_AUTOCLEAR | (_LO_READ_ONLY if readonly else 0)
+    # struct loop_config: fd, block_size, struct loop_info64, reserved[8]
+    info = (
+        pack("=5Q4I", 0, 0, 0, 0, 0, 0, 0, 0, flags) + os.fsencode(image)[-63:].ljust(64, b"\0") + bytes(64 + 32 + 16)
+    )
+    try:
+        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.ioctl(fd, _LOOP_CONFIGURE, pack("=II", file, 0) + info + bytes(64))
+    except OSError as error:
+        os.close(fd)
+        if error.errno == EBUSY:
+            return False
+        raise
+    _held_loops.append(fd)
+    return True
+
+
+def _mount_points(target: str) -> list[str]:
+    """Return what is mounted at and below `target`, in the order in which it was mounted."""
+    target = os.path.realpath(target)
+    found = []
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file.read().splitlines():
+            point = os.fsdecode(_unescape(line.split(b" ")[4]))
+            if point == target or point.startswith(f"{target}/"):
+                found.append(point)
+    return found
+
+
+def _unescape(text: bytes) -> bytes:
+    """Decode the octal escapes of mountinfo: blank, tab, newline and backslash."""
+    for code in (b" ", b"\t", b"\n", b"\\"):
+        text = text.replace(b"\\%03o" % code[0], code)
+    return text
+
+
+def _unmount(point: str) -> None:
+    """Unmount; a mount that stays busy is detached, so that it goes when its last user does."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            libc.umount(point, libc.UMOUNT_NOFOLLOW)
+            return
+        except OSError as error:
+            if error.errno in (EINVAL, ENOENT):
+                return  # it is gone
+            if error.errno != EBUSY:
+                raise KernelError(f"cannot unmount `{point}`: {reason(error)}", errno=error.errno or 0) from None
+        if time.monotonic() > deadline:
+            libc.umount(point, libc.UMOUNT_NOFOLLOW | libc.MNT_DETACH)
+            return
+        time.sleep(0.01)

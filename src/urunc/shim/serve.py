@@ -1,0 +1,126 @@
+"""The shim at work: one process that serves the containers of a pod until the last is gone.
+
+Imports the whole runtime, after `start` has told containerd where the shim listens.
+"""
+
+from __future__ import annotations
+
+import _socket
+import gc
+import os
+
+from .. import log
+from ..linux import libc
+from ..record import Record
+from ..runtime import settings
+from .children import Children
+from .events import Publisher
+from .loop import Loop
+from .messages import TASK_SERVICE
+from .operation import Operations
+from .task import Service
+from .ttrpc import Server
+
+_DRAIN_SECONDS = 5.0
+_LOOK_SECONDS = 0.01
+
+
+class Identity(Record):
+    """What containerd told the shim about itself."""
+
+    namespace: str
+    path: str  # of the socket
+    grpc_address: str = ""
+    ttrpc_address: str = ""
+    publish_binary: str = ""
+    debug: bool = False
+    delegate: str = ""
+
+
+def serve(identity: Identity, listener: _socket.socket) -> None:
+    """Serve until containerd says Shutdown and no container is left, or until SIGTERM."""
+    _open_log(identity.debug)
+    _lower_oom_score()
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+    shim = _Shim(identity, listener)
+    gc.collect()
+    gc.freeze()  # what is here now is here for good: a fork then copies fewer pages
+    log.debug(f"serving `{identity.path}`")
+    shim.loop.run()
+    shim.close()
+
+
+class _Shim:
+    """The parts, and how they end together."""
+
+    def __init__(self, identity: Identity, listener: _socket.socket) -> None:
+        self.path = identity.path
+        self.loop = Loop(_report)
+        self.children = Children(self.loop, self.end)
+        self.publisher = Publisher(self.loop, identity.namespace, log.warn)
+        if identity.ttrpc_address:
+            self.publisher.over_ttrpc(identity.ttrpc_address)
+        elif identity.publish_binary:
+            self.publisher.by_binary(self.children, identity.publish_binary, identity.grpc_address)
+        service = Service(
+            self.loop,
+            self.children,
+            Operations(self.loop, self.children),
+            self.publisher,
+            identity.namespace,
+            identity.delegate,
+            self.end,
+        )
+        self.server = Server(self.loop, {TASK_SERVICE: service.methods()}, _report)
+        self.server.listen(listener)
+        self._looks = int(_DRAIN_SECONDS / _LOOK_SECONDS)
+
+    def end(self) -> None:
+        """Stop once every event and answer is taken, or after five seconds."""
+        self._looks -= 1
+        if self._looks <= 0 or (self.publisher.idle and not self.server.unsent):
+            self.loop.stop()
+        else:
+            self.loop.later(_LOOK_SECONDS, self.end)
+
+    def close(self) -> None:
+        """Remove the socket: the next container of that name gets a shim of its own."""
+        try:
+            os.unlink(self.path)
+        except OSError:
+            pass
+        self.server.close()
+        self.publisher.close()
+
+
+def read_delegate(root: str = "/run/urunc") -> str:
+    """Return the runtime of ordinary containers, of the host's configuration. Raises ConfigError."""
+    return settings.load(f"{root}/.cache").delegate
+
+
+def _open_log(debug: bool) -> None:
+    """Log to the fifo that containerd reads, held open both ways: a restart of containerd does not end it."""
+    try:
+        fd = os.open("log", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    log.use(fd, debug=debug)
+
+
+def _lower_oom_score() -> None:
+    """Be a little more likely than containerd to be killed for want of memory, as its own shim is."""
+    try:
+        with open(f"/proc/{os.getppid()}/oom_score_adj", encoding="ascii") as file:
+            score = min(int(file.read()) + 1, 1000)
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(score))
+    except (OSError, ValueError):
+        pass
+
+
+def _report(error: Exception) -> None:
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    log.warn(f"internal error: {type(error).__name__}: {error}{where}")

@@ -1,0 +1,137 @@
+"""`containerd-shim-urunc-v2 start`: find the pod's shim or become it, and say where it listens.
+
+The socket listens before its address is printed, and the process that prints is not the one that serves: containerd
+reads standard output and error, one pipe, to its end. Must stay light: containerd waits for it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+
+from .. import jsonio
+from ..errors import HostError, SpecError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from hashlib import sha256
+else:
+    try:
+        from _sha256 import sha256
+    except ImportError:  # its name since Python 3.12
+        from _sha2 import sha256
+
+SOCKET_FOLDER = "/run/containerd/s"
+GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
+"""Annotations whose value names the pod: containers that share it share a shim. The first that is there decides."""
+_CONFIG_LIMIT = 16 << 20
+_BACKLOG = 64
+_CONNECT_SECONDS = 0.1
+
+
+def group_of(bundle: str, name: str) -> str:
+    """Return the pod of the container, its own id where it is in none. Raises SpecError."""
+    path = f"{bundle}/config.json"
+    try:
+        with open(path, "rb") as file:
+            config = jsonio.loads(file.read(_CONFIG_LIMIT))
+    except OSError as error:
+        raise SpecError(f"cannot read `{path}`: {reason(error)}") from None
+    except ValueError as error:
+        raise SpecError(f"`{path}` is not JSON: {error}") from None
+    annotations = config.get("annotations") if isinstance(config, dict) else None
+    for key in GROUPS:
+        value = annotations.get(key) if isinstance(annotations, dict) else None
+        if isinstance(value, str) and value:
+            return value
+    return name
+
+
+def socket_path(folder: str, address: str, namespace: str, group: str) -> str:
+    """Return where the pod's shim listens: containerd's rule, so that its own tools find it."""
+    place = os.path.normpath("/".join(part for part in (address, namespace, group) if part))
+    return f"{folder}/{sha256(place.encode()).hexdigest()}"
+
+
+def listen(path: str) -> _socket.socket | None:
+    """Return a listening socket, None where a shim listens there already. Raises HostError."""
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o711, exist_ok=True)
+        try:
+            return _bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        if _is_served(path):
+            return None
+        os.unlink(path)  # of a shim that was killed
+        return _bind(path)
+    except OSError as error:
+        raise HostError(f"cannot listen at `{path}`: {reason(error)}") from None
+
+
+def _bind(path: str) -> _socket.socket:
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    mask = os.umask(0o177)
+    try:
+        sock.bind(path)
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(mask)
+    sock.listen(_BACKLOG)
+    return sock
+
+
+def _is_served(path: str) -> bool:
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        sock.settimeout(_CONNECT_SECONDS)
+        sock.connect(path)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, None)  # its backlog is full, or it is slow: it is there
+    finally:
+        sock.close()
+    return True
+
+
+def write_address(bundle: str, path: str) -> None:
+    """Write `address` into the bundle, whole: a restarted containerd finds the shim by it."""
+    temporary = f"{bundle}/.address.{os.getpid()}"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(f"unix://{path}")
+    os.rename(temporary, f"{bundle}/address")
+
+
+def start(bundle: str, path: str, serve: Callable[[_socket.socket], None]) -> str:
+    """Return the address of the pod's shim, which is listening. In a process of its own, `serve` is called."""
+    listener = listen(path)
+    if listener is None:
+        write_address(bundle, path)
+        return f"unix://{path}"
+    try:
+        write_address(bundle, path)
+        if os.fork() == 0:
+            _serve(listener, serve)
+    except OSError as error:
+        os.unlink(path)
+        raise HostError(f"cannot start a shim in `{bundle}`: {reason(error)}") from None
+    listener.close()
+    return f"unix://{path}"
+
+
+def _serve(listener: _socket.socket, serve: Callable[[_socket.socket], None]) -> None:
+    code = 1
+    try:
+        os.setsid()
+        null = os.open("/dev/null", os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.close(null)
+        serve(listener)
+        code = 0
+    finally:
+        os._exit(code)

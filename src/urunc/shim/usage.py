@@ -1,0 +1,222 @@
+"""What a container's cgroup has used, as the messages of Stats; and the kernel's word that it ran out of memory."""
+
+from __future__ import annotations
+
+import os
+import select
+
+from ..linux import cgroup, cgroup_stats
+from . import messages, metrics
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .loop import Loop
+    from .wire import Values
+
+_V1_ALIASES = {
+    "pg_pg_in": "pgpgin",
+    "pg_pg_out": "pgpgout",
+    "pg_fault": "pgfault",
+    "pg_maj_fault": "pgmajfault",
+    "hierarchical_swap_limit": "hierarchical_memsw_limit",
+}
+"""Fields of MemoryStat that the kernel's memory.stat names otherwise."""
+
+
+def read(paths: dict[str, str]) -> Values:
+    """Return an Any with the Metrics of the cgroup's version."""
+    version = cgroup.version_of(paths)
+    data = cgroup_stats.read(paths, version)
+    if version == 2:
+        return messages.pack(metrics.V2_METRICS, _v2(paths, data))
+    return messages.pack(metrics.V1_METRICS, _v1(paths, data))
+
+
+def _v1(paths: dict[str, str], data: dict[str, Any]) -> Values:
+    usage, throttling = data["cpu"]["usage"], data["cpu"]["throttling"]
+    raw, memory = data["memory"]["raw"], data["memory"]
+    stat = {name: raw.get(_v1_name(name), 0) for name in metrics.V1_MEMORY_COUNTERS.split()}
+    entries = {"usage": "usage", "swap": "swap", "kernel": "kernel", "kernel_tcp": "kernelTCP"}
+    return {
+        "hugetlb": [{"pagesize": size, **values} for size, values in data["hugetlb"].items()],
+        "pids": data["pids"],
+        "cpu": {
+            "usage": {
+                "total": usage["total"],
+                "kernel": usage["kernel"],
+                "user": usage["user"],
+                "per_cpu": usage["percpu"],
+            },
+            "throttling": {
+                "periods": throttling["periods"],
+                "throttled_periods": throttling["throttledPeriods"],
+                "throttled_time": throttling["throttledTime"],
+            },
+        },
+        "memory": {**stat, **{field: memory[name] for field, name in entries.items()}},
+        "blkio": {
+            "io_service_bytes_recursive": data["blkio"]["ioServiceBytesRecursive"],
+            "io_serviced_recursive": data["blkio"]["ioServicedRecursive"],
+        },
+        "memory_oom_control": _oom_control(paths.get("memory")),
+    }
+
+
+def _v1_name(field: str) -> str:
+    total = "total_" if field.startswith("total_") else ""
+    name = field.removeprefix(total)
+    return total + _V1_ALIASES.get(name, name)
+
+
+def _oom_control(place: str | None) -> Values:
+    found = _keyed(f"{place}/memory.oom_control") if place else {}
+    return {name: found.get(name, 0) for name in ("oom_kill_disable", "under_oom", "oom_kill")}
+
+
+def _v2(paths: dict[str, str], data: dict[str, Any]) -> Values:
+    place = paths[""]
+    usage, throttling = data["cpu"]["usage"], data["cpu"]["throttling"]
+    raw, memory = data["memory"]["raw"], data["memory"]["usage"]
+    events = _keyed(f"{place}/memory.events")
+    return {
+        "pids": data["pids"],
+        "cpu": {
+            "usage_usec": usage["total"] // 1000,
+            "user_usec": usage["user"] // 1000,
+            "system_usec": usage["kernel"] // 1000,
+            "nr_periods": throttling["periods"],
+            "nr_throttled": throttling["throttledPeriods"],
+            "throttled_usec": throttling["throttledTime"] // 1000,
+        },
+        "memory": {
+            **{name: raw.get(name, 0) for name in metrics.V2_MEMORY_COUNTERS.split()},
+            "usage": memory["usage"],
+            "usage_limit": memory["limit"],
+            "max_usage": memory["max"],
+            **_swap(place),
+        },
+        "io": {"usage": _io(data["blkio"])},
+        "hugetlb": [
+            {"pagesize": size, "current": values["usage"], "max": values["max"]}
+            for size, values in data["hugetlb"].items()
+        ],
+        "memory_events": {name: events.get(name, 0) for name in ("low", "high", "max", "oom", "oom_kill")},
+    }
+
+
+def _swap(place: str) -> Values:
+    found = {}
+    for field, file in (("swap_usage", "memory.swap.current"), ("swap_limit", "memory.swap.max")):
+        try:
+            with open(f"{place}/{file}", encoding="ascii") as stream:
+                text = stream.read().strip()
+        except OSError:
+            continue
+        found[field] = cgroup_stats.UNLIMITED if text == "max" else int(text)
+    return found
+
+
+_IO = {
+    ("ioServiceBytesRecursive", "Read"): "rbytes",
+    ("ioServiceBytesRecursive", "Write"): "wbytes",
+    ("ioServicedRecursive", "Read"): "rios",
+    ("ioServicedRecursive", "Write"): "wios",
+}
+
+
+def _io(blkio: dict[str, list[dict[str, Any]]]) -> list[Values]:
+    devices: dict[tuple[int, int], Values] = {}
+    for (kind, operation), field in _IO.items():
+        for entry in blkio[kind]:
+            if entry["op"] == operation:
+                place = devices.setdefault((entry["major"], entry["minor"]), {})
+                place[field] = entry["value"]
+    return [{"major": major, "minor": minor, **values} for (major, minor), values in devices.items()]
+
+
+def _keyed(path: str) -> dict[str, int]:
+    try:
+        with open(path, encoding="ascii") as stream:
+            pairs = [line.partition(" ") for line in stream.read().splitlines()]
+    except OSError:
+        return {}
+    return {name: int(value) for name, _, value in pairs if value.isdigit()}
+
+
+class OomWatch:
+    """Tells of every time the kernel finds the cgroup out of memory: by eventfd on v1, by poll on v2."""
+
+    def __init__(self, loop: Loop, paths: dict[str, str], told: Callable[[], None]) -> None:
+        self._loop, self._told = loop, told
+        self._fds: list[int] = []
+        self._events = -1  # memory.events on v2
+        self._seen = 0
+        try:
+            if cgroup.version_of(paths) == 2:
+                self._watch_v2(f"{paths['']}/memory.events")
+            elif "memory" in paths:
+                self._watch_v1(paths["memory"])
+        except OSError:
+            self.close()  # without the controller, or with the cgroup gone, there is nothing to tell
+
+    def look(self) -> None:
+        """Tell now what the loop would tell next."""
+        for fd in self._fds[1:]:
+            try:
+                os.eventfd_read(fd)
+            except BlockingIOError:
+                continue
+            self._told()
+        if self._events >= 0:
+            self._look_v2()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._events = -1
+        for fd in self._fds:
+            self._loop.forget(fd)
+            os.close(fd)
+        self._fds.clear()
+
+    def _watch_v1(self, place: str) -> None:
+        control = os.open(f"{place}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+        self._fds.append(control)
+        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._fds.append(event)
+        with open(f"{place}/cgroup.event_control", "w", encoding="ascii") as file:
+            file.write(f"{event} {control}")
+        self._loop.watch(event, select.EPOLLIN, lambda _mask: self._happened_v1(event, place))
+
+    def _happened_v1(self, event: int, place: str) -> None:
+        os.eventfd_read(event)
+        if os.path.exists(place):  # the kernel also tells of the cgroup's end
+            self._told()
+        else:
+            self.close()
+
+    def _watch_v2(self, path: str) -> None:
+        self._events = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fds.append(self._events)
+        self._seen = self._count(self._events)
+        self._loop.watch(self._events, select.EPOLLPRI, lambda _mask: self._look_v2())
+
+    def _look_v2(self) -> None:
+        try:
+            count = self._count(self._events)
+        except OSError:
+            self.close()
+            return
+        if count > self._seen:
+            self._told()
+        self._seen = count
+
+    @staticmethod
+    def _count(events: int) -> int:
+        for line in os.pread(events, 4096, 0).splitlines():
+            name, _, number = line.partition(b" ")
+            if name == b"oom_kill":
+                return int(number)
+        return 0

@@ -1,0 +1,196 @@
+"""What the operations do, in their forked children: each verb for a unikernel by `runtime`, else by the delegate.
+
+Importing this imports the whole runtime, so the shim does it once, before it serves.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import jsonio
+from ..errors import SpecError, StateError
+from ..linux import cgroup
+from ..oci import resources as cgroup_rules
+from ..oci.node import Node
+from ..oci.parse_linux import read_resources
+from ..record import Record
+from ..runtime import create as creation
+from ..runtime import lifecycle, load, status, store
+from ..runtime.options import Options
+from . import delegated, rootfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .wire import Values
+
+DEFAULT_ROOT = "/run/containerd/runc"
+"""As containerd's own shim has it; the namespace's name follows. `urunc --root /run/containerd/runc/NAMESPACE list`."""
+PLACE_FILE = "shim.json"
+
+
+class Place(Record):
+    """Where a container is and how it is run: what its operations, and a later `delete`, must know."""
+
+    id: str
+    bundle: str
+    root: str  # the state root, of ours and of the delegate
+    delegate: str  # name or path of the runtime of ordinary containers
+    systemd: bool = False
+    no_pivot: bool = False
+    no_new_keyring: bool = False
+    ours: bool = True  # a unikernel; known once it is created
+
+
+def is_ours(root: str, name: str) -> bool:
+    """Return whether urunc holds that container, as the command line decides it."""
+    return os.path.lexists(f"{store.folder(root, name)}/lock")
+
+
+def save_place(place: Place) -> None:
+    """Write the place into the bundle."""
+    path = f"{place.bundle}/{PLACE_FILE}"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(jsonio.dumps(place.to_data()))
+
+
+def load_place(bundle: str) -> Place | None:
+    """Return the place that a shim wrote into the bundle, None where there is none."""
+    try:
+        with open(f"{bundle}/{PLACE_FILE}", "rb") as file:
+            return Place(**jsonio.loads(file.read(jsonio.MAX_BYTES)))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def create(place: Place, mounts: list[Values], terminal: bool) -> tuple[dict[str, Any], int]:
+    """Mount the rootfs and make the container. Returns pid, kind and cgroup, and the terminal's master or -1."""
+    target = f"{place.bundle}/rootfs"
+    rootfs.mount_all(mounts, target)
+    try:
+        os.makedirs(place.root, mode=0o700, exist_ok=True)
+        return _create(place, terminal)
+    except BaseException:
+        rootfs.unmount_all(target)
+        raise
+
+
+def _create(place: Place, terminal: bool) -> tuple[dict[str, Any], int]:
+    options = Options(id=place.id, bundle=place.bundle, no_pivot=place.no_pivot, no_new_keyring=place.no_new_keyring)
+    request = load.load(place.root, options, systemd=place.systemd)
+    if request is None:
+        return _create_delegated(place, terminal)
+    masters: list[int] = []
+    container = creation.create(place.root, options, request, take_terminal=masters.append)
+    _write_pid_file(place, container.pid)
+    facts = {"pid": container.pid, "ours": True, "cgroup": container.cgroup, "stop": container.stop}
+    return facts, masters[0] if masters else -1
+
+
+def _create_delegated(place: Place, terminal: bool) -> tuple[dict[str, Any], int]:
+    verb = ["create", "--bundle", place.bundle]
+    verb += ["--no-pivot"] if place.no_pivot else []
+    verb += ["--no-new-keyring"] if place.no_new_keyring else []
+    pid, master = delegated.make(place, tuple(verb), place.id, terminal)
+    _write_pid_file(place, pid)
+    return {"pid": pid, "ours": False, "cgroup": cgroup_of(pid), "stop": ""}, master
+
+
+def _write_pid_file(place: Place, pid: int) -> None:
+    """Write `init.pid` into the bundle: engines' tools look there."""
+    with open(
+        os.open(f"{place.bundle}/init.pid", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644), "w"
+    ) as f:
+        f.write(str(pid))
+
+
+def start(place: Place) -> tuple[dict[str, Any], int]:
+    """Start the container."""
+    if place.ours:
+        lifecycle.start(place.root, place.id)
+    else:
+        delegated.call(place, "start", place.id)
+    return {}, -1
+
+
+def kill(place: Place, signum: int, everything: bool) -> tuple[dict[str, Any], int]:
+    """Send a signal."""
+    if place.ours:
+        lifecycle.kill(place.root, place.id, signum, everything)
+    else:
+        delegated.call(place, "kill", *(["--all"] if everything else []), place.id, str(signum))
+    return {}, -1
+
+
+def freeze(place: Place, verb: str) -> tuple[dict[str, Any], int]:
+    """Pause or resume the container, by its cgroup's freezer."""
+    if not place.ours:
+        delegated.call(place, verb, place.id)
+        return {}, -1
+    with store.Lock(place.root, place.id):
+        container = store.want(place.root, place.id)
+        status.require(verb, container, status.of(place.root, container))
+        (cgroup.freeze if verb == "pause" else cgroup.thaw)(container.cgroup)
+    return {}, -1
+
+
+def update(place: Place, resources: bytes) -> tuple[dict[str, Any], int]:
+    """Change the limits: JSON of config.json's `linux.resources`. A guest's memory and vCPUs stay what they are."""
+    if not place.ours:
+        delegated.call(place, "update", "--resources", "-", place.id, stdin=resources)
+        return {}, -1
+    try:
+        wanted = read_resources(Node(jsonio.loads(resources), "resources"))
+    except ValueError as error:
+        raise SpecError(f"resources: not JSON: {error}") from None
+    with store.Lock(place.root, place.id):
+        container = store.want(place.root, place.id)
+        status.require("update", container, status.of(place.root, container))
+        version = cgroup.version_of(container.cgroup)
+        cgroup.apply(container.cgroup, cgroup_rules.writes(wanted, version))
+    return {}, -1
+
+
+def delete(place: Place, force: bool) -> tuple[dict[str, Any], int]:
+    """Delete the container, and unmount its rootfs whatever comes of that."""
+    try:
+        if place.ours:
+            lifecycle.delete(place.root, place.id, force)
+        else:
+            _delete_delegated(place, force)
+    finally:
+        rootfs.unmount_all(f"{place.bundle}/rootfs")
+    return {}, -1
+
+
+def _delete_delegated(place: Place, force: bool) -> None:
+    try:
+        delegated.call(place, "delete", *(["--force"] if force else []), place.id)
+    except StateError as error:
+        if "does not exist" not in error.message:
+            raise
+
+
+def execute(place: Place, process: Any, terminal: bool) -> tuple[dict[str, Any], int]:
+    """Start another process in an ordinary container."""
+    path = delegated.process_file(place, {**process, "terminal": terminal})
+    try:
+        pid, master = delegated.make(place, ("exec", "--process", path, "--detach"), place.id, terminal)
+    finally:
+        os.unlink(path)
+    return {"pid": pid}, master
+
+
+def cgroup_of(pid: int) -> dict[str, str]:
+    """Return the cgroup of a process as `linux.cgroup` names one: controller to folder."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        text = file.read()
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        layout = cgroup.parse_layout(file.read(), text)
+    return {name: _folder(hierarchy) for name, hierarchy in layout.hierarchies.items()}
+
+
+def _folder(hierarchy: cgroup.Hierarchy) -> str:
+    below = hierarchy.own.removeprefix(hierarchy.root.rstrip("/"))
+    return f"{hierarchy.mountpoint}/{below.lstrip('/')}".rstrip("/")
