@@ -238,7 +238,7 @@ def _launch(orders: Orders, connection: _socket.socket, launch: dict[str, Any], 
     libc.set_no_new_privs()
     proc.reset_signals()
     if orders.filter_program is not None:
-        seccomp.install(orders.filter_program)
+        seccomp.install(orders.filter_program, seccomp.filter_flags(orders.spec.seccomp or {}))
     connection.sendall(STARTED)
     argv = launch["argv"]
     env = dict(item.split("=", 1) for item in launch["env"])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..oci.app import App
     from ..oci.checks import MountPlan
     from ..oci.config import Config
-    from ..oci.resources import CgroupPath, CgroupWrite
+    from ..oci.resources import CgroupPath, CgroupWrite, Property
     from ..oci.spec import Spec
     from ..vm.machine import Capabilities, GuestFile
     from .options import Options
@@ -125,6 +125,9 @@ def plan(
     machine, root = _machine(options, spec, app, config, facts, accel)
     nodes = _nodes(spec, can, accel, own_network=facts.own_network)
     rules = cgroup_rules.device_rules(spec.resources.devices, _rules(nodes))
+    cgroup = _cgroup(options.id, spec, systemd)
+    by_systemd = cgroup.driver == "systemd"
+    limits = cgroup_rules.rounded_quota(spec.resources) if by_systemd else spec.resources
     return Plan(
         id=options.id,
         rootfs=rootfs,
@@ -136,9 +139,9 @@ def plan(
         gid_maps=spec.gid_maps,
         host_uid=mapped(machine.uid, spec.uid_maps, "linux.uidMappings"),
         host_gid=mapped(machine.gid, spec.gid_maps, "linux.gidMappings"),
-        cgroup=_cgroup(options.id, spec, systemd),
-        cgroup_writes=cgroup_rules.writes(spec.resources, facts.cgroup_version),
-        cgroup_properties=cgroup_rules.systemd_properties(spec.resources, facts.cgroup_version, rules),
+        cgroup=cgroup,
+        cgroup_writes=cgroup_rules.writes(limits, facts.cgroup_version),
+        cgroup_properties=_scope_properties(spec, facts.cgroup_version, rules) if by_systemd else (),
         device_rules=rules,
         nodes=nodes,
         binds=facts.binds,
@@ -222,6 +225,13 @@ def _cgroup(name: str, spec: Spec, systemd: bool) -> CgroupPath:
     if spec.cgroups_path:
         return cgroup_rules.parse_cgroups_path(spec.cgroups_path, systemd)
     return cgroup_rules.default_path(name, systemd)
+
+
+def _scope_properties(spec: Spec, version: int, rules: tuple[DeviceRule, ...]) -> tuple[Property, ...]:
+    """Return what systemd is told beside the files: the limits, and what the engine's annotations ask for."""
+    from ..oci.unit_properties import unit_properties
+
+    return (*cgroup_rules.systemd_properties(spec.resources, version, rules), *unit_properties(spec.annotations))
 
 
 def mapped(inside: int, maps: tuple[IdMap, ...], path: str) -> int:

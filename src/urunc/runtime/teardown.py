@@ -81,15 +81,13 @@ def _end_process(container: Container) -> None:
 
 
 def _remove_cgroup(container: Container) -> None:
+    from ..linux import cgroup
+
+    cgroup.kill_all(container.cgroup)  # before the scope is stopped: systemd would ask with SIGTERM, and wait 90 s
     if container.scope:
         from ..linux import dbus
 
         dbus.stop_unit(container.scope)
-    if not any(os.path.exists(place) for place in container.cgroup.values()):
-        return
-    from ..linux import cgroup
-
-    cgroup.kill_all(container.cgroup)
     cgroup.remove(container.cgroup)
 
 
