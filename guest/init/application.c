@@ -117,18 +117,74 @@ static bool enter_folder(void)
 	return error >= 0;
 }
 
-static const char *search_path(char **environment)
+static const char *variable(char **environment, const char *prefix, const char *otherwise)
 {
 	for (; *environment; environment++)
-		if (starts_with(*environment, "PATH="))
-			return *environment + strlen("PATH=");
-	return DEFAULT_PATH;
+		if (starts_with(*environment, prefix))
+			return *environment + strlen(prefix);
+	return otherwise;
+}
+
+/* Take the field up to the next colon off a line of /etc/passwd. */
+static char *take_field(char **line)
+{
+	char *start = *line, *end = (char *)find_char(start, ':');
+
+	*line = *end ? end + 1 : end;
+	*end = '\0';
+	return start;
+}
+
+/* The folder of the user with this number (name:password:uid:gid:comment:home:shell), "/" where he has none. */
+static const char *home_of(const char *uid)
+{
+	static char users[65536];
+	char *line = users, *next;
+
+	if (read_file("/etc/passwd", users, sizeof(users)) <= 0)
+		return "/";
+	for (; *line; line = next) {
+		char *end = (char *)find_char(line, '\n'), *home;
+		bool found;
+
+		next = *end ? end + 1 : end;
+		*end = '\0';
+		take_field(&line);
+		take_field(&line);
+		found = equal(take_field(&line), uid);
+		take_field(&line);
+		take_field(&line);
+		home = take_field(&line);
+		if (found && *home)
+			return home;
+	}
+	return "/";
+}
+
+/* As runc: who is given no HOME gets his own. */
+static char **complete_environment(void)
+{
+	char **given = config_list("env"), **all, *home;
+	const char *folder;
+	size_t n = 0;
+
+	if (variable(given, "HOME=", NULL))
+		return given;
+	folder = home_of(config_value("uid", "0"));
+	home = allocate(strlen(folder) + sizeof("HOME="));
+	join(home, strlen(folder) + sizeof("HOME="), "HOME=", folder, "");
+	while (given[n])
+		n++;
+	all = allocate((n + 2) * sizeof(*all));
+	memcpy(all, given, n * sizeof(*all));
+	all[n] = home;
+	return all;
 }
 
 /* Try each folder of PATH; an empty one is the current folder. Returns why the best candidate could not run. */
 static long execute_on_path(char **arguments, char **environment)
 {
-	const char *path = search_path(environment);
+	const char *path = variable(environment, "PATH=", DEFAULT_PATH);
 	char file[PATH_MAX];
 	long result = -ENOENT;
 
@@ -153,7 +209,7 @@ static long execute_on_path(char **arguments, char **environment)
 
 static int execute(void)
 {
-	char **arguments = config_list("arg"), **environment = config_list("env");
+	char **arguments = config_list("arg"), **environment = complete_environment();
 	const char *name = arguments[0];
 	long error = -ENOENT;
 

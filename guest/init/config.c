@@ -11,8 +11,9 @@
 struct config config;
 
 static const char *const keys[] = {
-	"arg",	  "env",  "cwd",  "uid",   "gid",    "group", "umask", "hostname", "dns", "search",  "nic",    "mtu",
-	"addr",	  "route", "neigh", "file", "rlimit", "root",  "end",   "exit",     "control", "module", "loglevel", "terminal",
+	"arg", "env", "cwd", "uid", "gid", "group", "umask", "rlimit", "hostname", "dns", "search",
+	"nic", "mtu", "addr", "route", "neigh", "file", "module", "control", "terminal", "loglevel", "root",
+	"end", "exit",
 };
 
 static bool is_key(const char *key)

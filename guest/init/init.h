@@ -21,7 +21,7 @@ bool starts_with(const char *s, const char *prefix);
 const char *find_char(const char *s, char c); /* the first c in s, or the end of s */
 bool copy_text(char *to, size_t size, const char *from); /* false where it does not fit */
 bool join(char *to, size_t size, const char *a, const char *b, const char *c);
-bool next_word(const char **s, char *word, size_t size); /* words parted by single blanks; false at the end */
+bool next_word(const char **s, char *word, size_t size); /* parted by single blanks; false at the end */
 bool parse_number(const char *s, uint64_t maximum, uint64_t *value); /* decimal, the whole string */
 void format_number(char *to, uint64_t value); /* decimal; at most 21 octets */
 void *allocate(size_t size); /* zeroed, never freed */

@@ -159,7 +159,8 @@ static long add_route(const struct nic *nic, const char *value)
 	return netlink_do(&request);
 }
 
-static bool each(const struct nic *nic, const char *key, const char *what, long (*add)(const struct nic *, const char *))
+static bool each(const struct nic *nic, const char *key, const char *what,
+		 long (*add)(const struct nic *, const char *))
 {
 	for (size_t i = nic->first; i < nic->end; i++) {
 		long error = equal(config.records[i].key, key) ? add(nic, config.records[i].value) : 0;

@@ -98,7 +98,11 @@ def base_initrd(kernel: Path) -> bytes:
         [
             ("/bin/busybox", 0o100755, program),
             *((f"/bin/{link}", 0o120777, b"busybox") for link in links),
-            ("/etc/passwd", 0o100644, b"root:x:0:0::/:/bin/sh\n"),
+            (
+                "/etc/passwd",
+                0o100644,
+                b"root:x:0:0::/root:/bin/sh\nodd\napp:x:1000:1001:,:/home/the app:/bin/sh\nbare:x:7:7",
+            ),
             ("/etc/hosts", 0o120777, b"../nowhere"),
             ("/bin/not-executable", 0o100644, b"x"),
             ("/tmp/.keep", 0o100644, b""),

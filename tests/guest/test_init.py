@@ -118,10 +118,10 @@ def test_the_application_gets_everything_whole(linux: Linux) -> None:
     assert status == 0, text
     words = octets(between(text, "ARGS", "END")).split(b"\0")
     assert words == [b"/bin/sh", b"-c", script.encode(), b"name", *(word.encode() for word in arguments), b""]
-    whole = b"\0".join(entry.encode() for entry in environment) + b"\0"
+    whole = b"\0".join(entry.encode() for entry in [*environment, "HOME=/home/the app"]) + b"\0"
     assert between(text, "ENV", "END").split() == [md5_of_dump(whole), "-"]
     for line in (
-        *("cwd=/srv/with blank/new", "uid=1000 gid=1001 groups=7,12", "umask=0027", "nofile=333 444", "wêb-1"),
+        *("cwd=/srv/with blank/new", "uid=1000(app) gid=1001 groups=7,12", "umask=0027", "nofile=333 444", "wêb-1"),
         *("192.0.2.7 web", "nameserver 192.0.2.53\nnameserver 2001:db8::53\nsearch one.test two", "the file"),
         *(
             "reopened",
@@ -186,12 +186,12 @@ def test_the_first_process_outlives_what_is_thrown_at_it(linux: Linux) -> None:
         ps -o stat,ppid,args | while read stat ppid rest; do case $stat in Z*) echo "zombie $rest";; esac; done
         (sleep 1000 &); i=0
         while [ $i -lt 3000 ]; do echo "line $i of a long output that must not be cut"; i=$((i+1)); done
-        echo last; exit 9
+        echo $HOME; exit 9
     """
     status, text = linux.run(shell(script))
     assert status == 9
     assert "zombie" not in text
-    assert text.count("that must not be cut\n") == 3000 and text.endswith("\nlast\n")
+    assert text.count("that must not be cut\n") == 3000 and text.endswith("\n/root\n")
 
 
 def test_console_without_a_terminal_is_exact(linux: Linux) -> None:
@@ -203,9 +203,11 @@ def test_console_without_a_terminal_is_exact(linux: Linux) -> None:
 
 
 def test_console_with_a_terminal_is_one(linux: Linux) -> None:
-    script = "trap 'echo interrupted; exit 4' INT; stty < /dev/tty > /dev/null && echo up; while :; do sleep 0.1; done"
-    with linux.boot(shell(script, ("terminal", "1"))) as qemu:
-        qemu.wait_for(b"up\r\n")
+    script = (
+        "trap 'echo interrupted; exit 4' INT; stty < /dev/tty > /dev/null && echo $HOME up; while :; do sleep 0.1; done"
+    )
+    with linux.boot(shell(script, ("terminal", "1"), ("env", "HOME=/given"))) as qemu:
+        qemu.wait_for(b"/given up\r\n")
         qemu.type(b"\x03")
         assert qemu.wait() == 5
     assert b"interrupted\r\n" in qemu.output
