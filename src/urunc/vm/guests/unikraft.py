@@ -42,7 +42,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     return Boot(
         command_line=line,
         nics=1 if old else None,
-        messages=_limits(line, app),
+        messages=_limits(line, app) + _ends(context),
     )
 
 
@@ -112,6 +112,12 @@ def _is_old(version: str | None) -> bool:
             return False
         numbers.append(int(part))
     return tuple([*numbers, 0, 0][:3]) < _NEW_SYNTAX
+
+
+def _ends(context: Context) -> tuple[str, ...]:
+    if context.model == "microvm":
+        return ("Unikraft cannot power off a microvm: the container runs until it is stopped",)
+    return ()
 
 
 def _limits(line: str, app: App) -> tuple[str, ...]:
