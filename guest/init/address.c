@@ -42,7 +42,7 @@ static bool parse_ipv6(const char *s, uint8_t octets[16])
 			s++;
 			continue;
 		}
-		if (*find_char(s, ':') == '\0' && *find_char(s, '.') && filled <= 12 && parse_ipv4(s, octets + filled)) {
+		if (!*find_char(s, ':') && *find_char(s, '.') && filled <= 12 && parse_ipv4(s, octets + filled)) {
 			filled += 4;
 			s = find_char(s, '\0');
 			break;

@@ -25,7 +25,7 @@ bool next_word(const char **s, char *word, size_t size); /* parted by single bla
 bool parse_number(const char *s, uint64_t maximum, uint64_t *value); /* decimal, the whole string */
 void format_number(char *to, uint64_t value); /* decimal; at most 21 octets */
 void *allocate(size_t size); /* zeroed, never freed */
-void say(const char *format, ...) __attribute__((format(printf, 1, 2))); /* a line on the console; of formats, %s alone */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2))); /* a line on the console; %s alone */
 const char *error_text(long error);
 
 /* config.c: the records that urunc wrote */

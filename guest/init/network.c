@@ -108,8 +108,10 @@ static bool parse_route(const char *text, struct route *route)
 /* Without a word about it, a route without a gateway has link scope, as with ip(8). */
 static uint8_t route_scope(const struct route *route)
 {
+	bool on_link = !route->gateway.family && route->destination.family == AF_INET;
+
 	if (!route->scope)
-		return route->gateway.family || route->destination.family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
+		return on_link ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
 	if (equal(route->scope, "link"))
 		return RT_SCOPE_LINK;
 	return equal(route->scope, "host") ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;

@@ -19,6 +19,8 @@ from guest import frames, linux_guest
 from guest.linux_guest import QUICK, config
 from guest.machines import GUEST, PATIENCE, Qemu, connect, want_programs
 
+pytestmark = pytest.mark.slow
+
 PORT = "org.urunc.control"
 MAC = "52:54:00:12:34:56"
 BASE = (("env", "PATH=/bin"), ("exit", "debug-exit"))
