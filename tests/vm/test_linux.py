@@ -58,6 +58,14 @@ def test_config_of_init() -> None:
     ]
 
 
+def test_limits_umask_and_terminal() -> None:
+    found = records(boot("/x", umask=0o27, rlimits=(("RLIMIT_NOFILE", 1024, 4096),), terminal=True))
+    assert ("umask", "23") in found
+    assert ("rlimit", "RLIMIT_NOFILE 1024 4096") in found
+    assert ("terminal", "1") in found
+    assert not {key for key, _ in records(boot("/x"))} & {"umask", "rlimit", "terminal"}
+
+
 def test_source_of_a_route_and_resolvers() -> None:
     found = records(boot("/x", network=NETWORKS["plain"]))
     assert ("route", "172.17.0.0/16 scope link src 172.17.0.2") in found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import ImageError, SpecError
 from ..oci import resources as cgroup_rules
-from ..oci.spec import DeviceRule, IdMap, User
+from ..oci.spec import DeviceRule, IdMap, Process, User
 from ..record import Record
 from ..vm import choose, guests, monitors
 from ..vm.machine import Bind, Boot, Context, Disk, KernelInfo, Machine, Network, Root
@@ -188,7 +188,8 @@ def _machine(options: Options, spec: Spec, app: App, config: Config, facts: Fact
 
 def guest_context(spec: Spec, facts: Facts, model: str, accel: str, files: tuple[GuestFile, ...] = ()) -> Context:
     """Return what a guest module may know beside the app, the network and the root."""
-    user = spec.process.user if spec.process else User()
+    process = spec.process or Process()
+    user = process.user
     return Context(
         arch=facts.arch,
         model=model,
@@ -199,6 +200,9 @@ def guest_context(spec: Spec, facts: Facts, model: str, accel: str, files: tuple
         uid=user.uid,
         gid=user.gid,
         groups=user.groups,
+        umask=user.umask,
+        rlimits=tuple((limit.kind, limit.soft, limit.hard) for limit in process.rlimits),
+        terminal=process.terminal,
         files=files,
     )
 

@@ -150,6 +150,9 @@ class Context(Record):
     uid: int = 0  # process.user, inside the guest
     gid: int = 0
     groups: tuple[int, ...] = ()
+    umask: int | None = None
+    rlimits: tuple[tuple[str, int, int], ...] = ()  # (RLIMIT_.., soft, hard)
+    terminal: bool = False
     files: tuple[GuestFile, ...] = ()  # files for the guest's root, such as /etc/hosts
 
 

@@ -9,12 +9,14 @@ The file `/.urunc/config` is a sequence of records `key NUL value NUL`, bytes as
 
 ========================= ==============================================================================
 `arg`, `env`              one each, in order
-`cwd`, `uid`, `gid`       of the program; `group` for each supplementary group
+`cwd`, `uid`, `gid`       of the program; `group` for each supplementary group; `umask`, in decimal
+`rlimit`                  `RLIMIT_NOFILE SOFT HARD`, one for each limit
 `hostname`, `dns`, `search`
 `nic`                     a MAC; up to the next `nic` follow `mtu`, `addr` (IP/PREFIX), `route`
                           (`DEST/PREFIX|default [via GW] [onlink] [scope X] [metric N] [src IP]`),
                           `neigh` (IP MAC)
 `file`                    an absolute path: init copies `/.urunc/files` + path to it
+`terminal`                `1`: the console is a terminal, and the program's controlling one
 `end`                     `poweroff` or `reboot`: what ends the machine
 `exit`                    `debug-exit`: a failure goes to isa-debug-exit at I/O port 0x501
 `control`                 the virtio-serial port that brings signals and takes the exit status
@@ -120,6 +122,9 @@ def _config(app: App, network: Network, monitor: Capabilities, context: Context)
     records += [("env", entry) for entry in app.env]
     records += [("cwd", app.cwd), ("uid", str(context.uid)), ("gid", str(context.gid))]
     records += [("group", str(group)) for group in context.groups]
+    if context.umask is not None:
+        records.append(("umask", str(context.umask)))
+    records += [("rlimit", f"{kind} {soft} {hard}") for kind, soft, hard in context.rlimits]
     if network.hostname:
         records.append(("hostname", network.hostname))
     records += [("dns", server) for server in network.dns]
@@ -127,6 +132,8 @@ def _config(app: App, network: Network, monitor: Capabilities, context: Context)
     for nic in network.nics:
         records += _nic_records(nic)
     records += [("file", file.path) for file in context.files]
+    if context.terminal:
+        records.append(("terminal", "1"))
     records.append(("end", "reboot" if _ends_by_reset(context) else "poweroff"))
     if monitor.exit_device:
         records.append(("exit", "debug-exit"))
