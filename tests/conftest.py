@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root") or item.get_closest_marker("engine"):
             item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Compare the machine before the first test and after the last, where scripts/test says that it is ours alone."""
+    if "URUNC_TEST_ALONE" not in os.environ:
+        yield
+        return
+    import leftovers
+    from world import wait_for
+
+    before = leftovers.machine()
+    yield
+    try:
+        wait_for("nothing left", lambda: not leftovers.more(before), 15)
+    except AssertionError:
+        pytest.fail("left on the machine:\n" + "\n".join(leftovers.more(before)))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,41 @@
+"""What tests may leave on the machine: programs, links, mounts, cgroups, network namespaces, urunc's state."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+PROGRAMS = ("qemu-system", "solo5-", "runc", "crun", "urunc", "conmon", "dockerd", "containerd", "podman", "busybox",
+            "sleep", "unshare", "nsenter", "virtiofsd", "docker-proxy")  # fmt: skip
+FOLDERS = ("/run/urunc", "/run/netns", "/run/docker", "/run/containerd")
+
+
+def machine() -> dict[str, set[str]]:
+    """Return all of it, each as a line for a person."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    links = subprocess.run(["ip", "-o", "-br", "link"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return {
+        "process": set(_processes()),
+        "link": {line.split()[0] for line in links},
+        "mount": {line.split(" ")[4] for line in mounts},
+        "cgroup": {folder for folder, _, _ in os.walk("/sys/fs/cgroup")},
+        "file": {str(path) for folder in FOLDERS for path in Path(folder).glob("*") if path.name != ".cache"},
+    }
+
+
+def _processes() -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if entry.name.isdecimal() and any(os.path.basename(word).startswith(PROGRAMS) for word in words[:3]):
+            found.append(f"{entry.name} {' '.join(words)[:200]}")
+    return found
+
+
+def more(before: dict[str, set[str]]) -> list[str]:
+    """Return what is there now and was not before."""
+    return sorted(f"{kind} {item}" for kind, items in machine().items() for item in items - before[kind])
