@@ -205,12 +205,10 @@ class Systemd:
         self.calls: list[Message] = []
 
     def greet(self) -> None:
-        line = b""
-        while not line.endswith(b"\r\n"):
-            line += self.sock.recv(1)
-        assert line == b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\n"
+        user = str(os.geteuid()).encode().hex().encode()
+        expected = b"\0AUTH EXTERNAL " + user + b"\r\nBEGIN\r\n"
+        assert self.read(len(expected)) == expected
         self.sock.sendall(b"OK 0123456789abcdef\r\n")
-        assert self.read(7) == b"BEGIN\r\n"
 
     def read(self, count: int) -> bytes:
         data = b""

@@ -346,11 +346,12 @@ class Bus:
     def greet(self) -> None:
         """Authenticate as this user; on a bus also say hello and ask for systemd's signals."""
         user = str(os.geteuid()).encode().hex()
-        self._send(b"\0AUTH EXTERNAL " + user.encode() + b"\r\n")
+        # BEGIN goes with AUTH, as from sd-bus: systemd forgets a call that comes in one packet with BEGIN until
+        # it hears more, and there is none to come.
+        self._send(b"\0AUTH EXTERNAL " + user.encode() + b"\r\nBEGIN\r\n")
         answer = self._line()
         if not answer.startswith(b"OK "):
             raise HostError(f"D-Bus refuses user {os.geteuid()}: `{answer.decode('ascii', 'replace')}`")
-        self._send(b"BEGIN\r\n")
         if self._daemon:
             self.call(_DAEMON, "Hello")
             rule = "type='signal',sender='org.freedesktop.systemd1',member='JobRemoved'"
