@@ -82,7 +82,7 @@ def one_line(text: str) -> str:
     """Return the text with everything unprintable escaped: names from an image must not forge lines or colours."""
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _log(level: int, message: str) -> None:

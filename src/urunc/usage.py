@@ -37,7 +37,7 @@ def version() -> str:
 def find_commit() -> str | None:
     """Return the commit that was installed, as `make install` wrote it beside the modules; None in a checkout."""
     try:
-        with open(os.path.join(os.path.dirname(__file__), "commit"), encoding="ascii") as file:
+        with open(os.path.join(os.path.dirname(__file__), "commit"), encoding="utf-8") as file:
             return file.read().strip() or None
     except OSError:
         return None

@@ -17,7 +17,7 @@ def write_maps(pid: int, uids: Iterable[Line], gids: Iterable[Line]) -> None:
     for name, lines in (("uid_map", uids), ("gid_map", gids)):
         text = "".join(f"{inside} {host} {size}\n" for inside, host, size in lines)
         try:
-            with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
+            with open(f"/proc/{pid}/{name}", "w", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
             raise KernelError(

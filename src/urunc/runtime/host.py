@@ -224,7 +224,7 @@ def _stamps(files: list[str]) -> list[list[int]] | None:
 
 
 def _cached_by_boot(cache: str, key: str, probe: Callable[[], Any]) -> Any:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         boot = file.read().strip()
     known = _read(cache, key)
     if known is not None and known.get("boot") == boot:

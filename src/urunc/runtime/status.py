@@ -74,7 +74,7 @@ def is_frozen(cgroup: dict[str, str]) -> bool:
     if not place:
         return False
     try:
-        with open(f"{place}/{name}", encoding="ascii") as file:
+        with open(f"{place}/{name}", encoding="utf-8") as file:
             state = file.read().strip()
     except OSError:
         return False

@@ -54,7 +54,7 @@ def write(bundle: str, data: dict[str, Any]) -> None:
     path = f"{bundle}/config.json"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        with open(fd, "w", encoding="ascii") as file:
+        with open(fd, "w", encoding="utf-8") as file:
             file.write(indented(data, "    ") + "\n")
     except FileExistsError:
         raise HostError(f"`{path}` exists already", hint="remove it, or give another folder with --bundle") from None
