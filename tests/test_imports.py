@@ -1,0 +1,105 @@
+"""The modules that each verb loads, by name: imports are start-up time, so one more must be meant.
+
+A failure here is no bug in itself: look at what the new module costs (`python3 -IS -X importtime`, bench/startup.py),
+and whether the verb needs it before it can start. If it does, add it to the list.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import bundles
+from conftest import INTERPRETER, SOURCE
+
+RUNNER = """
+import sys
+before = set(sys.modules)
+sys.path.insert(0, sys.argv[1])
+from urunc.cli import main
+status = main(["urunc", *sys.argv[3:]])
+loaded = sorted(set(sys.modules) - before)
+with open(sys.argv[2], "w") as file:
+    file.write("\\n".join(loaded))
+sys.exit(status)
+"""
+
+OS = "__future__ _collections_abc _stat genericpath os os.path posixpath stat"
+EVERY = f"{OS} _json errno fcntl urunc urunc.cli urunc.errors urunc.flags urunc.jsonio urunc.log urunc.record"
+VERB = f"{EVERY} urunc.runtime urunc.runtime.store urunc.verbs"
+CONTAINER = f"{VERB} select urunc.linux urunc.linux.proc urunc.runtime.lifecycle urunc.runtime.status"
+CREATE = f"""
+{CONTAINER}
+_blake2 _ctypes _socket _struct binascii math
+urunc.linux.cgroup urunc.linux.fsops urunc.linux.idmap urunc.linux.libc urunc.linux.mounts urunc.linux.netlink
+urunc.linux.ns urunc.linux.seccomp urunc.linux.tap
+urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.node urunc.oci.parse
+urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
+urunc.runtime.channel urunc.runtime.console urunc.runtime.create urunc.runtime.hooks urunc.runtime.host
+urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words urunc.runtime.load urunc.runtime.net
+urunc.runtime.options urunc.runtime.plan urunc.runtime.settings urunc.runtime.teardown urunc.runtime.timeline
+urunc.vm urunc.vm.bootstring urunc.vm.choose urunc.vm.cpio urunc.vm.elf urunc.vm.guests urunc.vm.guests.unikraft
+urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu
+"""
+DELETE = """
+_ctypes _struct urunc.linux.cgroup urunc.linux.fsops urunc.linux.libc urunc.runtime.teardown
+"""
+
+LIFE: tuple[tuple[str, str], ...] = (
+    ("create --bundle BUNDLE web", CREATE),
+    ("state web", CONTAINER),
+    ("start web", f"{CONTAINER} _socket urunc.runtime.init_words"),
+    ("state web", CONTAINER),
+    ("ps --format json web", f"{CONTAINER} urunc.linux.cgroup urunc.tables"),
+    ("list", f"{CONTAINER} pwd urunc.tables"),
+    ("kill web KILL", CONTAINER),
+    ("delete --force web", f"{CONTAINER} {DELETE}"),
+)
+"""A container's life, verb by verb, and what each may load."""
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Callable[..., list[str]]:
+    """Run a verb to its end, in the interpreter as the entry point starts it. Return the modules it has loaded."""
+
+    def run(*args: str, status: int = 0) -> list[str]:
+        answer = tmp_path / "modules"
+        argv = [INTERPRETER, "-IS", "-c", RUNNER, str(SOURCE), str(answer), "--root", f"{tmp_path}/state", *args]
+        with open(tmp_path / "output", "w+b") as output:  # no pipe: a container that lives on would hold it
+            done = subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        assert done.returncode == status, (tmp_path / "output").read_text()
+        return answer.read_text().splitlines()
+
+    return run
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, testguest: Path) -> Iterator[Path]:
+    """A bundle of the test guest, whose container is gone after the test."""
+    yield bundles.unikernel(tmp_path / "bundle", testguest, "wait").write()
+    call = [INTERPRETER, "-IS", "-c", RUNNER, str(SOURCE), "/dev/null", "--root", f"{tmp_path}/state"]
+    subprocess.run([*call, "delete", "--force", "web"], check=False, capture_output=True, env={"PATH": "/nowhere"})
+
+
+@pytest.mark.root
+def test_a_containers_life(loaded: Callable[..., list[str]], bundle: Path) -> None:
+    loaded(
+        "create", "--bundle", str(bundle), "web"
+    )  # fills the cache of the monitor's libraries, whose making may import what it likes
+    loaded("delete", "--force", "web")
+    for line, modules in LIFE:
+        assert (line, loaded(*line.replace("BUNDLE", str(bundle)).split())) == (line, sorted(set(modules.split())))
+
+
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_help(loaded: Callable[..., list[str]], flag: str) -> None:
+    assert loaded(flag) == sorted({*VERB.split(), "urunc.usage"})
+
+
+def test_a_container_of_the_delegate(loaded: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    more = "urunc.oci urunc.oci.config urunc.runtime.delegate urunc.runtime.settings"
+    assert loaded("state", "strange", status=1) == sorted({*VERB.split(), *more.split()})
