@@ -16,12 +16,9 @@ from ..errors import HostError, SpecError, reason
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from hashlib import sha256
+    from hashlib import blake2b
 else:
-    try:
-        from _sha256 import sha256
-    except ImportError:  # its name since Python 3.12
-        from _sha2 import sha256
+    from _blake2 import blake2b
 
 SOCKET_FOLDER = "/run/containerd/s"
 GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
@@ -50,9 +47,9 @@ def group_of(bundle: str, name: str) -> str:
 
 
 def socket_path(folder: str, address: str, namespace: str, group: str) -> str:
-    """Return where the pod's shim listens: containerd's rule, so that its own tools find it."""
+    """Return where the pod's shim listens: a hash, as a socket's address holds 107 bytes and an id more."""
     place = os.path.normpath("/".join(part for part in (address, namespace, group) if part))
-    return f"{folder}/{sha256(place.encode()).hexdigest()}"
+    return f"{folder}/{blake2b(place.encode(), digest_size=32).hexdigest()}"
 
 
 def listen(path: str) -> _socket.socket | None:
