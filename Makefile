@@ -26,7 +26,8 @@ install: guest ## install urunc into PREFIX, below DESTDIR, to be run by PYTHON
 	$(if $(COMMIT),echo $(COMMIT) > $(LIB)/urunc/commit)
 	$(PYTHON) -I scripts/compile.py $(LIB) $(PREFIX)/lib/urunc
 	install -D -m 755 guest/build/urunc-init $(LIB)/guest/urunc-init
-	install -d $(BIN)
+	chmod -R u=rwX,go=rX $(LIB)
+	install -d -m 755 $(BIN)
 	$(call entry,urunc,urunc.__main__)
 	$(if $(wildcard src/urunc/shim/__main__.py),$(call entry,containerd-shim-urunc-v2,urunc.shim.__main__))
 

@@ -86,9 +86,8 @@ def bundle(tmp_path: Path, testguest: Path) -> Iterator[Path]:
 
 @pytest.mark.root
 def test_a_containers_life(loaded: Callable[..., list[str]], bundle: Path) -> None:
-    loaded(
-        "create", "--bundle", str(bundle), "web"
-    )  # fills the cache of the monitor's libraries, whose making may import what it likes
+    # The first fills the cache of the monitor's libraries, whose making may import what it likes.
+    loaded("create", "--bundle", str(bundle), "web")
     loaded("delete", "--force", "web")
     for line, modules in LIFE:
         assert (line, loaded(*line.replace("BUNDLE", str(bundle)).split())) == (line, sorted(set(modules.split())))

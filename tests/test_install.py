@@ -1,0 +1,78 @@
+"""`make install`: into any place, moved afterwards, run through a link; and nothing left by `make uninstall`."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conftest import HERE, INTERPRETER, SOURCE
+
+TOP = HERE.parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root below which urunc is installed, with PREFIX=/opt/urunc."""
+    if not (TOP / "guest/build/urunc-init").exists() and not shutil.which("gcc"):
+        pytest.skip("the guest's init is not built, and there is no gcc")
+    root = tmp_path_factory.mktemp("root")
+    make(root, "install")
+    return root
+
+
+def make(root: Path, task: str) -> None:
+    argv = ["make", "-s", "-C", str(TOP), task, f"DESTDIR={root}", "PREFIX=/opt/urunc", f"PYTHON={INTERPRETER}"]
+    subprocess.run(argv, check=True, capture_output=True, umask=0o077)
+
+
+def version(program: Path | str, **more: object) -> str:
+    return subprocess.run([program, "--version"], check=True, capture_output=True, text=True, **more).stdout  # type: ignore[call-overload, no-any-return]
+
+
+def test_it_runs_where_it_is_moved_to_and_through_a_link(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(installed / "opt/urunc/bin/urunc")
+    expected = version(installed / "opt/urunc/bin/urunc")
+    assert expected.startswith("urunc version ")
+    assert version(tmp_path / "link") == expected
+    assert version("./urunc", cwd=installed / "opt/urunc/bin") == expected
+    shutil.copytree(installed / "opt/urunc", tmp_path / "elsewhere")
+    assert version(tmp_path / "elsewhere/bin/urunc") == expected
+
+
+def test_every_module_is_compiled_and_names_its_final_place(installed: Path) -> None:
+    library = installed / "opt/urunc/lib/urunc"
+    sources = sorted(file.relative_to(library) for file in library.rglob("*.py"))
+    assert sources == sorted(file.relative_to(SOURCE) for file in (SOURCE / "urunc").rglob("*.py"))
+    for source in sources:
+        (compiled,) = (library / source.parent / "__pycache__").glob(f"{source.stem}.*.pyc")
+        data = compiled.read_bytes()
+        info = (library / source).stat()
+        assert int.from_bytes(data[4:8], "little") == 0, "not checked by time and size"
+        assert int.from_bytes(data[8:12], "little") == int(info.st_mtime), source
+        assert int.from_bytes(data[12:16], "little") == info.st_size, source
+        code = marshal.loads(data[16:])  # noqa: S302
+        assert code.co_filename == f"/opt/urunc/lib/urunc/{source}"
+
+
+def test_what_is_there_is_for_all_to_read(installed: Path) -> None:
+    modes = {file.stat().st_mode & 0o7777 for file in installed.rglob("*") if file.is_file()}
+    assert modes <= {0o644, 0o755}
+    assert os.access(installed / "opt/urunc/lib/urunc/guest/urunc-init", os.X_OK)
+
+
+def test_uninstall_leaves_nothing(tmp_path: Path, installed: Path) -> None:
+    shutil.copytree(installed, tmp_path / "root")
+    make(tmp_path / "root", "uninstall")
+    assert [file for file in (tmp_path / "root").rglob("*") if not file.is_dir()] == []
+
+
+def test_help_lists_every_task() -> None:
+    text = subprocess.run(["make", "-s", "-C", str(TOP), "help"], check=True, capture_output=True, text=True).stdout
+    phony = next(line for line in (TOP / "Makefile").read_text().splitlines() if line.startswith(".PHONY"))
+    listed = {line.split()[0] for line in text.splitlines() if line.startswith("  ")}
+    assert listed == set(phony.split()[1:])
