@@ -251,7 +251,7 @@ def test_an_internal_error_is_one_line_and_a_traceback_only_with_debug(
     assert capfd.readouterr().err == "urunc: internal error: ZeroDivisionError: a bug\n"
     assert cli.main(["urunc", "--debug", "list"]) == 1
     assert "Traceback" in capfd.readouterr().err
-    log._lowest = 1
+    log._lowest = 2
 
 
 def test_an_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

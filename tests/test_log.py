@@ -19,7 +19,7 @@ def fresh_log() -> Iterator[None]:
     yield
     if log.descriptor() != 2:
         os.close(log.descriptor())
-    log._fd, log._json, log._lowest = 2, False, 1
+    log._fd, log._json, log._lowest = 2, False, 2
 
 
 def test_json_lines_are_what_engines_read(tmp_path: Path) -> None:
@@ -55,6 +55,7 @@ def test_an_error_is_on_stderr_too_where_the_log_is_a_file(tmp_path: Path, capfd
 
 
 def test_without_a_file_everything_is_for_a_person(capfd: pytest.CaptureFixture[str]) -> None:
+    log.info("stderr may be the container's own")
     log.warn("beware")
     log.fail("it broke\nerror: forged \x1b[31m")
     assert capfd.readouterr().err == "urunc: warning: beware\nurunc: it broke\\nerror: forged \\x1b[31m\n"

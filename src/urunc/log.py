@@ -2,7 +2,8 @@
 
 Its lines have the form of runc's (logrus), because engines read them: containerd and Podman show their user
 the last line of the file. `logging` costs 17 ms to import. A message that cannot be written is dropped: a full
-disk must not stop a container. Errors are written by the edge alone (`cli`, `shim`), through `fail`.
+disk must not stop a container. On stderr, which an engine may have made the container's own, only warnings and
+errors appear, unless `--debug` asks for more. Errors are written by the edge alone (`cli`, `shim`), through `fail`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ FORMATS = ("text", "json")
 
 _fd = 2
 _json = False
-_lowest = 1
+_lowest = 2
 
 
 def open_log(path: str = "", form: str = "text", *, debug: bool = False) -> None:
@@ -35,7 +36,7 @@ def open_log(path: str = "", form: str = "text", *, debug: bool = False) -> None
         except (OSError, ValueError) as failure:
             raise HostError(f"cannot open the log `{path}`: {getattr(failure, 'strerror', failure)}") from None
     _json = form == "json"
-    _lowest = 0 if debug else 1
+    _lowest = 0 if debug else 1 if path else 2
 
 
 def set_level(name: str) -> None:
