@@ -16,6 +16,8 @@ from .errors import HostError, UsageError
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
+_ALSO = {"trace": "debug", "warn": "warning", "fatal": "error", "panic": "error"}
+
 _fd = 2
 _json = False
 _lowest = 2
@@ -40,16 +42,10 @@ def open_log(path: str = "", form: str = "text", *, debug: bool = False) -> None
 
 
 def set_level(name: str) -> None:
-    """Drop messages below that level, one of LEVELS (or "warn"). `--debug`, where it was given, stays stronger."""
+    """Drop messages below that level, which is one of logrus's. `--debug`, where it was given, stays stronger."""
     global _lowest
     if _lowest:
-        _lowest = LEVELS.index("warning" if name == "warn" else name)
-
-
-def use(descriptor: int, *, debug: bool = False) -> None:
-    """Send what follows to an open descriptor, as text: what the shim logs to is a fifo of containerd's."""
-    global _fd, _json, _lowest
-    _fd, _json, _lowest = descriptor, False, 0 if debug else 1
+        _lowest = LEVELS.index(_ALSO.get(name, name))
 
 
 def descriptor() -> int:

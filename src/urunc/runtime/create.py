@@ -46,6 +46,8 @@ def create(
 
     `take_terminal` gets the console's master end, which is then the caller's, where no console socket does.
     """
+    if request.config.log_level:
+        log.set_level(request.config.log_level)
     _check_console(options, request, take_terminal is not None)
     container = _first_record(request, options)
     with store.claim(root, container):
