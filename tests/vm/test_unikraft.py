@@ -93,7 +93,7 @@ def test_current_syntax() -> None:
     line = boot(make("nginx", "-c", "/nginx.conf"), NETWORKS["plain"], Root(kind="initrd")).command_line
     assert line == (
         "nginx netdev.ip=172.17.0.2/16:172.17.0.1:10.0.0.53:10.0.0.54:web "
-        'vfs.fstab=[ "initrd0:/:extract:::" ] -- -c /nginx.conf'
+        'vfs.fstab=[ "initrd0:/:extract::ramfs=2:" ] -- -c /nginx.conf'
     )
 
 

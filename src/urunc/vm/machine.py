@@ -233,6 +233,6 @@ class Launch(Record):
     files: tuple[File, ...] = ()
     fds: tuple[str, ...] = ()
     """Descriptors to keep, in order from `Machine.first_fd`: "tap:<name>" an open tap queue, "listen:<name>" a
-    listening unix socket <name>.sock in the state directory (names: "qmp", "control")."""
+    listening unix socket <name>.sock in the state directory, "fifo:<name>" a fifo there that is bound at /<name>."""
     devices: tuple[str, ...] = ()  # nodes below /dev: "kvm", "net/tun", ..
     own_seccomp: bool = False  # the monitor filters itself
