@@ -230,6 +230,16 @@ def test_a_stop_signal_ends_the_guest(cli: Cli, make_unikernel: Callable[..., Bu
     cli.wait_status("guest", "stopped", 10)
 
 
+def test_a_stop_signal_at_once_after_start_is_heard(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """As process 1 of its namespace, a monitor that has not set its handlers yet ignores TERM."""
+    bundle = make_unikernel()
+    for number in range(5):
+        cli.create(f"guest{number}", bundle)
+        cli("start", f"guest{number}")
+        cli("kill", f"guest{number}", "TERM")
+        cli.wait_status(f"guest{number}", "stopped", 10)
+
+
 def test_standard_input_is_the_guests_console(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
     import subprocess
 

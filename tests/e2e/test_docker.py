@@ -48,6 +48,7 @@ def test_kill_ends_it_and_restart_begins_again(docker: Docker, by: str) -> None:
     docker("kill", "again")
     assert docker("wait", "again").stdout.strip() == "137"
     docker("start", "again")
+    wait_for("the second start", lambda: docker("logs", "again").stdout.count("begun") == 2)
     docker("restart", "--time=0", "again")
     wait_for("the third start", lambda: docker("logs", "again").stdout.count("begun") == 3)
     assert docker.inspect("again")["State"]["Running"]

@@ -245,3 +245,14 @@ def test_oom_score_adj() -> None:
         return Path("/proc/self/oom_score_adj").read_text()
 
     assert run_in((), body) == "500\n"
+
+
+def test_catches_tells_a_handler_from_the_default() -> None:
+    code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: None); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert proc.catches(child.pid, signal.SIGTERM)
+        assert not proc.catches(child.pid, signal.SIGUSR1)
+        child.communicate()
+    assert not proc.catches(child.pid, signal.SIGTERM)

@@ -84,6 +84,17 @@ def send_signal(pid: int, started: int, signum: int) -> None:
         os.close(pidfd)
 
 
+def catches(pid: int, signum: int) -> bool:
+    """Return whether the process has a handler for the signal. Process 1 of a namespace ignores any other."""
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            text = file.read(8192)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    mask = text.partition(b"\nSigCgt:")[2].split(None, 1)
+    return bool(mask) and bool(int(mask[0], 16) >> (signum - 1) & 1)
+
+
 def wait_gone(pid: int, started: int, timeout_seconds: float) -> bool:
     """Wait until that process has ended (a zombie has); return whether it did within the time."""
     try:

@@ -171,7 +171,9 @@ def _send(root: str, container: Container, now: str, signum: int) -> None:
     elif container.stop == "acpi":
         _press_power_button(root, container)
     else:
-        _signal_monitor(container, SIGTERM if container.stop == "term" else SIGKILL)
+        # A monitor that has just been executed has no handler yet, and as process 1 would not hear TERM.
+        hears = container.stop == "term" and proc.catches(container.pid, SIGTERM)
+        _signal_monitor(container, SIGTERM if hears else SIGKILL)
 
 
 def _signal_monitor(container: Container, signum: int) -> None:
@@ -185,10 +187,10 @@ def _signal_monitor(container: Container, signum: int) -> None:
 
 
 def _tell_guest(root: str, container: Container, line: bytes) -> None:
-    """Write one line to the guest's control port: it waits in the socket until the guest listens."""
+    """Write one line to the guest's control port: it waits in the fifo until the guest listens."""
     from . import control
 
-    control.send(f"{root}/{container.id}", "control", line)
+    control.write_line(f"{root}/{container.id}", line)
 
 
 def _press_power_button(root: str, container: Container) -> None:
