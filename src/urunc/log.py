@@ -48,6 +48,12 @@ def set_level(name: str) -> None:
         _lowest = LEVELS.index(_ALSO.get(name, name))
 
 
+def use(descriptor: int, *, debug: bool = False) -> None:
+    """Send what follows to an open descriptor, as text: the shim logs to a fifo that containerd reads."""
+    global _fd, _json, _lowest
+    _fd, _json, _lowest = descriptor, False, 0 if debug else 1
+
+
 def descriptor() -> int:
     """Return the descriptor that the log is written to, for a child that closes all others."""
     return _fd

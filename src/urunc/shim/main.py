@@ -103,7 +103,6 @@ def _start(flags: dict[str, str]) -> str:
             ttrpc_address=os.environ.get("TTRPC_ADDRESS") or params["containerd_ttrpc_address"],
             publish_binary=flags.get("publish-binary") or params["containerd_binary"],
             debug=flags.get("debug") == "true",
-            delegate=server.read_delegate(),
         )
         server.serve(identity, listener)
 
@@ -112,7 +111,7 @@ def _start(flags: dict[str, str]) -> str:
 
 def _delete(flags: dict[str, str]) -> bytes:
     """Clear what a shim that is gone has left of the container, and return the DeleteResponse."""
-    from . import messages, work
+    from . import messages, start, work
     from .wire import encode
 
     bundle = flags.get("bundle") or os.getcwd()
@@ -123,6 +122,7 @@ def _delete(flags: dict[str, str]) -> bytes:
             id=name, bundle=bundle, root=f"{work.DEFAULT_ROOT}/{flags['namespace']}", delegate=_delegate()
         )
     place = place.replace(ours=work.is_ours(place.root, name))
+    start.clear_socket(bundle)
     try:
         work.delete(place, force=True)
     except UruncError as error:

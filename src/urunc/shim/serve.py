@@ -34,20 +34,23 @@ class Identity(Record):
     ttrpc_address: str = ""
     publish_binary: str = ""
     debug: bool = False
-    delegate: str = ""
 
 
 def serve(identity: Identity, listener: _socket.socket) -> None:
     """Serve until containerd says Shutdown and no container is left, or until SIGTERM."""
     _open_log(identity.debug)
-    _lower_oom_score()
-    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
-    shim = _Shim(identity, listener)
-    gc.collect()
-    gc.freeze()  # what is here now is here for good: a fork then copies fewer pages
-    log.debug(f"serving `{identity.path}`")
-    shim.loop.run()
-    shim.close()
+    try:
+        _lower_oom_score()
+        libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+        shim = _Shim(identity, listener)
+        gc.collect()
+        gc.freeze()  # what is here now is here for good: a fork then copies fewer pages
+        log.debug(f"serving `{identity.path}`")
+        shim.loop.run()
+        shim.close()
+    except Exception as error:
+        _report(error)
+        raise
 
 
 class _Shim:
@@ -68,7 +71,7 @@ class _Shim:
             Operations(self.loop, self.children),
             self.publisher,
             identity.namespace,
-            identity.delegate,
+            read_delegate(),
             self.end,
         )
         self.server = Server(self.loop, {TASK_SERVICE: service.methods()}, _report)

@@ -103,6 +103,17 @@ def write_address(bundle: str, path: str) -> None:
     os.rename(temporary, f"{bundle}/address")
 
 
+def clear_socket(bundle: str) -> None:
+    """Remove the socket that `address` in the bundle names where nobody listens there: its shim was killed."""
+    try:
+        with open(f"{bundle}/address", encoding="utf-8") as file:
+            path = file.read(200).removeprefix("unix://")
+        if not _is_served(path):
+            os.unlink(path)
+    except OSError:
+        pass
+
+
 def start(bundle: str, path: str, serve: Callable[[_socket.socket], None]) -> str:
     """Return the address of the pod's shim, which is listening. In a process of its own, `serve` is called."""
     listener = listen(path)
