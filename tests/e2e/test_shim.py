@@ -79,6 +79,13 @@ class Ctr:
         self("task", "rm", name, check=False)
         self("container", "rm", name)
 
+    def stop(self, words: str, service: Any, signal: str = "TERM") -> None:
+        """End a service of the world: what was started is nsenter, which passes no signal on."""
+        for pid, command in self.world.processes():
+            if words in command and not command.startswith("nsenter"):
+                self.world.run("kill", f"-{signal}", str(pid))
+        service.wait(30)
+
     def shims(self) -> list[int]:
         """Return the pids of the shims, as the world sees them."""
         return [pid for pid, command in self.world.processes() if f"{BY_SHIM} " in command]
@@ -163,8 +170,7 @@ class TestOrdinary:
         assert done.returncode == 137
         log = containerd.world.logs / "events.log"
         wait_for("the event", lambda: "/tasks/oom" in log.read_text())
-        events.terminate()
-        events.wait()
+        ctr.stop(f"namespace={containerd.namespace} events", events)
         topics = [line.split()[5] for line in log.read_text().splitlines() if " /tasks/" in line and "hog" in line]
         assert [topic for topic in topics if topic != "/tasks/oom"] == [
             "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete",
@@ -287,9 +293,7 @@ def test_containerd_restarts(own: Ctr, signal: str) -> None:
     own.start("guest", "app")
     own.start("long", "sh", "-c", "while true; do echo tick; sleep 0.1; done", image=BUSYBOX)
     pids = sorted(own.shims())
-    daemon = next(pid for pid, command in own.world.processes() if command.startswith("/usr/bin/containerd --config"))
-    own.world.run("kill", f"-{signal}", str(daemon))
-    own.engine.daemon.wait()
+    own.stop("/usr/bin/containerd --config", own.engine.daemon, signal)
     time.sleep(0.5)
     assert sorted(own.shims()) == pids
     own.engine.daemon = own.world.start(
