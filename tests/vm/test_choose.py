@@ -23,9 +23,15 @@ class TestAccelerator:
 
     def test_configured(self) -> None:
         assert choose.accelerator(qemu.CAPABILITIES, MonitorConfig(accel="tcg"), "real") == ("tcg", None)
-        assert choose.accelerator(qemu.CAPABILITIES, MonitorConfig(accel="kvm"), "software") == ("kvm", None)
-        with pytest.raises(HostError, match="/dev/kvm cannot be used"):
-            choose.accelerator(qemu.CAPABILITIES, MonitorConfig(accel="kvm"), "none")
+        assert choose.accelerator(qemu.CAPABILITIES, MonitorConfig(accel="kvm"), "real") == ("kvm", None)
+
+    @pytest.mark.parametrize(
+        ("state", "reason"), [("none", "no usable /dev/kvm"), ("software", "no hardware behind it")]
+    )
+    def test_kvm_is_not_replaced_by_software(self, state: str, reason: str) -> None:
+        with pytest.raises(HostError, match=reason) as caught:
+            choose.accelerator(qemu.CAPABILITIES, MonitorConfig(accel="kvm"), state)
+        assert caught.value.hint is not None
 
     def test_required_by_the_monitor(self) -> None:
         assert choose.accelerator(hvt.CAPABILITIES, MonitorConfig(accel="tcg"), "software") == ("kvm", None)

@@ -68,16 +68,14 @@ def accelerator(can: Capabilities, config: MonitorConfig, kvm: str) -> tuple[str
         return "kvm", None
     if config.accel == "tcg":
         return "tcg", None
-    if config.accel == "kvm":
-        if kvm == "none":
-            raise HostError(
-                f"monitors.{can.name}.accel is `kvm`: /dev/kvm cannot be used",
-                hint=f'load the module kvm_intel or kvm_amd, or set monitors.{can.name}.accel = "tcg"',
-            )
-        return "kvm", None
     if kvm == "real":
         return "kvm", None
     why = "there is no usable /dev/kvm" if kvm == "none" else "this machine's KVM has no hardware behind it"
+    if config.accel == "kvm":
+        raise HostError(
+            f"monitors.{can.name}.accel is `kvm`, which cannot be had: {why}",
+            hint=f'load the module kvm_intel or kvm_amd, or set monitors.{can.name}.accel = "tcg"',
+        )
     return "tcg", f"{can.name} emulates the CPU in software, which is slow and no strong wall: {why}"
 
 
