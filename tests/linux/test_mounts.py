@@ -151,11 +151,11 @@ def test_pivot_by_path_lets_go_of_the_old_root(kinds: tuple[str, ...], source: P
     run_in(kinds, body)
 
 
-def test_move_root_where_pivoting_is_impossible(source: Path) -> None:
+def test_a_root_is_entered_where_pivoting_is_impossible(source: Path) -> None:
     def body() -> list[str]:
         mounts.mount_tmpfs(str(source / "target"))
         (source / "target/here").touch()
-        mounts.move_root(str(source / "target"))
+        mounts.enter_root(str(source / "target"))
         return os.listdir("/")
 
     assert run_in(("mount",), body) == ["here"]

@@ -46,13 +46,22 @@ def run(machine: Machine, monitor: str, kernel: Path, folder: Path, disk: Path |
     machine = machine.replace(first_fd=first)
     launch = module.launch(machine, Host(binary=str(binary), version=(7, 2)))
     fds = []
-    for index, name in enumerate(launch.fds):
-        listeners[index].bind(str(folder / f"{name.partition(':')[2]}.sock"))
-        listeners[index].listen(1)
-        os.dup2(listeners[index].fileno(), first + index)
+    for index, (kind, _, name) in enumerate(what.partition(":") for what in launch.fds):
+        if kind == "fifo":
+            os.mkfifo(folder / name)
+            fd = os.open(folder / name, os.O_RDWR | os.O_NONBLOCK)
+            if fd != first + index:
+                os.dup2(fd, first + index)
+                os.close(fd)
+        else:
+            listeners[index].bind(str(folder / f"{name}.sock"))
+            listeners[index].listen(1)
+            os.dup2(listeners[index].fileno(), first + index)
         fds.append(first + index)
     argv = [word.replace("/disk0", str(disk)) if disk else word for word in launch.argv]
-    argv = [str(kernel) if word == "/kernel" else word for word in argv]
+    argv = [
+        str(kernel) if word == "/kernel" else word.replace("path=/control", f"path={folder}/control") for word in argv
+    ]
     try:
         done = subprocess.run(
             argv, pass_fds=fds, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False

@@ -57,9 +57,10 @@ def test_the_boot_string_is_one_word() -> None:
 def test_descriptors_are_numbered_in_order() -> None:
     machine = make(network=NETWORKS["two"], boot=Boot(control=True), first_fd=7)
     result = qemu.launch(machine, Host(binary="q"))
-    assert result.fds == ("tap:urunc1-abcdefg", "tap:urunc0-abcdefg", "listen:qmp", "listen:control")
+    taps = ("tap:urunc1-abcdefg", "tap:urunc0-abcdefg")
+    assert result.fds == (*taps, "listen:qmp", "fifo:control.in", "fifo:control.out")
     text = " ".join(result.argv)
-    for index, word in enumerate(("net0,fd=7", "net1,fd=8", "id=qmp,fd=9", "id=control,fd=10")):
+    for index, word in enumerate(("net0,fd=7", "net1,fd=8", "id=qmp,fd=9", "id=control,path=/control")):
         assert word in text, index
 
 

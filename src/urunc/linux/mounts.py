@@ -129,12 +129,12 @@ def pivot(new_root: str) -> None:
     os.chdir("/")
 
 
-def move_root(new_root: str) -> None:
+def enter_root(new_root: str) -> None:
     """Do what `pivot` does where the old root is the initial ramfs, which cannot be pivoted (`--no-pivot`).
 
-    The old root stays beneath the new one; a process without CAP_SYS_CHROOT does not reach it.
+    `new_root` stands on `/` already. The old root stays beneath it; a process without CAP_SYS_CHROOT does not reach
+    it. Raises OSError.
     """
     os.chdir(new_root)
-    libc.mount(".", "/", None, libc.MS_MOVE)
     os.chroot(".")
     os.chdir("/")

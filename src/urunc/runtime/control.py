@@ -1,4 +1,4 @@
-"""Talk to a monitor's or a guest's socket in the container's folder. The other end is hostile: nothing is awaited."""
+"""Talk to a guest or a monitor through the container's folder. The other end is hostile: nothing is awaited."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ import _socket
 import os
 
 from ..errors import StateError, reason
+from ..vm import port
 
 _SECONDS = 1.0
 _COMMANDS = b'{"execute":"qmp_capabilities"}\n{"execute":"system_powerdown"}\n'
+
+
+def write_line(place: str, line: bytes) -> None:
+    """Write one line to the guest's control port. Raises StateError where no monitor holds it, or it is full."""
+    try:
+        fd = os.open(f"{place}/{port.FIFOS[0]}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.write(fd, line)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise StateError(f"the guest's control port takes nothing: {reason(error)}") from None
 
 
 def send(place: str, name: str, data: bytes) -> None:

@@ -286,12 +286,14 @@ class _Creation:
         return launch
 
     def _descriptor(self, name: str, taps: dict[str, int]) -> int:
-        """Return the descriptor that a Launch names: `tap:<name>` or `listen:<name>`."""
+        """Return the descriptor that a Launch names: `tap:<name>`, `listen:<name>` or `fifo:<name>`."""
         kind, _, which = name.partition(":")
         if kind == "tap":
             return taps.pop(which)
         if kind == "listen":
             return inherit.listen(self.place, which)
+        if kind == "fifo":
+            return os.open(f"{self.place}/{which}", os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         raise KernelError(f"the monitor wants a descriptor `{name}` that nobody makes")
 
     def _orders(self, launch: Launch) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def open_all(request: Request, place: str, speaker: Channel, terminal: int, cach
         listener=owned.add(listen(place, "start")),
         waiting=owned.add(_new_file(f"{place}/waiting", 0o600)),
         dev_tree=_device_tree(plan, owned),
-        trees=_bind_trees(plan, owned) + _image_trees(request, place, owned),
+        trees=_bind_trees(plan, owned) + _image_trees(request, place, owned) + _fifo_trees(plan, place, owned),
         rootfs_tree=_rootfs_tree(spec, plan, owned),
         terminal=terminal,
         filter_program=seccomp.compile_cached(spec.seccomp, request.facts.arch, cache) if spec.seccomp else None,
@@ -110,6 +110,7 @@ def _device_tree(plan: Plan, owned: Descriptors) -> int:
     tree = owned.add(fsops.detached_tmpfs("size=64k,mode=755"))
     for node in plan.nodes:
         fsops.make_node(tree, node.path, "c", node.major, node.minor, node.mode, node.uid, node.gid)
+    mounts.make_readonly(tree)
     return tree
 
 
@@ -137,6 +138,17 @@ def _image_trees(request: Request, place: str, owned: Descriptors) -> list[tuple
         return trees
     finally:
         os.close(rootfs)
+
+
+def _fifo_trees(plan: Plan, place: str, owned: Descriptors) -> list[tuple[str, int]]:
+    """Make the fifos between the guest and whoever commands urunc: the monitor's user opens its ends by name."""
+    trees = []
+    for name in plan.fifos:
+        path = f"{place}/{name}"
+        os.mkfifo(path, 0o600)
+        os.chown(path, plan.host_uid, plan.host_gid)
+        trees.append((f"/{name}", owned.add(mounts.clone_tree(path, noexec=True))))
+    return trees
 
 
 def _image_tree(rootfs: int, path: str, plan: Plan, place: str, *, readonly: bool) -> int:

@@ -149,7 +149,7 @@ def _prepare(orders: Orders) -> tuple[_socket.socket, dict[str, Any], list[int]]
     _set_names(orders)
     _build_root(orders, launch)
     hooks.run_hooks(_hooks(launch["create_container"]), launch["state"], kind="createContainer")
-    mounts.pivot(".")
+    mounts.enter_root(".") if plan.no_pivot else mounts.pivot(".")
     if orders.terminal >= 0:
         _take_terminal(orders.terminal)
     speaker.send("ready")

@@ -10,7 +10,7 @@ from ..errors import ImageError, SpecError
 from ..oci import resources as cgroup_rules
 from ..oci.spec import DeviceRule, IdMap, Process, User
 from ..record import Record
-from ..vm import choose, guests, monitors
+from ..vm import choose, guests, monitors, port
 from ..vm.machine import Bind, Boot, Context, Disk, KernelInfo, Machine, Network, Root
 
 TYPE_CHECKING = False
@@ -103,6 +103,8 @@ class Plan(Record):
     vnet_hdr: bool = False
     machine: Machine
     root: Root = Root()
+    fifos: tuple[str, ...] = ()  # in the container's folder, and bound into the monitor's root
+    no_pivot: bool = False  # --no-pivot
     stop: str = "kill"
     warnings: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()  # what else the log should say
@@ -152,6 +154,8 @@ def plan(
         vnet_hdr=can.vnet_hdr,
         machine=machine,
         root=root,
+        fifos=port.FIFOS if _has_control(can, machine.boot) else (),
+        no_pivot=options.no_pivot,
         stop=_stop(can, machine.boot),
         warnings=(accel_warning,) if accel_warning else (),
         messages=(*app.messages, *mounts.messages, *machine.boot.messages),
@@ -300,8 +304,12 @@ def _rules(nodes: tuple[Node, ...]) -> tuple[DeviceRule, ...]:
     return tuple(DeviceRule(allow=True, kind="c", major=node.major, minor=node.minor, access="rw") for node in nodes)
 
 
+def _has_control(can: Capabilities, boot: Boot) -> bool:
+    return boot.control and can.control
+
+
 def _stop(can: Capabilities, boot: Boot) -> str:
-    if boot.control and can.control:
+    if _has_control(can, boot):
         return "control"
     if boot.acpi_shutdown and can.qmp:
         return "acpi"

@@ -6,7 +6,8 @@
     <root>/<id>/record.json   facts, written whole and atomically; statuses are derived from them, never stored
     <root>/<id>/waiting       held (flock) by init from its start until it executes the monitor
     <root>/<id>/start.sock    where `start` meets init
-    <root>/<id>/*.sock        the monitor's control sockets
+    <root>/<id>/*.sock        the monitor's sockets
+    <root>/<id>/control.*     the guest's control port: fifos
     <root>/<id>/initrd        the initrd that urunc made for the guest, where it made one
 
 A folder appears whole, by a rename, with its first record in it and its lock held; that claims the id. What a

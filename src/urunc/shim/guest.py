@@ -6,10 +6,11 @@ The guest is hostile: lines are short, unknown ones are ignored, and nothing is 
 
 from __future__ import annotations
 
-import _socket
 import os
 
 from ..errors import StateError, reason
+from ..runtime import control
+from ..vm import port
 from .loop import IN
 
 TYPE_CHECKING = False
@@ -21,37 +22,29 @@ _READ = 4096
 
 
 class GuestPort:
-    """A connection to `<place>/control.sock`. `exit_status` is what the guest said last, None before."""
+    """The shim's ends of the port's fifos in `place`. `exit_status` is what the guest said last, None before."""
 
     def __init__(self, loop: Loop, place: str) -> None:
-        """Connect; the monitor takes the connection once it runs. Raises StateError."""
+        """Open them; the monitor holds the other ends from its start on. Raises StateError."""
         self._loop = loop
+        self._place = place
         self._line = bytearray()
         self.exit_status: int | None = None
-        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-        self._socket.setblocking(False)
-        folder = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._socket.connect(f"/proc/self/fd/{folder}/control.sock")
+            self._fd = os.open(f"{place}/{port.FIFOS[1]}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            self._socket.close()
-            raise StateError(f"cannot reach the guest's control port: {reason(error)}") from None
-        finally:
-            os.close(folder)
-        loop.watch(self._socket.fileno(), IN, lambda _mask: self.read())
+            raise StateError(f"cannot open the guest's control port: {reason(error)}") from None
+        loop.watch(self._fd, IN, lambda _mask: self.read())
 
     def send_signal(self, signum: int) -> None:
-        """Tell the guest's init to signal the application. It waits in the socket until the guest listens."""
-        try:
-            self._socket.send(b"signal %d\n" % signum, _socket.MSG_NOSIGNAL)
-        except OSError as error:
-            raise StateError(f"the guest takes no signal: {reason(error)}") from None
+        """Tell the guest's init to signal the application. It waits in the fifo until the guest listens."""
+        control.write_line(self._place, b"signal %d\n" % signum)
 
     def read(self) -> None:
         """Read what the guest has said."""
-        while self._socket.fileno() >= 0:
+        while self._fd >= 0:
             try:
-                data = self._socket.recv(_READ)
+                data = os.read(self._fd, _READ)
             except BlockingIOError:
                 return
             except OSError:
@@ -62,10 +55,11 @@ class GuestPort:
             self._take(data)
 
     def close(self) -> None:
-        """Close the connection. May be called more than once."""
-        if self._socket.fileno() >= 0:
-            self._loop.forget(self._socket.fileno())
-            self._socket.close()
+        """Close the reading end. May be called more than once."""
+        if self._fd >= 0:
+            self._loop.forget(self._fd)
+            os.close(self._fd)
+            self._fd = -1
 
     def _take(self, data: bytes) -> None:
         *lines, rest = (bytes(self._line) + data).split(b"\n")

@@ -26,7 +26,7 @@ The file `/.urunc/config` is a sequence of records `key NUL value NUL`, bytes as
 from __future__ import annotations
 
 from ...errors import HostError, ImageError, SpecError
-from .. import bootstring
+from .. import bootstring, port
 from ..machine import Boot, GuestFile
 
 TYPE_CHECKING = False
@@ -39,7 +39,6 @@ MONITORS = ("qemu", "firecracker")
 ROOTS = ("initrd", "none", "block")
 
 FOLDER = "/.urunc"
-CONTROL_PORT = "org.urunc.control"
 
 _MAX_INIT_WORDS = 32  # init/main.c, MAX_INIT_ARGS and MAX_INIT_ENVS: one more and the kernel panics
 _MAX_BYTES = {"x86_64": 2048, "aarch64": 2048}  # COMMAND_LINE_SIZE, with its NUL
@@ -138,7 +137,7 @@ def _config(app: App, network: Network, monitor: Capabilities, context: Context)
     if monitor.exit_device:
         records.append(("exit", "debug-exit"))
     if monitor.control:
-        records.append(("control", CONTROL_PORT))
+        records.append(("control", port.NAME))
     return b"".join(_encode(key) + b"\0" + _encode(value) + b"\0" for key, value in records)
 
 

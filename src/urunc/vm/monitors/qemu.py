@@ -7,6 +7,7 @@ disk format by probing: a guest that writes a qcow2 header into its raw disk wou
 from __future__ import annotations
 
 from ...errors import ImageError
+from .. import port
 from ..machine import Capabilities, Launch
 
 TYPE_CHECKING = False
@@ -56,7 +57,6 @@ CAPABILITIES = Capabilities(
     min_pids=70,
 )
 
-CONTROL_PORT = "org.urunc.control"
 _PANIC_EXIT_SINCE = (7, 1)  # -action panic=exit-failure
 _TCG_BUFFER_MIB = 32  # by default up to a GiB of translated code would be charged to the container
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -89,7 +89,7 @@ def check(machine: Machine) -> None:
 
 
 def launch(machine: Machine, host: Host) -> Launch:
-    """Return QEMU's command line. Descriptors: a tap for each NIC, then "listen:qmp", then "listen:control"."""
+    """Return QEMU's command line. Descriptors: a tap for each NIC, then "listen:qmp", then the control port's."""
     fds: list[str] = []
 
     def descriptor(what: str) -> int:
@@ -103,7 +103,9 @@ def launch(machine: Machine, host: Host) -> Launch:
         argv += _disk(index, disk, machine)
     argv += _qmp(descriptor("listen:qmp"))
     if machine.boot.control:
-        argv += _control(descriptor("listen:control"), machine)
+        for name in port.FIFOS:
+            descriptor(f"fifo:{name}")  # held, so that what is written before QEMU opens them is not lost
+        argv += _control(machine)
     argv += _ends(machine, host)
     devices = ["kvm"] if machine.accel == "kvm" else []
     if machine.vhost and machine.network.nics:
@@ -185,14 +187,14 @@ def _qmp(fd: int) -> list[str]:
     return ["-chardev", f"socket,id=qmp,fd={fd},server=on,wait=off", "-mon", "chardev=qmp,mode=control"]
 
 
-def _control(fd: int, machine: Machine) -> list[str]:
+def _control(machine: Machine) -> list[str]:
     return [
         "-device",
         f"{_virtio('serial', machine)},max_ports=2",  # port 0 is the console's, which is not there
         "-chardev",
-        f"socket,id=control,fd={fd},server=on,wait=off",
+        "pipe,id=control,path=/control",
         "-device",
-        f"virtserialport,chardev=control,name={CONTROL_PORT}",
+        f"virtserialport,chardev=control,name={port.NAME}",
     ]
 
 
