@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from cgroup_child import CGROUPS, run_on_v2, sleeper
 
+from cgroup_child import CGROUPS, run_on_v2, sleeper
 from urunc.errors import HostError, KernelError, StateError
 from urunc.linux import cgroup, devices_bpf
 from urunc.oci import resources
