@@ -164,8 +164,10 @@ def test_run_detached(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:
     assert cli.status("quick") == "running"
 
 
-def test_calls_at_the_same_time(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:
+def test_calls_at_the_same_time(cli: Cli, make_bundle: Callable[[], Bundle], is_runc: bool) -> None:
     """Eight creates of one id: one wins. Then starts, kills and deletes at once: no crash, nothing left."""
+    if is_runc:
+        pytest.skip("runc 1.1 has no lock: now and then two of them win")
     ready = [make_bundle() for _ in range(8)]
     results: list[int] = []
     callers = [
