@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .work import Place
+    from .places import Place
 
 _CONSOLE_SECONDS = 10.0
 

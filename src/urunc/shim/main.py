@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
+    from .places import Place
     from .wire import Values
 
 _SWITCHES = frozenset({"debug", "v", "version", "info"})
@@ -111,30 +112,36 @@ def _start(flags: dict[str, str]) -> str:
 
 def _delete(flags: dict[str, str]) -> bytes:
     """Clear what a shim that is gone has left of the container, and return the DeleteResponse."""
-    from . import messages, start, work
+    from . import messages, places, rootfs, start
     from .wire import encode
 
     bundle = flags.get("bundle") or os.getcwd()
     name = flags.get("id") or os.path.basename(bundle)
-    place = work.load_place(bundle)
-    if place is None:
-        place = work.Place(
-            id=name, bundle=bundle, root=f"{work.DEFAULT_ROOT}/{flags['namespace']}", delegate=_delegate()
-        )
-    place = place.replace(ours=work.is_ours(place.root, name))
+    place = places.load_place(bundle) or _default_place(name, bundle, flags["namespace"])
     start.clear_socket(bundle)
     try:
-        work.delete(place, force=True)
+        if places.is_left(place):
+            _clear(place)
+        rootfs.unmount_all(f"{bundle}/rootfs")
     except UruncError as error:
         sys.stderr.write(f"{NAME}: {error}\n")
     response = {"pid": _read_pid(bundle), "exit_status": 128 + 9, "exited_at": messages.now()}
     return encode(messages.DELETE_RESPONSE, response)
 
 
-def _delegate() -> str:
-    from . import serve
+def _default_place(name: str, bundle: str, namespace: str) -> Place:
+    """Return the place of a container whose Create never came so far as to write it down."""
+    from . import places
 
-    return serve.read_delegate()
+    return places.Place(
+        id=name, bundle=bundle, root=f"{places.DEFAULT_ROOT}/{namespace}", delegate=places.read_delegate()
+    )
+
+
+def _clear(place: Place) -> None:
+    from . import places, work
+
+    work.delete(place.replace(ours=places.is_ours(place)), force=True)
 
 
 def _read_pid(bundle: str) -> int:

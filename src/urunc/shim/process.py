@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
     from .guest import GuestPort
     from .io import Streams
+    from .oom import OomWatch
+    from .places import Place
     from .ttrpc import Call
-    from .usage import OomWatch
     from .wire import Values
-    from .work import Place
 
 _STREAMS = ("stdin", "stdout", "stderr", "terminal")
 

@@ -12,12 +12,12 @@ import os
 from .. import log
 from ..linux import libc
 from ..record import Record
-from ..runtime import settings
 from .children import Children
 from .events import Publisher
 from .loop import Loop
 from .messages import TASK_SERVICE
 from .operation import Operations
+from .places import read_delegate
 from .task import Service
 from .ttrpc import Server
 
@@ -94,11 +94,6 @@ class _Shim:
             pass
         self.server.close()
         self.publisher.close()
-
-
-def read_delegate(root: str = "/run/urunc") -> str:
-    """Return the runtime of ordinary containers, of the host's configuration. Raises ConfigError."""
-    return settings.load(f"{root}/.cache").delegate
 
 
 def _open_log(debug: bool) -> None:

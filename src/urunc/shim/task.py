@@ -11,9 +11,11 @@ import os
 from .. import jsonio, log
 from ..errors import StateError, UruncError
 from ..linux import cgroup
-from . import io, messages, usage, work
+from . import io, messages, work
 from .guest import GuestPort
 from .messages import RUNC_OPTIONS, RUNNING, TASK_METHODS, timestamp, unpack
+from .oom import OomWatch
+from .places import DEFAULT_ROOT, Place, save_place
 from .process import Container, Process
 from .ttrpc import (
     ALREADY_EXISTS,
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from .operation import Operations, Outcome
     from .ttrpc import Call, Methods
     from .wire import Values
-    from .work import Place
 
 _SIGKILL = 9
 _NOT_FOR_GUESTS = (0, _SIGKILL, 18, 19)
@@ -114,6 +115,8 @@ class Service:
         return {"processes": container.processes(cgroup.pids(container.cgroup))}
 
     def _stats(self, values: Values, call: Call) -> Values:
+        from . import usage
+
         return {"stats": usage.read(self._container(values).cgroup)}
 
     def _resize(self, values: Values, call: Call) -> Values:
@@ -173,17 +176,17 @@ class Service:
     def _place(self, values: Values) -> Place:
         options = unpack(RUNC_OPTIONS, values["options"]) or RUNC_OPTIONS.new()
         binary = options["binary_name"]
-        place = work.Place(
+        place = Place(
             id=values["id"],
             bundle=values["bundle"],
-            root=f"{options['root'] or work.DEFAULT_ROOT}/{self._namespace}",
+            root=f"{options['root'] or DEFAULT_ROOT}/{self._namespace}",
             delegate=binary if binary and os.path.basename(binary) != "urunc" else self._delegate,
             systemd=options["systemd_cgroup"],
             no_pivot=options["no_pivot_root"],
             no_new_keyring=options["no_new_keyring"],
         )
         try:
-            work.save_place(place)
+            save_place(place)
         except OSError as error:
             raise StatusError(UNKNOWN, f"cannot write into the bundle `{place.bundle}`: {error.strerror}") from None
         return place
@@ -205,7 +208,7 @@ class Service:
         if init.streams is not None and outcome.fd >= 0:
             init.streams.attach(outcome.fd)
         self._open_port(container, outcome.values["stop"])
-        container.oom = usage.OomWatch(self._loop, container.cgroup, lambda: self._tell_oom(container))
+        container.oom = OomWatch(self._loop, container.cgroup, lambda: self._tell_oom(container))
         self._publisher.publish(
             "/tasks/create",
             {

@@ -13,7 +13,6 @@ from ..linux import cgroup
 from ..oci import resources as cgroup_rules
 from ..oci.node import Node
 from ..oci.parse_linux import read_resources
-from ..record import Record
 from ..runtime import create as creation
 from ..runtime import lifecycle, load, status, store
 from ..runtime.options import Options
@@ -23,45 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .places import Place
     from .wire import Values
-
-DEFAULT_ROOT = "/run/containerd/runc"
-"""As containerd's own shim has it; the namespace's name follows. `urunc --root /run/containerd/runc/NAMESPACE list`."""
-PLACE_FILE = "shim.json"
-
-
-class Place(Record):
-    """Where a container is and how it is run: what its operations, and a later `delete`, must know."""
-
-    id: str
-    bundle: str
-    root: str  # the state root, of ours and of the delegate
-    delegate: str  # name or path of the runtime of ordinary containers
-    systemd: bool = False
-    no_pivot: bool = False
-    no_new_keyring: bool = False
-    ours: bool = True  # a unikernel; known once it is created
-
-
-def is_ours(root: str, name: str) -> bool:
-    """Return whether urunc holds that container, as the command line decides it."""
-    return os.path.lexists(f"{store.folder(root, name)}/lock")
-
-
-def save_place(place: Place) -> None:
-    """Write the place into the bundle."""
-    path = f"{place.bundle}/{PLACE_FILE}"
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(jsonio.dumps(place.to_data()))
-
-
-def load_place(bundle: str) -> Place | None:
-    """Return the place that a shim wrote into the bundle, None where there is none."""
-    try:
-        with open(f"{bundle}/{PLACE_FILE}", "rb") as file:
-            return Place(**jsonio.loads(file.read(jsonio.MAX_BYTES)))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
 
 
 def create(place: Place, mounts: list[Values], terminal: bool) -> tuple[dict[str, Any], int]:

@@ -1,0 +1,61 @@
+"""Where a container is and how it is run: kept in its bundle, for the `delete` that follows a killed shim.
+
+Light: `delete` runs after every container, as a rule with nothing left to do.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import jsonio
+from ..record import Record
+
+DEFAULT_ROOT = "/run/containerd/runc"
+"""As containerd's own shim has it; the namespace's name follows. `urunc --root /run/containerd/runc/NAMESPACE list`."""
+PLACE_FILE = "shim.json"
+
+
+class Place(Record):
+    """Where a container is and how it is run: what its operations, and a later `delete`, must know."""
+
+    id: str
+    bundle: str
+    root: str  # the state root, of ours and of the delegate
+    delegate: str  # name or path of the runtime of ordinary containers
+    systemd: bool = False
+    no_pivot: bool = False
+    no_new_keyring: bool = False
+    ours: bool = True  # a unikernel; known once it is created
+
+
+def is_ours(place: Place) -> bool:
+    """Return whether urunc holds the container, as the command line decides it."""
+    return os.path.lexists(f"{place.root}/{place.id}/lock")
+
+
+def is_left(place: Place) -> bool:
+    """Return whether anything of the container is left in the state root: ours, or the delegate's."""
+    return any(os.path.lexists(f"{place.root}/{name}") for name in (place.id, f".{place.id}.new"))
+
+
+def save_place(place: Place) -> None:
+    """Write the place into the bundle."""
+    path = f"{place.bundle}/{PLACE_FILE}"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(jsonio.dumps(place.to_data()))
+
+
+def load_place(bundle: str) -> Place | None:
+    """Return the place that a shim wrote into the bundle, None where there is none."""
+    try:
+        with open(f"{bundle}/{PLACE_FILE}", "rb") as file:
+            return Place(**jsonio.loads(file.read(jsonio.MAX_BYTES)))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def read_delegate(root: str = "/run/urunc") -> str:
+    """Return the runtime of ordinary containers, of the host's configuration. Raises ConfigError."""
+    from ..runtime import settings
+
+    return settings.load(f"{root}/.cache").delegate
