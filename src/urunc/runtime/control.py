@@ -8,7 +8,12 @@ import os
 from ..errors import StateError, reason
 from ..vm import port
 
+PANICKED = 134
+"""The exit status of a guest that ended without a word: as of a process that aborts (128 + SIGABRT)."""
+
 _SECONDS = 1.0
+_MAX_LINE = 256
+_CHUNK = 4096
 _COMMANDS = b'{"execute":"qmp_capabilities"}\n{"execute":"system_powerdown"}\n'
 
 
@@ -22,6 +27,54 @@ def write_line(place: str, line: bytes) -> None:
             os.close(fd)
     except OSError as error:
         raise StateError(f"the guest's control port takes nothing: {reason(error)}") from None
+
+
+class Listener:
+    """What the guest says on its control port, read as it comes. `exit_status` is what it said last, None before."""
+
+    def __init__(self, place: str) -> None:
+        """Open the reading end; the monitor holds the other from its start on. Raises StateError."""
+        self.exit_status: int | None = None
+        self._line = b""
+        try:
+            self.fd = os.open(f"{place}/{port.FIFOS[1]}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise StateError(f"cannot open the guest's control port: {reason(error)}") from None
+
+    def read(self) -> bool:
+        """Read what there is, without waiting; return False once there will be no more, and close."""
+        while self.fd >= 0:
+            try:
+                data = os.read(self.fd, _CHUNK)
+            except BlockingIOError:
+                return True
+            if not data:
+                self.close()
+            self._take(data)
+        return False
+
+    def status(self, code: int) -> int:
+        """Return the guest's exit status, where its monitor ended with `code`.
+
+        The guest's own word, where it gave one. A guest whose monitor ended well without one died of a panic.
+        """
+        if self.exit_status is not None:
+            return self.exit_status
+        return code or PANICKED
+
+    def close(self) -> None:
+        """Close the reading end. May be called more than once."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def _take(self, data: bytes) -> None:
+        *lines, rest = (self._line + data).split(b"\n")
+        for line in lines:
+            word, _, number = line.partition(b" ")
+            if word == b"exit" and number.isdigit() and len(number) <= 3:
+                self.exit_status = int(number) & 0xFF
+        self._line = rest[:_MAX_LINE]
 
 
 def send(place: str, name: str, data: bytes) -> None:

@@ -6,7 +6,7 @@ import os
 
 from ..errors import UruncError
 from ..linux import libc
-from . import console, lifecycle, load
+from . import console, control, lifecycle, load
 from . import create as creation
 
 TYPE_CHECKING = False
@@ -42,10 +42,12 @@ def run(settings: Globals, options: Options) -> int:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (*_FORWARDED, _signal.SIGCHLD))
     masters: list[int] = []
     container = creation.create(settings.root, options, request, take_terminal=masters.append)
-    _start_or_delete(settings, options)
+    visit = _Visit(settings.root, container)
     try:
-        return _stay(settings.root, container, masters)
+        _start_or_delete(settings, options)
+        return visit.stay(masters)
     finally:
+        visit.close()
         if not options.keep:
             lifecycle.delete(settings.root, options.id, force=True)
 
@@ -58,35 +60,47 @@ def _start_or_delete(settings: Globals, options: Options) -> None:
         raise
 
 
-def _stay(root: str, container: Container, masters: list[int]) -> int:
-    if masters:
-        ended: list[int] = []
-        console.copy_terminal(masters[0], lambda: _has_ended(container, ended))
-        return ended[0] if ended else _status(os.waitpid(container.pid, 0)[1])
-    while True:
-        ended = []
-        if _has_ended(container, ended):
-            return ended[0]
-        signum = _signal.sigwaitinfo((*_FORWARDED, _signal.SIGCHLD)).si_signo
-        if signum != _signal.SIGCHLD:
-            _forward(root, container, signum)
+class _Visit:
+    """The wait for a container's end."""
 
+    def __init__(self, root: str, container: Container) -> None:
+        self.root, self.container = root, container
+        self.wait_status: int | None = None
+        self.guest = control.Listener(f"{root}/{container.id}") if container.stop == "control" else None
 
-def _has_ended(container: Container, ended: list[int]) -> bool:
-    """Return whether the monitor has ended; its exit status is then in `ended`."""
-    pid, state = os.waitpid(container.pid, os.WNOHANG)
-    if pid:
-        ended.append(_status(state))
-    return bool(pid)
+    def stay(self, masters: list[int]) -> int:
+        """Stay until the monitor has ended; return the exit status, the guest's own where it told one."""
+        if masters:
+            console.copy_terminal(masters[0], self.is_over)
+        while not self.is_over():
+            self._pass_on(_signal.sigwaitinfo((*_FORWARDED, _signal.SIGCHLD)).si_signo)
+        code = os.waitstatus_to_exitcode(self.wait_status or 0)
+        if code < 0:
+            return 128 - code
+        return self.guest.status(code) if self.guest else code
 
+    def is_over(self) -> bool:
+        """Return whether the monitor has ended; pass on the signals that have come meanwhile."""
+        while self.wait_status is None and (caught := _signal.sigtimedwait(_FORWARDED, 0)):
+            self._pass_on(caught.si_signo)
+        if self.guest:
+            self.guest.read()
+        if self.wait_status is None:
+            pid, status = os.waitpid(self.container.pid, os.WNOHANG)
+            self.wait_status = status if pid else None
+            if pid and self.guest:
+                self.guest.read()
+        return self.wait_status is not None
 
-def _forward(root: str, container: Container, signum: int) -> None:
-    try:
-        lifecycle.kill(root, container.id, signum)
-    except UruncError:
-        pass  # it has just ended, which the next look shows
+    def close(self) -> None:
+        """Stop listening to the guest."""
+        if self.guest:
+            self.guest.close()
 
-
-def _status(state: int) -> int:
-    code = os.waitstatus_to_exitcode(state)
-    return code if code >= 0 else 128 - code
+    def _pass_on(self, signum: int) -> None:
+        if signum == _signal.SIGCHLD:
+            return
+        try:
+            lifecycle.kill(self.root, self.container.id, signum)
+        except UruncError:
+            pass  # it has just ended, which the next look shows

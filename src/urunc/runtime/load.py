@@ -10,6 +10,7 @@ from ..linux import cgroup, fsops
 from ..oci import app as apps
 from ..oci import checks
 from ..oci import spec as specs
+from ..oci.annotations import PREFIX
 from ..record import Record
 from ..vm import choose, elf, guests, monitors
 from . import host, net, settings
@@ -17,6 +18,8 @@ from .plan import Facts, plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..oci.app import App
     from ..oci.checks import MountPlan
     from ..oci.config import Config
@@ -43,8 +46,8 @@ class Request(Record):
     plan: Plan
 
 
-def read_spec(bundle: str) -> Spec:
-    """Return the bundle's config.json. Raises SpecError where it is missing, unreadable or wrong."""
+def read_config(bundle: str) -> Any:
+    """Return the bundle's config.json, decoded. Raises SpecError where it is missing, unreadable or no JSON."""
     path = f"{bundle}/config.json"
     try:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
@@ -52,9 +55,23 @@ def read_spec(bundle: str) -> Spec:
     except OSError as error:
         raise SpecError(f"cannot read `{path}`: {reason(error)}") from None
     try:
-        return specs.parse(jsonio.loads(data))
+        return jsonio.loads(data)
     except (ValueError, UnicodeDecodeError) as error:
         raise SpecError(f"`{path}` is not JSON: {error}") from None
+
+
+def may_be_unikernel(document: Any, bundle: str) -> bool:
+    """Return whether a config.json that breaks the specification could be a unikernel's: the delegate gets the others.
+
+    It speaks of a unikernel in its annotations, or its rootfs, where one can be found, holds `/urunc.json`.
+    """
+    if not isinstance(document, dict):
+        return True
+    values, root = document.get("annotations"), document.get("root")
+    if isinstance(values, dict) and any(key.startswith(PREFIX) for key in values):
+        return True
+    path = root.get("path") if isinstance(root, dict) else None
+    return isinstance(path, str) and "\0" not in path and os.path.lexists(os.path.join(bundle, path) + URUNC_JSON)
 
 
 def rootfs_path(bundle: str, spec: Spec) -> str:
@@ -128,7 +145,13 @@ def file_bytes(rootfs: int, path: str | None, what: str) -> int:
 
 def load(root: str, options: Options, *, systemd: bool) -> Request | None:
     """Read and decide everything. None: not a unikernel, the delegate takes the container."""
-    spec = read_spec(options.bundle)
+    document = read_config(options.bundle)
+    try:
+        spec = specs.parse(document)
+    except SpecError:
+        if may_be_unikernel(document, options.bundle):
+            raise
+        return None
     path = rootfs_path(options.bundle, spec)
     rootfs = open_rootfs(path)
     try:

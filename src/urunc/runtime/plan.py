@@ -123,6 +123,7 @@ def plan(
             hint="give the container a network namespace of its own: start it without `--network host`",
         )
     can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
+    _check_pids(spec, can)
     accel, accel_warning = choose.accelerator(can, settings, facts.kvm)
     machine, root = _machine(options, spec, app, config, facts, accel)
     nodes = _nodes(spec, can, accel, own_network=facts.own_network)
@@ -240,6 +241,16 @@ def _scope_properties(spec: Spec, version: int, rules: tuple[DeviceRule, ...]) -
     from ..oci.unit_properties import unit_properties
 
     return (*cgroup_rules.systemd_properties(spec.resources, version, rules), *unit_properties(spec.annotations))
+
+
+def _check_pids(spec: Spec, can: Capabilities) -> None:
+    """Below its need a monitor starts all the same, and then its disk and network I/O fail."""
+    limit = spec.resources.pids_limit
+    if limit is not None and 0 < limit < can.min_pids:
+        raise SpecError(
+            f"linux.resources.pids.limit: {limit} are too few, the monitor `{can.name}` needs threads",
+            hint=f"give at least {can.min_pids}",
+        )
 
 
 def mapped(inside: int, maps: tuple[IdMap, ...], path: str) -> int:
