@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -313,3 +314,19 @@ def test_a_process_of_another_does_not_answer_to_the_id(cli: Cli, make_unikernel
     wait_for("stopped", lambda: cli.status("guest") == "stopped")
     assert cli("kill", "guest", "KILL", check=False).returncode != 0
     cli("delete", "guest")
+
+
+def test_a_container_that_is_refused_the_cgroup_of_another_leaves_that_alone(
+    cli: Cli, make_unikernel: Callable[..., Bundle], world: World
+) -> None:
+    first = make_unikernel()
+    cli.create("first", first)
+    cli("start", "first")
+    cli.wait_console("first", "ready")
+    for path in (first.config["linux"]["cgroupsPath"], f"/{world.cgroup}"):
+        second = make_unikernel()
+        second.config["linux"]["cgroupsPath"] = path
+        assert cli.create("second", second, check=False) != 0
+        assert "not empty" in cli.last_error()
+        time.sleep(0.2)  # a kill would show by now
+        assert cli.status("first") == "running"

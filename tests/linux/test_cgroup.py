@@ -127,6 +127,31 @@ def test_a_cgroup_with_a_process_in_it_is_not_taken(paths: Paths) -> None:
         os.rmdir(place)
 
 
+def test_what_another_container_holds_is_not_ended_nor_removed(paths: Paths) -> None:
+    """The undo of one that was refused the cgroup of another, or of the parent of another's."""
+    below = {name: f"{place}/below" for name, place in paths.items()}
+    cgroup.make(below, "first 1")
+    with sleeper() as pid:
+        cgroup.join(below, pid)
+        for taken in (below, paths):
+            with pytest.raises(StateError, match="is not empty"):
+                cgroup.make(taken, "second 2")
+            cgroup.kill_all(taken, "second 2")
+            cgroup.remove(taken, mark="second 2")
+            assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+            assert cgroup.pids(taken) == [pid]
+        cgroup.kill_all(below, "first 1")
+        assert os.waitpid(pid, 0)[0] == pid
+    cgroup.remove(below, mark="first 1")
+    assert not any(os.path.exists(place) for place in paths.values())
+
+
+def test_a_make_that_was_killed_before_its_mark_is_undone(paths: Paths) -> None:
+    cgroup.make(paths)
+    cgroup.remove(paths, mark="first 1")
+    assert not any(os.path.exists(place) for place in paths.values())
+
+
 def test_a_busy_cgroup_is_an_error_after_a_while(paths: Paths) -> None:
     cgroup.make(paths)
     with sleeper() as pid:

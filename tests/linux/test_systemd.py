@@ -38,7 +38,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[CgroupPath]:
     yield found
     paths = cgroup.paths(cgroup.detect(), found)
     cgroup.kill_all(paths)
-    cgroup.leave(paths, found)
+    cgroup.leave(paths, found.unit)
     assert not any(os.path.exists(directory) for directory in paths.values())
     assert dbus.find_unit(found.unit) is None
 
@@ -162,10 +162,10 @@ def test_freeze_kill_and_leave(place: CgroupPath) -> None:
         assert cgroup.is_frozen(paths)
         cgroup.kill_all(paths)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-        cgroup.leave(paths, place)
+        cgroup.leave(paths, place.unit)
         assert not any(os.path.exists(directory) for directory in paths.values())
         assert dbus.find_unit(place.unit) is None
-        cgroup.leave(paths, place)
+        cgroup.leave(paths, place.unit)
 
 
 def test_limits_change_at_run_time(place: CgroupPath) -> None:
@@ -218,5 +218,5 @@ def test_a_scope_that_ends_by_itself_is_left_without_error(place: CgroupPath) ->
     deadline = time.monotonic() + 10
     while dbus.find_unit(place.unit) and time.monotonic() < deadline:
         time.sleep(0.05)
-    cgroup.leave(paths, place)
-    cgroup.leave(paths, place)
+    cgroup.leave(paths, place.unit)
+    cgroup.leave(paths, place.unit)

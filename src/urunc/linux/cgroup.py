@@ -6,7 +6,8 @@ Must not know what a limit means: `oci.resources` makes the writes, settled devi
 
 A directory made here is marked by an extended attribute, which cgroup file systems keep in memory: so what is
 ours is known even where the runtime was killed before it recorded anything, and a parent shared by several
-containers goes with the last of them.
+containers goes with the last of them. The container's own directory has the container's own mark, so that the undo of
+one that was refused a cgroup in use never ends what is in there, and `remove` never takes another's.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 
 
 MARK = "trusted.urunc"
+_MADE_HERE = b"1"
 FREEZE_SECONDS = 10.0
 KILL_FREEZE_SECONDS = 0.5
 REMOVE_SECONDS = 5.0
@@ -185,8 +187,10 @@ def version_of(paths: Paths) -> int:
     return 2 if "" in paths else 1
 
 
-def make(paths: Paths) -> list[str]:
+def make(paths: Paths, mark: str = "") -> list[str]:
     """Make the directories, parents too, and return those that were not there, parents first.
+
+    `mark` is one that no other container has: `kill_all` and `remove` must be given the same.
 
     On v1 a new cpuset takes its parent's cpus and nodes, without which no process may join. On v2 every
     controller is enabled from the mount point down to the container's parent. A directory that is there already
@@ -197,14 +201,14 @@ def make(paths: Paths) -> list[str]:
             raise StateError(f"cgroup `{directory}` is not empty", hint="give the container a cgroup of its own")
     if is_frozen(paths):
         raise StateError(f"cgroup `{_freezer(paths)}` is frozen")
-    return _make(paths)
+    return _make(paths, mark)
 
 
-def _make(paths: Paths) -> list[str]:
+def _make(paths: Paths, mark: str) -> list[str]:
     made: list[str] = []
     for directory in _unique(paths):
         made += _make_directories(directory)
-        _mark(directory)
+        _mark(directory, mark)
     if "cpuset" in paths and version_of(paths) == 1:
         for directory in reversed(list(_ancestry(paths["cpuset"]))):
             _inherit_cpuset(directory)
@@ -245,16 +249,16 @@ def _mkdir(directory: str) -> bool:
     return True
 
 
-def _mark(directory: str) -> None:
+def _mark(directory: str, mark: str = "") -> None:
     try:
-        os.setxattr(directory, MARK, b"1")
+        os.setxattr(directory, MARK, _MADE_HERE + mark.encode())
     except OSError:
         pass  # an old kernel, or not root: parents then stay, the container's own directory goes all the same
 
 
-def _is_marked(directory: str) -> bool:
+def _is_marked(directory: str, mark: str = "") -> bool:
     try:
-        return os.getxattr(directory, MARK) == b"1"
+        return os.getxattr(directory, MARK) == _MADE_HERE + mark.encode()
     except OSError:
         return False
 
@@ -384,7 +388,9 @@ def _join_one(directory: str, pid: int) -> None:
     raise _kernel_error(f"cannot put process {pid} into cgroup `{directory}`", failure)
 
 
-def enter(paths: Paths, place: Place, pid: int, properties: Iterable[tuple[str, str, object]] = ()) -> list[str]:
+def enter(
+    paths: Paths, place: Place, pid: int, properties: Iterable[tuple[str, str, object]] = (), mark: str = ""
+) -> list[str]:
     """Make the cgroup by its driver and return the directories made, as `make`; the process is not in all of it yet.
 
     With the systemd driver the scope is started with `properties` (which hold the pid), and what systemd does
@@ -395,8 +401,8 @@ def enter(paths: Paths, place: Place, pid: int, properties: Iterable[tuple[str, 
 
         dbus.start_scope(place.unit, properties)
         _check_scope(paths, place, pid)
-        return _make(paths)
-    return make(paths)
+        return _make(paths, mark)
+    return make(paths, mark)
 
 
 def _check_scope(paths: Paths, place: Place, pid: int) -> None:
@@ -407,14 +413,20 @@ def _check_scope(paths: Paths, place: Place, pid: int) -> None:
         raise HostError(f"systemd put `{place.unit}` at `{own[key]}`, not at `{place.path}`")
 
 
-def leave(paths: Paths, place: Place) -> None:
-    """Undo `enter`: end what is in the cgroup, stop the scope, remove the directories. Idempotent."""
-    kill_all(paths)  # before the scope is stopped: systemd would ask with SIGTERM, and wait 90 s
-    if place.driver == "systemd":
+def leave(paths: Paths, unit: str = "", mark: str = "") -> None:
+    """Undo `enter`: end what is in the cgroup, stop the systemd scope `unit`, remove the directories. Idempotent."""
+    kill_all(paths, mark)  # before the scope is stopped: systemd would ask with SIGTERM, and wait 90 s
+    if unit and not _is_anothers(paths, mark):
         from . import dbus
 
-        dbus.stop_unit(place.unit)
-    remove(paths)
+        dbus.stop_unit(unit)
+    remove(paths, mark=mark)
+
+
+def _is_anothers(paths: Paths, mark: str) -> bool:
+    """Return whether the cgroup is there and not ours: then so is the scope, which was there before us."""
+    main = _main(paths)
+    return os.path.isdir(main) and not _is_ours(main, mark)
 
 
 def freeze(paths: Paths, seconds: float = FREEZE_SECONDS) -> None:
@@ -512,13 +524,13 @@ def _tree(directory: str) -> list[str]:
     return found if os.path.isdir(directory) else []
 
 
-def kill_all(paths: Paths) -> None:
+def kill_all(paths: Paths, mark: str = "") -> None:
     """Send SIGKILL to every process in the cgroup and thaw it. Does not wait for their end.
 
-    Only in directories that `make` marked as ours; one that cannot carry a mark counts as ours.
+    Only in directories that `make` marked so; one that cannot carry a mark counts as ours.
     """
     main = _main(paths) if paths else ""
-    if not os.path.isdir(main) or not _is_ours(main):
+    if not os.path.isdir(main) or not _is_ours(main, mark):
         return
     if _kill_tree(paths.get("") or paths.get("unified")):
         thaw(paths)
@@ -535,8 +547,8 @@ def kill_all(paths: Paths) -> None:
     thaw(paths)
 
 
-def _is_ours(directory: str) -> bool:
-    if _is_marked(directory):
+def _is_ours(directory: str, mark: str) -> bool:
+    if _is_marked(directory, mark):
         return True
     try:
         os.getxattr(directory, MARK)
@@ -556,7 +568,7 @@ def _kill_tree(directory: str | None) -> bool:
     return True
 
 
-def remove(paths: Paths, seconds: float = REMOVE_SECONDS) -> None:
+def remove(paths: Paths, seconds: float = REMOVE_SECONDS, mark: str = "") -> None:
     """Remove the cgroup, its children, and the parents that were made for it and are empty now. Idempotent.
 
     A killed process leaves its cgroup a moment after its death, so a busy one is tried again for `seconds`.
@@ -564,10 +576,10 @@ def remove(paths: Paths, seconds: float = REMOVE_SECONDS) -> None:
     """
     deadline = time.monotonic() + seconds
     for directory in _unique(paths):
-        if _is_ours(directory):
+        if _is_ours(directory, mark):
             for name in reversed(_tree(directory)):
                 _remove_one(name, deadline)
-        _remove_parents(directory)
+        _remove_made(directory)
 
 
 def _remove_one(directory: str, deadline: float) -> None:
@@ -584,14 +596,16 @@ def _remove_one(directory: str, deadline: float) -> None:
         pause = min(pause * 2, 0.05)
 
 
-def _remove_parents(directory: str) -> None:
-    parent = os.path.dirname(directory)
-    while _is_marked(parent):
+def _remove_made(directory: str) -> None:
+    """Remove the parents that were made here, and the directory where a killed `make` had not marked it yet."""
+    if not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    while _is_marked(directory):
         try:
-            os.rmdir(parent)
+            os.rmdir(directory)
         except OSError:
             return  # another container is in it
-        parent = os.path.dirname(parent)
+        directory = os.path.dirname(directory)
 
 
 def oom_count(paths: Paths) -> int:

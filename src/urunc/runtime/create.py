@@ -11,16 +11,13 @@ import os
 import time
 
 from .. import jsonio, log
-from ..errors import KernelError, SpecError, UruncError, reason
-from ..linux import cgroup, idmap, libc, netlink, ns, proc
+from ..errors import KernelError, SpecError, UruncError
+from ..linux import cgroup, idmap, libc, proc
 from ..oci import resources as cgroup_rules
-from ..vm import guests, monitors
-from ..vm.machine import GuestFile, Host, Network
+from . import assemble, console, hooks, inherit, init, status, store, teardown
 from . import channel as wire
-from . import console, hooks, inherit, init, net, status, store, teardown
 from .inherit import Descriptors
 from .load import CACHE
-from .plan import guest_context
 from .store import Container
 from .timeline import Timeline
 
@@ -30,13 +27,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..oci.spec import IdMap
-    from ..vm.machine import Launch, Machine
+    from ..vm.machine import Launch
     from .channel import Channel, Message
     from .load import Request
     from .options import Options
 
 _LATE_HOOKS = ("poststart", "poststop")
-_ENGINE_FILE_LIMIT = 1 << 20
 
 
 def create(
@@ -83,8 +79,8 @@ def _first_record(request: Request, options: Options) -> Container:
         creator=(os.getpid(), proc.start_time(os.getpid()) or 0),
         cgroup=paths,
         scope=plan.cgroup.unit if plan.cgroup.driver == "systemd" else "",
-        network_path=(network.path or "") if network and plan.network else "",
-        taps=plan.taps if plan.network else (),
+        network_path=(network.path or "") if network else "",
+        taps=plan.taps,
         stop=plan.stop,
         hooks={kind: [hook.to_data() for hook in getattr(spec.hooks, kind)] for kind in _LATE_HOOKS},
     )
@@ -111,6 +107,7 @@ class _Creation:
         self.master = -1
         self.child = 0  # what was forked; init's own pid, after a second fork, is in the record
         self.hooks_began = False
+        self.pid_file_written = False
 
     def run(self) -> Container:
         """Do every step. On a failure clear what was done and raise it."""
@@ -192,7 +189,7 @@ class _Creation:
         properties: tuple[tuple[str, str, object], ...] = ()
         if self.container.scope:
             properties = cgroup_rules.scope_properties(plan.cgroup, (pid,), version) + plan.cgroup_properties
-        cgroup.enter(paths, plan.cgroup, pid, properties)
+        cgroup.enter(paths, plan.cgroup, pid, properties, self.container.mark)
         self.timeline.done("cgroup")
         cgroup.apply(paths, plan.cgroup_writes)
         cgroup.apply_devices(paths, plan.device_rules, version)
@@ -208,92 +205,31 @@ class _Creation:
 
     def _go(self, speaker: Channel) -> None:
         """Look at the network that the hooks left, make the Launch, and send init on."""
-        network, taps = self._attach_network()
+        held = Descriptors()
         try:
-            machine = self._final_machine(network)
-            launch = self._launch(machine)
-            fds = [self._descriptor(name, taps) for name in launch.fds]
-            inherit.write_initrd_tail(self.place, machine.boot) if machine.boot.initrd_tail else None
-            memory = _memfd(jsonio.dumps(self._orders(launch)))
-            try:
-                speaker.send("go", fds=(memory, *fds))
-            finally:
-                for fd in (memory, *fds):
-                    os.close(fd)
-                taps.clear()
-        finally:
+            network, taps = assemble.attach_network(self.request, self.container.pid)
             for fd in taps.values():
-                os.close(fd)
+                held.add(fd)
+            machine = assemble.finish_machine(self.request, network)
+            launch = assemble.make_launch(self.request, machine)
+            if machine.boot.initrd_tail:
+                inherit.write_initrd_tail(self.place, machine.boot)
+            orders = held.add(_memfd(jsonio.dumps(self._orders(launch))))
+            fds = [self._descriptor(name, taps, held) for name in launch.fds]
+            speaker.send("go", fds=(orders, *fds))
+        finally:
+            held.close()
 
-    def _attach_network(self) -> tuple[Network, dict[str, int]]:
-        plan = self.plan
-        names = self._name_servers()
-        empty = Network(dns=names[0], search=names[1], hostname=self.spec.hostname)
-        if not plan.network:
-            return empty, {}
-        with ns.inside(f"/proc/{self.container.pid}/ns/net", "network"), netlink.Rtnl() as rtnl:
-            seen = net.look(rtnl, plan.taps)
-            taps = net.attach(
-                rtnl, seen, plan.host_uid, plan.host_gid, persistent=plan.persistent_taps, vnet_hdr=plan.vnet_hdr
-            )
-        if seen.nics and not empty.dns:
-            log.info("the guest gets no name server: the engine gave none that it can reach, nor does [network] dns")
-        return empty.replace(nics=seen.nics), taps
-
-    def _name_servers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the guest's name servers and search domains: the engine's resolv.conf, else the configuration's."""
-        servers: tuple[str, ...] = ()
-        search: tuple[str, ...] = ()
-        given = self.request.mounts.resolv_conf
-        if given:
-            servers, search = net.parse_resolv_conf(self._read_source(given.source).decode("utf-8", "replace"))
-        return servers or self.request.config.dns, search
-
-    def _final_machine(self, network: Network) -> Machine:
-        request, plan = self.request, self.plan
-        guest, monitor = guests.load(plan.guest), monitors.load(plan.monitor)
-        machine = plan.machine
-        context = guest_context(self.spec, request.facts, machine.model, machine.accel, self._guest_files())
-        boot = guest.boot(request.app, network, plan.root, monitor.CAPABILITIES, context)
-        for message in boot.messages:
-            if message not in plan.messages:
-                log.info(message)
-        return machine.replace(network=network, boot=boot)
-
-    def _guest_files(self) -> tuple[GuestFile, ...]:
-        """Return the small files that the engine mounts, for guests that take them."""
-        return tuple(
-            GuestFile(path=mount.destination, content=self._read_source(mount.source), mode=0o644)
-            for mount in self.request.mounts.given
-        )
-
-    def _read_source(self, source: str) -> bytes:
-        """Return the content of a file that the engine mounts. Raises SpecError."""
-        path = os.path.join(self.request.bundle, source)
-        try:
-            with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-                return file.read(_ENGINE_FILE_LIMIT)
-        except OSError as error:
-            raise SpecError(f"mounts: cannot read `{path}`: {reason(error)}") from None
-
-    def _launch(self, machine: Machine) -> Launch:
-        monitor = monitors.load(self.plan.monitor)
-        monitor.check(machine)
-        facts = self.request.facts
-        launch: Launch = monitor.launch(
-            machine, Host(binary=facts.binary, version=facts.version, data_path=facts.data_path)
-        )
-        return launch
-
-    def _descriptor(self, name: str, taps: dict[str, int]) -> int:
+    def _descriptor(self, name: str, taps: dict[str, int], held: Descriptors) -> int:
         """Return the descriptor that a Launch names: `tap:<name>`, `listen:<name>` or `fifo:<name>`."""
         kind, _, which = name.partition(":")
         if kind == "tap":
-            return taps.pop(which)
+            return taps[which]
         if kind == "listen":
-            return inherit.listen(self.place, which)
+            return held.add(inherit.listen(self.place, which))
         if kind == "fifo":
-            return os.open(f"{self.place}/{which}", os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            path = f"{self.place}/{which}"
+            return held.add(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
         raise KernelError(f"the monitor wants a descriptor `{name}` that nobody makes")
 
     def _orders(self, launch: Launch) -> dict[str, Any]:
@@ -317,6 +253,7 @@ class _Creation:
             self.take_terminal(os.dup(self.master))
         if self.options.pid_file:
             _write_pid_file(self.options.pid_file, self.container.pid)
+            self.pid_file_written = True
         self.timeline.done("created")
         self.container = self.container.replace(creator=(0, 0), timeline=self.timeline.record())
         store.save(self.root, self.container)
@@ -332,6 +269,8 @@ class _Creation:
         """Clear what was done. What cannot be cleared is logged: the first error is the one to show."""
         if self.child:
             _end_child(self.child)
+        if self.pid_file_written and self.options.pid_file:
+            _unlink(self.options.pid_file)
         try:
             teardown.clear(self.root, self.container)
         except (UruncError, OSError) as error:
@@ -368,6 +307,18 @@ def _memfd(content: bytes) -> int:
 def _write_pid_file(path: str, pid: int) -> None:
     """Write the pid file whole: the engine may read it at any moment."""
     temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}.{os.getpid()}"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w") as file:
-        file.write(str(pid))
-    os.rename(temporary, path)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        with open(fd, "wb", buffering=0) as file:
+            file.write(b"%d" % pid)
+        os.rename(temporary, path)
+    except BaseException:
+        _unlink(temporary)
+        raise
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

@@ -153,7 +153,7 @@ def kill(root: str, name: str, signum: int, everything: bool = False) -> None:
 def _kill_all(container: Container) -> None:
     from ..linux import cgroup
 
-    cgroup.kill_all(container.cgroup)
+    cgroup.kill_all(container.cgroup, container.mark)
 
 
 def _send(root: str, container: Container, now: str, signum: int) -> None:

@@ -62,6 +62,11 @@ class Container(Record):
     hooks: dict[str, list[dict[str, Any]]] = {}  # poststart and poststop, still to be run
     timeline: tuple[tuple[str, int], ...] = ()  # (step, monotonic nanoseconds when it was done)
 
+    @property
+    def mark(self) -> str:
+        """What marks the cgroup as this container's and no other's, in this state root or in another."""
+        return f"{self.id} {self.created}"
+
 
 def check_id(name: str) -> None:
     """Raise StateError where `name` is not an id that runc would take: it becomes a folder's name."""

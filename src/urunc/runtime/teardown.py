@@ -83,12 +83,7 @@ def _end_process(container: Container) -> None:
 def _remove_cgroup(container: Container) -> None:
     from ..linux import cgroup
 
-    cgroup.kill_all(container.cgroup)  # before the scope is stopped: systemd would ask with SIGTERM, and wait 90 s
-    if container.scope:
-        from ..linux import dbus
-
-        dbus.stop_unit(container.scope)
-    cgroup.remove(container.cgroup)
+    cgroup.leave(container.cgroup, container.scope, container.mark)
 
 
 def _detach_network(container: Container) -> None:
