@@ -182,7 +182,7 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int) -> Facts:
     can, settings_of_monitor = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     kernel = read_kernel_info(rootfs, app.kernel)
     found = host.probe_monitor(app.monitor, settings_of_monitor, arch, cache)
-    emulates = can.kvm != "required" and can.kvm != "no"
+    emulates = can.kvm == "optional"
     return Facts(
         arch=arch,
         cpus=host.cpu_count(),

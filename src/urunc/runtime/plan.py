@@ -97,7 +97,6 @@ class Plan(Record):
     nodes: tuple[Node, ...] = ()
     binds: tuple[Bind, ...] = ()
     images: tuple[ImageFile, ...] = ()
-    network: bool = False  # look for interfaces, make taps
     taps: tuple[str, ...] = ()  # names for as many NICs as the machine may get
     persistent_taps: bool = False
     vnet_hdr: bool = False
@@ -126,7 +125,8 @@ def plan(
     _check_pids(spec, can)
     accel, accel_warning = choose.accelerator(can, settings, facts.kvm)
     machine, root = _machine(options, spec, app, config, facts, accel)
-    nodes = _nodes(spec, can, accel, own_network=facts.own_network)
+    monitors.load(app.monitor).check(machine)
+    nodes = _nodes(spec, can, accel)
     rules = cgroup_rules.device_rules(spec.resources.devices, _rules(nodes))
     cgroup = _cgroup(options.id, spec, systemd)
     by_systemd = cgroup.driver == "systemd"
@@ -149,7 +149,6 @@ def plan(
         nodes=nodes,
         binds=facts.binds,
         images=_images(app, machine.boot),
-        network=facts.own_network and can.max_nics > 0,
         taps=tuple(f"{_TAP_PREFIX}{index}-{_short(options.id)}" for index in range(can.max_nics)),
         persistent_taps=can.tap_by == "name",
         vnet_hdr=can.vnet_hdr,
@@ -299,11 +298,11 @@ def _images(app: App, boot: Boot) -> tuple[ImageFile, ...]:
     return tuple(files)
 
 
-def _nodes(spec: Spec, can: Capabilities, accel: str, *, own_network: bool) -> tuple[Node, ...]:
+def _nodes(spec: Spec, can: Capabilities, accel: str) -> tuple[Node, ...]:
     names = list(_ALWAYS)
     if accel == "kvm":
         names.append("kvm")
-    if own_network and can.tap_by == "name":
+    if can.tap_by == "name":
         names.append("net/tun")
     user = spec.process.user if spec.process else None
     uid = mapped(user.uid if user else 0, spec.uid_maps, "linux.uidMappings")

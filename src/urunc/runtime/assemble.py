@@ -1,0 +1,87 @@
+"""From the network that the hooks left to the Launch: what could not be decided before the fork.
+
+Runs in `create`, which still has the host's rights, and not in init.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import log
+from ..errors import SpecError, reason
+from ..linux import netlink, ns
+from ..vm import guests, monitors
+from ..vm.machine import GuestFile, Host, Network
+from . import net
+from .plan import guest_context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..vm.machine import Launch, Machine
+    from .load import Request
+
+_ENGINE_FILE_LIMIT = 1 << 20
+
+
+def attach_network(request: Request, pid: int) -> tuple[Network, dict[str, int]]:
+    """Look at the network namespace of process `pid` and put taps beside its interfaces.
+
+    Returns the guest's network, and the taps' descriptors by name where they are not persistent. Raises HostError,
+    KernelError; what a failing call has made is undone.
+    """
+    plan = request.plan
+    servers, search = _name_servers(request)
+    network = Network(dns=servers, search=search, hostname=request.spec.hostname)
+    if not plan.taps:
+        return network, {}
+    with ns.inside(f"/proc/{pid}/ns/net", "network"), netlink.Rtnl() as rtnl:
+        seen = net.look(rtnl, plan.taps)
+        taps = net.attach(
+            rtnl, seen, plan.host_uid, plan.host_gid, persistent=plan.persistent_taps, vnet_hdr=plan.vnet_hdr
+        )
+    if seen.nics and not servers:
+        log.info("the guest gets no name server: the engine gave none that it can reach, nor does [network] dns")
+    return network.replace(nics=seen.nics), taps
+
+
+def _name_servers(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the guest's name servers and search domains: the engine's resolv.conf, else the configuration's."""
+    servers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    given = request.mounts.resolv_conf
+    if given:
+        servers, search = net.parse_resolv_conf(_read_source(request, given.source).decode("utf-8", "replace"))
+    return servers or request.config.dns, search
+
+
+def _read_source(request: Request, source: str) -> bytes:
+    """Return the content of a file that the engine mounts. Raises SpecError."""
+    path = os.path.join(request.bundle, source)
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            return file.read(_ENGINE_FILE_LIMIT)
+    except OSError as error:
+        raise SpecError(f"mounts: cannot read `{path}`: {reason(error)}") from None
+
+
+def finish_machine(request: Request, network: Network) -> Machine:
+    """Return the plan's machine with its network, and the boot string that speaks of it."""
+    plan, machine = request.plan, request.plan.machine
+    files = tuple(
+        GuestFile(path=mount.destination, content=_read_source(request, mount.source), mode=0o644)
+        for mount in request.mounts.given
+    )
+    context = guest_context(request.spec, request.facts, machine.model, machine.accel, files)
+    can = monitors.load(plan.monitor).CAPABILITIES
+    boot = guests.load(plan.guest).boot(request.app, network, plan.root, can, context)
+    for message in boot.messages:
+        if message not in plan.messages:
+            log.info(message)
+    return machine.replace(network=network, boot=boot)
+
+
+def make_launch(request: Request, machine: Machine) -> Launch:
+    """Return the monitor's command line and all that it must be given. Raises ImageError."""
+    facts = request.facts
+    host = Host(binary=facts.binary, version=facts.version, data_path=facts.data_path)
+    return monitors.load(request.plan.monitor).launch(machine, host)
