@@ -11,13 +11,10 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-SOURCE = HERE.parent / "src"
-INTERPRETER = "/usr/bin/python3"
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-sys.path[:0] = [str(SOURCE), str(HERE)]
-
-TESTGUEST = HERE.parent / "guest/build/testguest.elf"
+from checkout import INTERPRETER, SOURCE, TESTGUEST
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

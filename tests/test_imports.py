@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import bundles
-from conftest import INTERPRETER, SOURCE
+from checkout import INTERPRETER, SOURCE
 
 RUNNER = """
 import sys

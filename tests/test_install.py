@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import HERE, INTERPRETER, SOURCE
+from checkout import HERE, INTERPRETER, SOURCE
 
 TOP = HERE.parent
 
