@@ -87,10 +87,13 @@ class Containerd:
         self.runtime = runtime
         self.socket = "/run/containerd-test/containerd.sock"
         self.namespace = world.cgroup  # ctr puts a container's cgroup below a folder of this name
-        config = world.logs / "containerd.toml"
-        config.write_text(_containerd_config(self.socket))
-        self.daemon = world.start("containerd", which("containerd") or "containerd", "--config", config)
+        self.daemon = self._start()
         wait_for("containerd answers", self._answers, 60)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        config = self.world.logs / "containerd.toml"
+        config.write_text(_containerd_config(self.socket))
+        return self.world.start("containerd", which("containerd") or "containerd", "--config", config)
 
     def _answers(self) -> bool:
         assert self.daemon.poll() is None, f"containerd ended: see {self.world.logs}/containerd.log"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,15 +11,13 @@ from typing import Any
 import images
 import pytest
 from engines import Containerd
+from shims import INTERPRETER, NAME, write_entry
 
 from world import World, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
 BUSYBOX, GUEST, BROKEN = (f"docker.io/test/{name}:1" for name in ("busybox", "guest", "broken"))
-SOURCE = Path(__file__).resolve().parents[2] / "src"
-INTERPRETER = "/usr/bin/python3"
-BY_SHIM = "containerd-shim-urunc-v2"
 STATE = ("/run/containerd/s", "/run/containerd/runc")
 
 ON_A_TERMINAL = """
@@ -31,13 +28,8 @@ sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkout's shim, as `make install` writes its entry point."""
-    entry = tmp_path_factory.mktemp("shim") / BY_SHIM
-    entry.write_text(
-        f"#!{INTERPRETER} -IS\nimport sys\nsys.path.insert(0, {str(SOURCE)!r})\nimport urunc.shim.__main__\n"
-    )
-    entry.chmod(entry.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    return entry
+    """The checkout's shim."""
+    return write_entry(tmp_path_factory.mktemp("shim"))
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +80,7 @@ class Ctr:
 
     def shims(self) -> list[int]:
         """Return the pids of the shims, as the world sees them."""
-        return [pid for pid, command in self.world.processes() if f"{BY_SHIM} " in command]
+        return [pid for pid, command in self.world.processes() if f"{NAME} " in command]
 
     def on_a_terminal(self, *argv: str) -> Any:
         """Run `ctr <argv>` on a terminal of its own."""
@@ -296,9 +288,7 @@ def test_containerd_restarts(own: Ctr, signal: str) -> None:
     own.stop("/usr/bin/containerd --config", own.engine.daemon, signal)
     time.sleep(0.5)
     assert sorted(own.shims()) == pids
-    own.engine.daemon = own.world.start(
-        "containerd", "/usr/bin/containerd", "--config", own.world.logs / "containerd.toml"
-    )
+    own.engine.daemon = own.engine._start()
     wait_for("containerd answers", own.engine._answers)
     assert own.status("guest") == own.status("long") == "RUNNING"
     assert own("task", "exec", "--exec-id=x", "long", "echo", "hi").stdout == "hi\n"

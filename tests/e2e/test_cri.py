@@ -1,0 +1,190 @@
+"""A pod through Kubernetes' interface: pause, a unikernel and a sidecar, by the RuntimeClass handler `urunc`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import images
+import pytest
+
+grpc = pytest.importorskip("grpc", reason="the CRI tests need grpcio")
+
+from cri import EXITED, RUNNING, Kubelet  # noqa: E402
+from shims import write_entry  # noqa: E402
+
+from world import World, wait_for  # noqa: E402
+
+pytestmark = [pytest.mark.root, pytest.mark.engine]
+
+STATE = ("/run/containerd/s", "/run/containerd/runc", "/run/containerd/io.containerd.grpc.v1.cri", "/run/netns")
+KEY = "com.urunc.unikernel"
+
+
+@pytest.fixture(scope="module")
+def kubelet(tmp_path_factory: pytest.TempPathFactory, testguest: Path) -> Iterator[Kubelet]:
+    """A containerd with the plug-in, for the whole module."""
+    if not Path("/usr/lib/cni/bridge").exists():
+        pytest.skip("containernetworking-plugins is not installed")
+    folder = tmp_path_factory.mktemp("cri")
+    world = World(folder)
+    engine = None
+    try:
+        engine = Kubelet(world, Path("/usr/bin/runc"), write_entry(folder / "bin"))
+        engine.load(images.busybox(), folder)
+        engine.load(images.busybox("test/pause:1", ("sleep", "100000")), folder)
+        facts = {"unikernelType": "unikraft", "hypervisor": "qemu", "cmdline": "app"}
+        engine.load(images.unikernel("test/guest:1", testguest, facts), folder)
+        yield engine
+    finally:
+        if engine is not None:
+            engine.close()
+        world.close()
+
+
+class Pod:
+    """A pod sandbox and its containers."""
+
+    def __init__(self, kubelet: Kubelet, name: str, annotations: dict[str, str] | None = None) -> None:
+        self.kubelet = kubelet
+        self.logs = f"/run/data/logs/{name}"
+        self.config: dict[str, Any] = {
+            "metadata": {"name": name, "uid": f"{name}-uid", "namespace": "default"},
+            "hostname": name,
+            "log_directory": self.logs,
+            "annotations": annotations or {},
+            "linux": {"cgroup_parent": f"/{kubelet.world.cgroup}"},
+        }
+        self.id: str = kubelet.call("RunPodSandbox", config=self.config, runtime_handler="urunc")["pod_sandbox_id"]
+
+    def start(self, name: str, image: str, *args: str, memory: int = 0) -> str:
+        """Create and start a container; return its id."""
+        config = {
+            "metadata": {"name": name},
+            "image": {"image": f"docker.io/test/{image}:1"},
+            "args": list(args),
+            "log_path": f"{name}.log",
+            "linux": {"resources": {"memory_limit_in_bytes": memory}},
+        }
+        made = self.kubelet.call("CreateContainer", pod_sandbox_id=self.id, config=config, sandbox_config=self.config)
+        container: str = made["container_id"]
+        self.kubelet.call("StartContainer", container_id=container)
+        return container
+
+    def log(self, name: str) -> str:
+        """Return what the container has written, of CRI's log file."""
+        path = self.kubelet.world.path(f"{self.logs}/{name}.log")
+        if not path.exists():
+            return ""
+        return "\n".join(line.split(" ", 3)[3] for line in path.read_text().splitlines())
+
+    @property
+    def address(self) -> str:
+        status = self.kubelet.call("PodSandboxStatus", pod_sandbox_id=self.id)["status"]
+        return str(status["network"]["ip"])
+
+    def status(self, container: str) -> dict[str, Any]:
+        status: dict[str, Any] = self.kubelet.call("ContainerStatus", container_id=container)["status"]
+        return status
+
+    def remove(self) -> None:
+        """Stop and remove the pod with all its containers, as a kubelet does."""
+        self.kubelet.call("StopPodSandbox", pod_sandbox_id=self.id)
+        self.kubelet.call("RemovePodSandbox", pod_sandbox_id=self.id)
+
+
+@pytest.fixture
+def pods(kubelet: Kubelet) -> Iterator[Any]:
+    """Make pods; they are removed, and nothing may be left of them."""
+    before = kubelet.world.snapshot(*STATE)
+    made: list[Pod] = []
+
+    def make(name: str, annotations: dict[str, str] | None = None) -> Pod:
+        made.append(Pod(kubelet, name, annotations))
+        return made[-1]
+
+    yield make
+    for pod in made:
+        pod.remove()
+
+    def more() -> list[str]:
+        now = kubelet.world.snapshot(*STATE)
+        return [item for kind in now for item in now[kind] if item not in before[kind] and not keeps(kind, item)]
+
+    def keeps(kind: str, item: str) -> bool:
+        return item in ("cni-test", "/run/containerd/s") or item.endswith((kubelet.world.cgroup, "/k8s.io"))
+
+    wait_for(f"nothing left: {more()}", lambda: not more(), 10)
+
+
+def test_a_pod_of_three(kubelet: Kubelet, pods: Any) -> None:
+    pod = pods("three", {f"{KEY}.hypervisor": "qemu"})
+    sidecar = pod.start("sidecar", "busybox", "sleep", "1000")
+    guest = pod.start("guest", "guest", "app", "one", memory=256 << 20)
+    wait_for("the guest is ready", lambda: "ready" in pod.log("guest"))
+    assert "-- one" in pod.log("guest")
+    assert kubelet.world.run("ping", "-c1", "-W2", pod.address).returncode == 0
+
+    shims = [command for _, command in kubelet.world.processes() if "containerd-shim-urunc-v2 " in command]
+    assert len(shims) == 1
+
+    done = kubelet.call(
+        "ExecSync", container_id=sidecar, cmd=["sh", "-c", "echo out; echo err >&2; exit 3"], timeout=10
+    )
+    assert (done["stdout"], done["stderr"], done["exit_code"]) == (b"out\n", b"err\n", 3)
+    with pytest.raises(grpc.RpcError, match="a unikernel has one process"):
+        kubelet.call("ExecSync", container_id=guest, cmd=["sh"], timeout=10)
+
+    stats = kubelet.call("ContainerStats", container_id=guest)["stats"]
+    assert stats["memory"]["working_set_bytes"]["value"] > 1 << 20
+    assert stats["cpu"]["usage_core_nano_seconds"]["value"] > 0
+    kubelet.call("UpdateContainerResources", container_id=guest, linux={"cpu_shares": 512})
+
+    kubelet.call("StopContainer", container_id=guest, timeout=10)
+    assert pod.status(guest)["state"] == EXITED
+    assert pod.status(guest)["exit_code"] != 137, "it was killed at the end of the grace period"
+    assert pod.status(sidecar)["state"] == RUNNING
+    kubelet.call("RemoveContainer", container_id=guest)
+    again = pod.start("guest", "guest", "app", "two")
+    wait_for("the second boot", lambda: "-- two" in pod.log("guest"))
+    assert pod.status(again)["state"] == RUNNING
+
+
+def test_a_guest_that_ends_by_itself(kubelet: Kubelet, pods: Any) -> None:
+    pod = pods("ends")
+    guest = pod.start("guest", "guest", "app", "poweroff")
+    wait_for("the end", lambda: pod.status(guest)["state"] == EXITED)
+    assert (pod.status(guest)["exit_code"], pod.status(guest)["reason"]) == (0, "Completed")
+
+
+def test_pod_annotations_alone_make_no_unikernel(kubelet: Kubelet, pods: Any) -> None:
+    annotations = {f"{KEY}.unikernelType": "unikraft", f"{KEY}.hypervisor": "qemu", f"{KEY}.binary": "/nowhere"}
+    pod = pods("annotated", annotations)
+    plain = pod.start("plain", "busybox", "sh", "-c", "echo ordinary; sleep 1000")
+    wait_for("its output", lambda: "ordinary" in pod.log("plain"))
+    assert pod.status(plain)["state"] == RUNNING
+
+
+def test_a_broken_guest_is_said(kubelet: Kubelet, pods: Any, testguest: Path, tmp_path: Path) -> None:
+    kubelet.load(
+        images.unikernel("test/broken:1", testguest, {"unikernelType": "nonsense", "hypervisor": "qemu"}), tmp_path
+    )
+    pod = pods("broken")
+    with pytest.raises(grpc.RpcError, match="unknown guest `nonsense`"):
+        pod.start("broken", "broken", "app")
+
+
+def test_the_handler_says_what_it_can(kubelet: Kubelet) -> None:
+    """What containerd 2 asks every handler for: `-info`."""
+    from urunc.shim.messages import FEATURES, RUNTIME_INFO
+    from urunc.shim.wire import decode
+
+    done = kubelet.world.run("sh", "-c", f"{kubelet.shim} -info < /dev/null | base64 -w0")
+    import base64
+
+    info = decode(RUNTIME_INFO, base64.b64decode(done.stdout))
+    assert info["name"] == "io.containerd.urunc.v2"
+    assert info["features"]["type_url"] == FEATURES
+    assert "hooks" in json.loads(info["features"]["value"])
