@@ -215,6 +215,50 @@ def test_a_failing_start_container_hook_stops_the_container(cli: Cli, make_bundl
     cli("delete", "--force", "hooked")
 
 
+def test_start_container_hook_has_no_more_rights_than_the_containers_process(
+    cli: Cli, make_bundle: Callable[[], Bundle]
+) -> None:
+    """It is a program of the image: with root's capabilities it could read the host's files by their handles."""
+    bundle = make_bundle()
+    (bundle.rootfs / "busybox").write_bytes(Path("/bin/busybox").read_bytes())
+    (bundle.rootfs / "busybox").chmod(0o755)
+    bundle.config["process"]["user"] = {"uid": 1234, "gid": 1235}
+    bundle.config["process"]["capabilities"] = {"bounding": ["CAP_KILL"]}
+    bundle.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["sethostname"], "action": "SCMP_ACT_ERRNO", "errnoRet": 42}],
+    }
+    script = """
+        test "$(/busybox id -u):$(/busybox id -g)" = 1234:1235 || exit 3
+        /busybox nice -n -5 /busybox true && exit 4
+        /busybox hostname x 2>&1 | /busybox grep -q "No message" || exit 5
+    """
+    bundle.hook("startContainer", "/busybox", "sh", "-c", script)
+    cli.create("hooked", bundle)
+    cli("start", "hooked")
+
+
+KEYRING = """
+import ctypes, os, sys
+number = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
+with open(sys.argv[1], "a") as file:
+    file.write(f"{ctypes.CDLL(None).syscall(number, 0, -3, 0)} ")
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--no-new-keyring",)], ids=["new", "kept"])
+def test_the_session_keys_of_the_caller_stay_outside(
+    cli: Cli, make_bundle: Callable[[], Bundle], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    file = tmp_path / "keyrings"
+    bundle = make_bundle()
+    for kind in ("createRuntime", "createContainer"):
+        bundle.hook(kind, "/usr/bin/python3", "-IS", "-c", KEYRING, str(file))
+    cli.create("hooked", bundle, *options)
+    outside, inside = file.read_text().split()
+    assert (outside == inside) == bool(options)
+
+
 def test_a_hook_that_is_not_there_is_named(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:
     bundle = make_bundle()
     bundle.hook("createRuntime", "/no/such/hook")

@@ -109,3 +109,15 @@ def test_close_range_closes_or_marks() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(first)
     os.close(second)
+
+
+@pytest.mark.root
+def test_a_new_session_keyring_is_another() -> None:
+    def body() -> tuple[int, int]:
+        libc.new_session_keyring()
+        first = libc._call("keyctl", 0, -3, 0)  # KEYCTL_GET_KEYRING_ID of the session's
+        libc.new_session_keyring()
+        return first, libc._call("keyctl", 0, -3, 0)
+
+    first, second = run_in((), body)
+    assert first != second

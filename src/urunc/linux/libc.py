@@ -78,6 +78,7 @@ _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
 _SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x20080522
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 _HIGHEST_CAPABILITY = 63  # what two 32-bit words hold; the kernel answers EINVAL after its own last one
 
 _X86_64 = {
@@ -92,6 +93,7 @@ _X86_64 = {
     "setns": 308,
     "seccomp": 317,
     "bpf": 321,
+    "keyctl": 250,
 }
 _AARCH64 = {
     "mount": 40,
@@ -105,6 +107,7 @@ _AARCH64 = {
     "setns": 268,
     "seccomp": 277,
     "bpf": 280,
+    "keyctl": 219,
 }
 _EVERYWHERE = {  # calls younger than 5.1 have one number on every architecture
     "open_tree": 428,
@@ -273,6 +276,11 @@ def capset_none() -> None:
     drop_bounding_set()
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     _call("capset", pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
+
+
+def new_session_keyring() -> None:
+    """keyctl(2), KEYCTL_JOIN_SESSION_KEYRING: leave the session's keys behind for an empty keyring without a name."""
+    _call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:

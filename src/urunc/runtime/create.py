@@ -145,7 +145,15 @@ class _Creation:
         self.speaker, theirs = wire.pair(user_namespace="user" in self.plan.namespaces)
         try:
             self.master, slave = inherit.open_terminal(self.request, inherited)
-            orders = inherit.open_all(self.request, self.place, theirs, slave, f"{self.root}/{CACHE}", inherited)
+            orders = inherit.open_all(
+                self.request,
+                self.place,
+                theirs,
+                slave,
+                f"{self.root}/{CACHE}",
+                inherited,
+                new_keyring=not self.options.no_new_keyring,
+            )
             self.child = os.fork()
             if self.child == 0:
                 init.run(orders)

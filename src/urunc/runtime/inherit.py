@@ -45,11 +45,20 @@ class Descriptors:
             os.close(self.fds.pop())
 
 
-def open_all(request: Request, place: str, speaker: Channel, terminal: int, cache: str, owned: Descriptors) -> Orders:
+def open_all(
+    request: Request,
+    place: str,
+    speaker: Channel,
+    terminal: int,
+    cache: str,
+    owned: Descriptors,
+    *,
+    new_keyring: bool = True,
+) -> Orders:
     """Open and make everything that init inherits; `owned` gets every descriptor, also when a step fails.
 
     `place` is the container's folder, `speaker` init's end of the channel, `terminal` the console's slave end
-    or -1, `cache` the folder of the compiled seccomp profiles.
+    or -1, `cache` the folder of the compiled seccomp profiles, `new_keyring` whether the session's keys stay outside.
     """
     spec, plan = request.spec, request.plan
     return Orders(
@@ -62,6 +71,7 @@ def open_all(request: Request, place: str, speaker: Channel, terminal: int, cach
         trees=_bind_trees(plan, owned) + _image_trees(request, place, owned) + _fifo_trees(plan, place, owned),
         rootfs_tree=_rootfs_tree(spec, plan, owned),
         terminal=terminal,
+        new_keyring=new_keyring,
         filter_program=seccomp.compile_cached(spec.seccomp, request.facts.arch, cache) if spec.seccomp else None,
     )
 

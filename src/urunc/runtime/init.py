@@ -8,6 +8,7 @@ A failure travels to `create` as one message, after `ready` to `start`; init its
 from __future__ import annotations
 
 import _socket
+import errno
 import fcntl
 import os
 
@@ -46,6 +47,7 @@ class Orders:
         trees: list[tuple[str, int]],
         rootfs_tree: int,
         terminal: int,
+        new_keyring: bool,
         filter_program: bytes | None,
     ) -> None:
         self.spec = spec
@@ -57,6 +59,7 @@ class Orders:
         self.trees = trees  # (target in the monitor's root, detached mount)
         self.rootfs_tree = rootfs_tree  # detached read-only clone of the rootfs, -1 without startContainer hooks
         self.terminal = terminal  # the console's slave end, -1 without a terminal
+        self.new_keyring = new_keyring
         self.filter_program = filter_program  # seccomp, None without a profile
 
     def descriptors(self) -> list[int]:
@@ -146,6 +149,8 @@ def _prepare(orders: Orders) -> tuple[_socket.socket, dict[str, Any], list[int]]
     order = _expect(speaker, "go")
     launch = jsonio.loads(_read_memfd(order.fds[0]))
     fds = order.fds[1:]
+    if orders.new_keyring:
+        _leave_session_keyring()
     _set_names(orders)
     _build_root(orders, launch)
     hooks.run_hooks(_hooks(launch["create_container"]), launch["state"], kind="createContainer")
@@ -155,6 +160,15 @@ def _prepare(orders: Orders) -> tuple[_socket.socket, dict[str, Any], list[int]]
     speaker.send("ready")
     speaker.close()
     return _await_start(orders.listener), launch, fds
+
+
+def _leave_session_keyring() -> None:
+    """The monitor must not read the keys of whoever called urunc (`--no-new-keyring` keeps them)."""
+    try:
+        libc.new_session_keyring()
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # a kernel without keys has none to read
+            raise
 
 
 def _read_memfd(fd: int) -> bytes:
@@ -220,25 +234,18 @@ def _await_start(listener: int) -> _socket.socket:
 
 def _launch(orders: Orders, connection: _socket.socket, launch: dict[str, Any], fds: list[int]) -> NoReturn:
     """Run the startContainer hooks, give up every privilege, and execute the monitor."""
-    process, plan = orders.spec.process, orders.plan
+    plan = orders.plan
     if orders.rootfs_tree >= 0:
         hooks.run_hooks(
             _hooks(launch["start_container"]),
             {**launch["state"], "status": "created"},
             kind="startContainer",
-            prepare=lambda: _enter_rootfs(orders.rootfs_tree),
+            prepare=lambda: _become_hook(orders),
         )
     _place_descriptors(fds, plan.machine.first_fd)
-    if process:
-        proc.set_rlimits((limit.kind, limit.soft, limit.hard) for limit in process.rlimits)
-        os.umask(process.user.umask if process.user.umask is not None else 0o022)
-        libc.drop_bounding_set()
-        proc.become(process.user.uid, process.user.gid, process.user.groups)
-    libc.capset_none()
-    libc.set_no_new_privs()
+    _give_up_rights(orders)
     proc.reset_signals()
-    if orders.filter_program is not None:
-        seccomp.install(orders.filter_program, seccomp.filter_flags(orders.spec.seccomp or {}))
+    _filter_calls(orders)
     connection.sendall(STARTED)
     argv = launch["argv"]
     env = dict(item.split("=", 1) for item in launch["env"])
@@ -248,9 +255,29 @@ def _launch(orders: Orders, connection: _socket.socket, launch: dict[str, Any], 
         raise KernelError(f"cannot execute the monitor `{argv[0]}`: {reason(error)}") from None
 
 
-def _enter_rootfs(tree: int) -> None:
-    os.fchdir(tree)
+def _become_hook(orders: Orders) -> None:
+    """A startContainer hook is a program of the image, so it has no more rights than the container's process."""
+    os.fchdir(orders.rootfs_tree)
     os.chroot(".")
+    _give_up_rights(orders)
+    _filter_calls(orders)
+
+
+def _give_up_rights(orders: Orders) -> None:
+    """Take the process's limits, umask and user, and give up every capability for good."""
+    process = orders.spec.process
+    if process:
+        proc.set_rlimits((limit.kind, limit.soft, limit.hard) for limit in process.rlimits)
+        os.umask(process.user.umask if process.user.umask is not None else 0o022)
+        libc.drop_bounding_set()
+        proc.become(process.user.uid, process.user.gid, process.user.groups)
+    libc.capset_none()
+    libc.set_no_new_privs()
+
+
+def _filter_calls(orders: Orders) -> None:
+    if orders.filter_program is not None:
+        seccomp.install(orders.filter_program, seccomp.filter_flags(orders.spec.seccomp or {}))
 
 
 def _place_descriptors(fds: list[int], first: int) -> None:
