@@ -97,6 +97,11 @@ class Cli:
         """Return the status."""
         return str(self.state(name)["status"])
 
+    def ps(self, name: str) -> list[int]:
+        """Return the container's processes."""
+        pids: list[int] = json.loads(self("ps", "--format=json", name).stdout)
+        return pids
+
     def wait_status(self, name: str, status: str, seconds: float = 30) -> None:
         """Wait for a status."""
         wait_for(f"{name} is {status}", lambda: self.status(name) == status, seconds)

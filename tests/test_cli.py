@@ -213,7 +213,7 @@ def container_of_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "why"), [("exec", "one process"), ("checkpoint", "CRIU"), ("restore", "CRIU"), ("pause", "not pause")]
+    ("verb", "why"), [("exec", "one process"), ("checkpoint", "CRIU"), ("restore", "CRIU")]
 )
 def test_what_a_unikernel_cannot_do_is_said(urunc: Run, fake: Path, tmp_path: Path, verb: str, why: str) -> None:
     container_of_ours(tmp_path)

@@ -47,6 +47,7 @@ urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port
 DELETE = """
 _ctypes _struct urunc.linux.cgroup urunc.linux.fsops urunc.linux.libc urunc.runtime.teardown
 """
+FREEZE = f"{VERB} select urunc.linux urunc.linux.cgroup urunc.linux.proc urunc.runtime.pause urunc.runtime.status"
 
 LIFE: tuple[tuple[str, str], ...] = (
     ("create --bundle BUNDLE web", CREATE),
@@ -55,6 +56,8 @@ LIFE: tuple[tuple[str, str], ...] = (
     ("state web", CONTAINER),
     ("ps --format json web", f"{CONTAINER} urunc.linux.cgroup urunc.tables"),
     ("list", f"{CONTAINER} pwd urunc.tables"),
+    ("pause web", FREEZE),
+    ("resume web", FREEZE),
     ("kill web KILL", CONTAINER),
     ("delete --force web", f"{CONTAINER} {DELETE}"),
 )

@@ -146,8 +146,8 @@ VERBS: dict[str, Verb] = {
             ("lsm-mount-context", "CONTEXT", ""),
         ),
     ),
-    "pause": ("ID", "not built yet for unikernels", ()),
-    "resume": ("ID", "not built yet for unikernels", ()),
+    "pause": ("ID", "stop a container from running, for a while", ()),
+    "resume": ("ID", "let a paused container run again", ()),
     "update": (
         "ID",
         "not built yet for unikernels",

@@ -10,7 +10,7 @@ import os
 
 from .errors import HostError, StateError, UsageError
 from .flags import FALSE, TRUE
-from .runtime.store import check_id, folder
+from .runtime.store import check_id, folder, unclaimed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ _WHY_NOT = {
     "exec": "a unikernel has one process, and no second can be started in it",
     "checkpoint": "the container is a virtual machine monitor, which CRIU cannot save",
     "restore": "the container is a virtual machine monitor, which CRIU cannot restore",
-    "pause": "urunc does not pause unikernels yet",
-    "resume": "urunc does not pause unikernels yet",
     "update": "urunc does not change the limits of a unikernel yet",
     "events": "urunc does not report events of unikernels yet",
 }
@@ -108,8 +106,9 @@ def write(text: str) -> None:
 
 
 def is_ours(call: Call) -> bool:
-    """Return whether urunc holds that container. A killed `create` leaves a lock without a record: ours as well."""
-    return os.path.lexists(f"{folder(call.root, call.args[0])}/lock")
+    """Return whether urunc holds that container. What a killed `create` left, claimed or not yet, is ours as well."""
+    name = call.args[0]
+    return any(os.path.lexists(f"{place}/lock") for place in (folder(call.root, name), f"{call.root}/{unclaimed(name)}"))
 
 
 def delegate(verb: str, call: Call) -> int:
@@ -178,6 +177,22 @@ def delete(call: Call) -> int:
     return 0
 
 
+def pause(call: Call) -> int:
+    """Stop a container from running, for a while."""
+    from .runtime import pause as freezer
+
+    freezer.pause(call.root, call.args[0])
+    return 0
+
+
+def resume(call: Call) -> int:
+    """Let a paused container run again."""
+    from .runtime import pause as freezer
+
+    freezer.resume(call.root, call.args[0])
+    return 0
+
+
 def list_containers(call: Call) -> int:
     """Print the containers below the state root."""
     form = _format(call)
@@ -239,6 +254,8 @@ TABLE: dict[str, Action] = {
     "state": state,
     "kill": kill,
     "delete": delete,
+    "pause": pause,
+    "resume": resume,
     "list": list_containers,
     "ps": ps,
     "features": features,

@@ -66,7 +66,6 @@ def test_ps_lists_the_processes(cli: Cli, make_bundle: Callable[[], Bundle]) -> 
     assert cli.state("busy")["pid"] in pids
 
 
-@pytest.mark.not_yet("pause and resume")
 def test_pause_and_resume(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:
     cli.create("ice", make_bundle())
     cli("start", "ice")
@@ -76,7 +75,6 @@ def test_pause_and_resume(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:
     assert cli.status("ice") == "running"
 
 
-@pytest.mark.not_yet("pause and resume")
 def test_kill_takes_a_frozen_container(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:
     cli.create("ice", make_bundle())
     cli("start", "ice")
@@ -84,6 +82,25 @@ def test_kill_takes_a_frozen_container(cli: Cli, make_bundle: Callable[[], Bundl
     cli("kill", "ice", "KILL")
     cli.wait_status("ice", "stopped")
     cli("delete", "ice")
+
+
+def test_a_created_container_can_be_paused(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:
+    cli.create("early", make_bundle())
+    cli("pause", "early")
+    assert cli.status("early") == "paused"
+    assert cli("start", "early", check=False).returncode != 0
+    cli("resume", "early")
+    cli("start", "early")
+    assert cli.status("early") == "running"
+
+
+def test_a_paused_container_is_deleted_by_force(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:
+    cli.create("ice", make_bundle())
+    cli("start", "ice")
+    cli("pause", "ice")
+    assert cli("delete", "ice", check=False).returncode != 0
+    cli("delete", "--force", "ice")
+    assert cli("state", "ice", check=False).returncode != 0
 
 
 @pytest.mark.parametrize("signal", ["KILL", "SIGKILL", "9"])

@@ -161,7 +161,7 @@ def _send(root: str, container: Container, now: str, signum: int) -> None:
         return
     if signum in (SIGKILL, SIGSTOP, SIGCONT):
         _signal_monitor(container, signum)
-    elif now == status.CREATED:
+    elif now == status.CREATED or (now == status.PAUSED and status.is_waiting(f"{root}/{container.id}")):
         if signum in STOP_SIGNALS:
             _signal_monitor(container, SIGKILL)  # init, as PID 1 without a handler, would not hear it
     elif container.stop == "control":
@@ -207,7 +207,7 @@ def delete(root: str, name: str, force: bool = False) -> None:
     from . import teardown
 
     if force:
-        _end_creator(root, name)
+        _end_busy(root, name)
     try:
         with store.Lock(root, name):
             container = store.find(root, name) if force else store.want(root, name)
@@ -233,16 +233,21 @@ def _check_deletable(root: str, container: Container, force: bool) -> None:
         status.require("delete", container, now)
 
 
-def _end_creator(root: str, name: str) -> None:
-    """End a `create` that hangs (in a hook, say) and holds the lock: what it made is in its record."""
+def _end_busy(root: str, name: str) -> None:
+    """End what may hang, in a hook, say, with the lock held: a `create`, and the init that a `start` waits for.
+
+    What a `create` made is in its record.
+    """
     container = store.find(root, name)
-    if container is None or not container.creator[0] or container.boot_id != proc.boot_id():
+    if container is None or container.boot_id != proc.boot_id():
         return
-    try:
-        proc.send_signal(*container.creator, SIGKILL)
-        proc.wait_gone(*container.creator, 5.0)
-    except ProcessLookupError:
-        pass
+    for pid, started in (container.creator, (container.pid, container.start_time)):
+        try:
+            if pid:
+                proc.send_signal(pid, started, SIGKILL)
+                proc.wait_gone(pid, started, 1.0)
+        except ProcessLookupError:
+            pass
 
 
 def run(settings: Globals, options: Options) -> int:

@@ -27,6 +27,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "pause": (CREATED, RUNNING),
     "resume": (PAUSED,),
     "update": (CREATED, RUNNING, PAUSED),
+    "events": (CREATED, RUNNING, PAUSED),
 }
 """Which verb runs in which status. `delete` of a created container ends its init first, as runc does."""
 
@@ -35,7 +36,8 @@ def of(root: str, container: Container) -> str:
     """Return the container's status.
 
     creating: no init yet, and the `create` that claimed the id still runs. created: init holds the file
-    `waiting` until it executes the monitor. A zombie is stopped: its reaper has not looked yet.
+    `waiting` until it executes the monitor; where that is frozen the container is paused, as with runc, since a
+    `start` would wait for it. A zombie is stopped: its reaper has not looked yet.
     """
     if container.boot_id != proc.boot_id():
         return STOPPED
@@ -44,12 +46,13 @@ def of(root: str, container: Container) -> str:
         return CREATING if proc.start_time(creator) == started else STOPPED
     if proc.start_time(container.pid) != container.start_time:
         return STOPPED
-    if is_waiting(f"{root}/{container.id}"):
-        creator, started = container.creator
-        return CREATING if creator and proc.start_time(creator) == started else CREATED
+    waiting = is_waiting(f"{root}/{container.id}")
+    creator, started = container.creator
+    if waiting and creator and proc.start_time(creator) == started:
+        return CREATING
     if is_frozen(container.cgroup):
         return PAUSED
-    return RUNNING
+    return CREATED if waiting else RUNNING
 
 
 def is_waiting(place: str) -> bool:
