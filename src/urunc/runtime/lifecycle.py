@@ -177,13 +177,17 @@ def _send(root: str, container: Container, now: str, signum: int) -> None:
 
 
 def _signal_monitor(container: Container, signum: int) -> None:
-    if signum == SIGKILL and status.is_frozen(container.cgroup):
+    proc.send_signal(container.pid, container.start_time, signum)
+    if signum == SIGKILL:
+        _thaw(container)
+
+
+def _thaw(container: Container) -> None:
+    """A process that is frozen does not die of KILL on cgroup v1."""
+    if status.is_frozen(container.cgroup):
         from ..linux import cgroup
 
-        proc.send_signal(container.pid, container.start_time, signum)
         cgroup.thaw(container.cgroup)
-        return
-    proc.send_signal(container.pid, container.start_time, signum)
 
 
 def _tell_guest(root: str, container: Container, line: bytes) -> None:
@@ -245,6 +249,7 @@ def _end_busy(root: str, name: str) -> None:
         try:
             if pid:
                 proc.send_signal(pid, started, SIGKILL)
+                _thaw(container)
                 proc.wait_gone(pid, started, 1.0)
         except ProcessLookupError:
             pass
