@@ -104,12 +104,22 @@ def unikernel(
 class Netns:
     """A network namespace with one end of a veth in it, as a CNI plugin leaves it; the other end has the gateway."""
 
-    def __init__(self, world: World, name: str, *, ifname: str = "eth0", mtu: int = 1500, number: int = 1) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        *,
+        ifname: str = "eth0",
+        mtu: int = 1500,
+        number: int = 1,
+        subnet: str = "",
+    ) -> None:
         self.world = world
         self.name = name
         self.ifname = ifname
-        self.address = f"10.77.{number}.2"
-        self.gateway = f"10.77.{number}.1"
+        subnet = subnet or f"10.77.{number}"
+        self.address = f"{subnet}.2"
+        self.gateway = f"{subnet}.1"
         self.peer = f"peer{number}"
         self.path = f"/run/netns/{name}"
         for command in self._commands(mtu):

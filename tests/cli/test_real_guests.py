@@ -1,0 +1,172 @@
+"""Guests that nobody here wrote: Solo5's own test kernels, and Unikraft's, built from their repositories.
+
+The folder that URUNC_TEST_GUESTS names holds them, as `solo5/test_*.spt`, `.hvt` and `unikraft/`; where a guest or its
+monitor is not there, its test says so and is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import bundles
+from bundles import Bundle, Netns
+from driver import Cli
+from world import World, wait_for
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+
+def find_guest(name: str) -> Path:
+    """Return a guest's kernel or initrd; skip where it is not there."""
+    path = Path(os.environ.get("URUNC_TEST_GUESTS") or "/nonexistent", name)
+    if not path.exists():
+        pytest.skip(f"URUNC_TEST_GUESTS has no {name}")
+    return path
+
+
+@pytest.fixture(params=["spt", "hvt"])
+def tender(request: pytest.FixtureRequest, is_runc: bool) -> str:
+    """A Solo5 tender that is installed and can run here."""
+    name = str(request.param)
+    if is_runc:
+        pytest.skip("runc has no unikernels")
+    if shutil.which(f"solo5-{name}") is None:
+        pytest.skip(f"solo5-{name} is not installed")
+    if name == "hvt" and not os.path.exists("/dev/kvm"):
+        pytest.skip("there is no /dev/kvm")
+    return name
+
+
+@pytest.fixture
+def make_solo5(tender: str, tmp_path: Path, world: World) -> Callable[..., Bundle]:
+    """Make a bundle with one of Solo5's test kernels."""
+
+    def make(test: str, *args: str) -> Bundle:
+        kernel = find_guest(f"solo5/{test}.{tender}")
+        cgroup = f"/{world.cgroup}/{test}"
+        return bundles.unikernel(tmp_path / test, kernel, *args, guest="mirage", monitor=tender, cgroup=cgroup)
+
+    return make
+
+
+def run(cli: Cli, bundle: Bundle, *options: str) -> tuple[int, str]:
+    """Run a guest to its own end; return exit status and console."""
+    status = cli.to_file("guest", "run", f"--bundle={bundle.write()}", *options, "guest", check=False)
+    return status, cli.console("guest")
+
+
+def test_solo5_hello(cli: Cli, make_solo5: Callable[..., Bundle]) -> None:
+    status, console = run(cli, make_solo5("test_hello", "Hello_Solo5"))
+    assert "SUCCESS" in console
+    assert status == 0
+
+
+@pytest.mark.parametrize(("test", "expected"), [("test_globals", 0), ("test_time", 0), ("test_ssp", 255)])
+def test_solo5_statuses_are_the_guests(cli: Cli, make_solo5: Callable[..., Bundle], test: str, expected: int) -> None:
+    status, console = run(cli, make_solo5(test))
+    assert status == expected, console
+
+
+def test_solo5_with_little_memory(cli: Cli, make_solo5: Callable[..., Bundle]) -> None:
+    bundle = make_solo5("test_hello", "Hello_Solo5")
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 16 << 20}
+    status, console = run(cli, bundle)
+    assert status == 0, console
+
+
+def test_solo5_block(cli: Cli, make_solo5: Callable[..., Bundle]) -> None:
+    bundle = make_solo5("test_blk")
+    (bundle.rootfs / "disk.img").write_bytes(bytes(1 << 20))
+    bundle.annotate(block="/disk.img", blkMntPoint="/data")
+    status, console = run(cli, bundle)
+    assert "SUCCESS" in console
+    assert status == 0
+
+
+@pytest.mark.parametrize(
+    ("test", "named"), [("test_net", "service0"), ("test_blk", "storage")], ids=["no interface", "no disk"]
+)
+def test_solo5_manifest_and_container_disagree(
+    cli: Cli, make_solo5: Callable[..., Bundle], test: str, named: str
+) -> None:
+    """The kernel wants a device that the container does not have: an error of create, with the device's name."""
+    assert cli.create("guest", make_solo5(test), check=False) != 0
+    assert named in cli.last_error()
+
+
+def test_solo5_kernel_for_another_tender(cli: Cli, make_solo5: Callable[..., Bundle], tender: str) -> None:
+    bundle = make_solo5("test_hello")
+    bundle.annotate(hypervisor="hvt" if tender == "spt" else "spt")
+    assert cli.create("guest", bundle, check=False) != 0
+    assert "hvt" in cli.last_error()
+    assert "spt" in cli.last_error()
+
+
+def test_solo5_answers_ping(cli: Cli, make_solo5: Callable[..., Bundle], world: World) -> None:
+    """test_net is 10.0.0.2 whatever it is told."""
+    netns = Netns(world, "solo5", subnet="10.0.0")
+    try:
+        before = netns.contents()
+        bundle = make_solo5("test_net")
+        bundle.namespace("network", netns.path)
+        cli.create("guest", bundle)
+        cli("start", "guest")
+        cli.wait_console("guest", "Serving ping on 10.0.0.2")
+        wait_for("an answer", lambda: world.run("ping", "-c1", "-W1", "10.0.0.2", check=False).returncode == 0)
+        cli.end("guest")
+        assert netns.contents() == before
+    finally:
+        netns.close()
+
+
+def test_solo5_stop(cli: Cli, make_solo5: Callable[..., Bundle], world: World, tender: str) -> None:
+    """A guest that waits is ended by TERM, though spt has no handler for it."""
+    bundle = make_solo5("test_time")
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli("kill", "guest", "TERM", check=False)
+    cli.wait_status("guest", "stopped", 10)
+
+
+@pytest.fixture
+def make_unikraft(is_runc: bool, tmp_path: Path, world: World) -> Callable[..., Bundle]:
+    """Make a bundle with a Unikraft kernel."""
+    if is_runc:
+        pytest.skip("runc has no unikernels")
+
+    def make(name: str, *args: str) -> Bundle:
+        return bundles.unikernel(
+            tmp_path / name, find_guest(f"unikraft/{name}"), *args, cgroup=f"/{world.cgroup}/{name}"
+        )
+
+    return make
+
+
+def test_unikraft_hello(cli: Cli, make_unikraft: Callable[..., Bundle]) -> None:
+    status, console = run(cli, make_unikraft("hello-qemu-x86_64", "hello", "one two", "three"))
+    assert status == 0
+    assert "Powered by" in console or "Hello" in console
+
+
+def test_unikraft_nginx_serves_a_page(cli: Cli, make_unikraft: Callable[..., Bundle], world: World) -> None:
+    netns = Netns(world, "unikraft")
+    try:
+        before = netns.contents()
+        bundle = make_unikraft("nginx-qemu-x86_64", "nginx", "-c", "/nginx/conf/nginx.conf")
+        shutil.copy(find_guest("unikraft/nginx-initrd.cpio"), bundle.rootfs / "unikernel/initrd")
+        bundle.annotate(initrd="/unikernel/initrd")
+        bundle.namespace("network", netns.path)
+        cli.create("guest", bundle)
+        cli("start", "guest")
+        url = f"http://{netns.address}/"
+        page = wait_for(url, lambda: world.run("curl", "-sf", "--max-time", "3", url, check=False).stdout, 60)
+        assert "<html" in page.lower()
+        cli.end("guest")
+        assert netns.contents() == before
+    finally:
+        netns.close()
