@@ -36,13 +36,10 @@ def is_runc(runtime: Path) -> bool:
 
 @pytest.fixture(autouse=True)
 def expect_known_failures(request: pytest.FixtureRequest, is_runc: bool) -> None:
-    """Where runc 1.1 is known to leave the specification, or urunc lacks a verb, the test must fail: a true ledger."""
+    """Where runc 1.1 is known to leave the specification, its test must fail: the ledger stays true."""
     marker = request.node.get_closest_marker("runc_differs")
     if marker and is_runc:
         request.applymarker(pytest.mark.xfail(reason=f"runc: {marker.args[0]}", strict=True))
-    lacking = request.node.get_closest_marker("not_yet")
-    if lacking and not is_runc:
-        request.applymarker(pytest.mark.xfail(reason=f"urunc has no {lacking.args[0]} yet", strict=True))
 
 
 @pytest.fixture

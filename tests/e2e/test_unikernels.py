@@ -117,7 +117,6 @@ class TestDocker:
         self.start(docker)
         assert "qemu-system" in docker("top", "guest").stdout
 
-    @pytest.mark.xfail(reason="urunc has no pause and resume yet", strict=True)
     def test_pause(self, docker: Docker) -> None:
         address = self.start(docker)
         docker("pause", "guest")
