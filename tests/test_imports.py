@@ -39,7 +39,8 @@ urunc.linux.ns urunc.linux.seccomp urunc.linux.tap
 urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.node urunc.oci.parse
 urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
 urunc.runtime.assemble urunc.runtime.channel urunc.runtime.console urunc.runtime.create urunc.runtime.hooks
-urunc.runtime.host urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words urunc.runtime.load urunc.runtime.net
+urunc.runtime.host urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words
+urunc.runtime.load urunc.runtime.net
 urunc.runtime.options urunc.runtime.plan urunc.runtime.settings urunc.runtime.teardown urunc.runtime.timeline
 urunc.vm urunc.vm.bootstring urunc.vm.choose urunc.vm.cpio urunc.vm.elf urunc.vm.guests urunc.vm.guests.unikraft
 urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port
