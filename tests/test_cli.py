@@ -212,9 +212,7 @@ def container_of_ours(tmp_path: Path) -> None:
     (tmp_path / "state/web/lock").touch()
 
 
-@pytest.mark.parametrize(
-    ("verb", "why"), [("exec", "one process"), ("checkpoint", "CRIU"), ("restore", "CRIU")]
-)
+@pytest.mark.parametrize(("verb", "why"), [("exec", "one process"), ("checkpoint", "CRIU"), ("restore", "CRIU")])
 def test_what_a_unikernel_cannot_do_is_said(urunc: Run, fake: Path, tmp_path: Path, verb: str, why: str) -> None:
     container_of_ours(tmp_path)
     done = urunc(verb, "web")
