@@ -56,6 +56,13 @@ start:
 	hlt
 	jmp	2b
 
+/* What iret does where the code segment stays the same: a KVM in software knows no iret in protected mode. */
+	.macro	interrupt_return
+	pushl	8(%esp)
+	popf
+	ret	$8
+	.endm
+
 	.globl	timer_interrupt
 timer_interrupt:
 	push	%eax
@@ -63,11 +70,11 @@ timer_interrupt:
 	add	%eax, now_ms
 	movl	$0, LAPIC_EOI
 	pop	%eax
-	iret
+	interrupt_return
 
 	.globl	ignore_interrupt
 ignore_interrupt:
-	iret
+	interrupt_return
 
 	/* One 16-byte stub for each exception, so that C can compute their addresses. */
 	.balign	16
