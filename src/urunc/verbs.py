@@ -108,7 +108,7 @@ def write(text: str) -> None:
 def is_ours(call: Call) -> bool:
     """Return whether urunc holds that container. What a killed `create` left, claimed or not yet, is ours as well."""
     name = call.args[0]
-    return any(os.path.lexists(f"{place}/lock") for place in (folder(call.root, name), f"{call.root}/{unclaimed(name)}"))
+    return os.path.lexists(f"{folder(call.root, name)}/lock") or os.path.lexists(f"{call.root}/{unclaimed(name)}")
 
 
 def delegate(verb: str, call: Call) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,22 @@ def test_a_broken_file_in_the_image_is_never_handed_to_runc(
     assert_refused(cli, "bad", "urunc.json")
 
 
+@pytest.mark.parametrize("how", ["a gigabyte", "a link to itself"])
+def test_a_file_in_the_image_that_cannot_be_read_is_an_error(
+    cli: Cli, make_unikernel: Callable[[], Bundle], how: str
+) -> None:
+    bundle = make_unikernel()
+    bundle.config["annotations"] = {}
+    file = bundle.rootfs / "urunc.json"
+    if how == "a gigabyte":
+        file.touch()
+        os.truncate(file, 1 << 30)
+    else:
+        file.symlink_to("urunc.json")
+    try_create(cli, "bad", bundle.write())
+    assert cli.last_error().startswith("/urunc.json: ")
+
+
 @pytest.mark.parametrize("target", ["/bin/busybox", "../../../../../../../../../../bin/busybox"])
 def test_a_kernel_that_is_a_link_out_of_the_rootfs(cli: Cli, make_unikernel: Callable[[], Bundle], target: str) -> None:
     bundle = make_unikernel()
@@ -248,8 +265,6 @@ def test_a_folder_that_is_a_link_out_of_the_rootfs(
 
 
 def test_a_kernel_that_is_a_fifo_does_not_hang(cli: Cli, make_unikernel: Callable[[], Bundle]) -> None:
-    import os
-
     bundle = make_unikernel()
     os.mkfifo(bundle.rootfs / "unikernel/fifo")
     bundle.annotate(binary="/unikernel/fifo")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from bundles import Bundle, Netns
-from driver import Cli
+from bundles import BUSYBOX, Bundle, Netns
+from driver import ROOT, Cli
 from world import World, wait_for
 
 pytestmark = pytest.mark.root
@@ -242,8 +243,6 @@ def test_a_stop_signal_at_once_after_start_is_heard(cli: Cli, make_unikernel: Ca
 
 
 def test_standard_input_is_the_guests_console(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
-    import subprocess
-
     bundle = make_unikernel()
     with cli.console_file("guest").open("wb") as console:
         runner = subprocess.Popen(
@@ -330,3 +329,52 @@ def test_a_container_that_is_refused_the_cgroup_of_another_leaves_that_alone(
         assert "not empty" in cli.last_error()
         time.sleep(0.2)  # a kill would show by now
         assert cli.status("first") == "running"
+
+
+def test_a_start_that_hangs_in_a_hook_is_deleted_by_force(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    bundle = make_unikernel()
+    (bundle.rootfs / "busybox").write_bytes(BUSYBOX.read_bytes())
+    (bundle.rootfs / "busybox").chmod(0o755)
+    bundle.hook("startContainer", "/busybox", "sleep", "1000")
+    cli.create("guest", bundle)
+    starting = subprocess.Popen(cli.argv("start", "guest"), env=cli.env, stderr=subprocess.DEVNULL)
+    wait_for("the hook runs", lambda: any("sleep 1000" in line for _, line in cli.world.processes()), 10)
+    cli("delete", "--force", "guest")
+    assert starting.wait(10) == 1
+
+
+def test_a_create_that_is_killed_in_a_hook_takes_the_hook_along(
+    cli: Cli, make_unikernel: Callable[..., Bundle]
+) -> None:
+    bundle = make_unikernel()
+    bundle.hook("createRuntime", "/bin/sleep", "1000")
+    with cli.console_file("guest").open("wb") as console:
+        creating = subprocess.Popen(
+            cli.argv("create", f"--bundle={bundle.write()}", "guest"), env=cli.env, stdout=console, stderr=console
+        )
+    wait_for("the hook runs", lambda: any("sleep 1000" in line for _, line in cli.world.processes()), 10)
+    cli("delete", "--force", "guest")
+    creating.wait(10)
+
+
+def test_what_a_create_left_before_it_claimed_the_id_is_ours_to_delete(
+    cli: Cli, make_unikernel: Callable[..., Bundle]
+) -> None:
+    cli.create("other", make_unikernel())
+    cli.world.path(f"{ROOT}/.guest.new").mkdir()
+    cli("delete", "--force", "guest")
+    assert not cli.world.path(f"{ROOT}/.guest.new").exists()
+
+
+def test_two_files_of_one_name_that_only_root_may_read(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    bundle = make_unikernel()
+    name = "n" * 255
+    for folder in ("a", "b"):
+        (bundle.rootfs / folder).mkdir()
+        (bundle.rootfs / folder / name).write_bytes(next((bundle.rootfs / "unikernel").iterdir()).read_bytes())
+        (bundle.rootfs / folder / name).chmod(0o000)
+    bundle.annotate(binary=f"/a/{name}", initrd=f"/b/{name}")
+    bundle.config["process"]["user"] = {"uid": 1234, "gid": 1235}
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    assert "initrd: none" not in cli.wait_console("guest", "ready")

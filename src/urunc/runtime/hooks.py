@@ -12,6 +12,7 @@ import time
 
 from .. import jsonio
 from ..errors import HookError
+from ..linux import proc
 from ..oci.spec import Hook
 
 TYPE_CHECKING = False
@@ -89,9 +90,10 @@ def _run(hook: Hook, document: bytes, folder: str, from_image: bool, prepare: Ca
     try:
         os.write(stdin, document)
         os.lseek(stdin, 0, os.SEEK_SET)
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become(hook, environment, folder, stdin, writer, prepare)
+            _become(hook, environment, folder, stdin, writer, prepare, parent)
         os.close(writer)
         writer = -1
         return _wait(hook, pid, reader, deadline)
@@ -108,9 +110,13 @@ def _become(
     stdin: int,
     output: int,
     prepare: Callable[[], None] | None,
+    parent: int,
 ) -> NoReturn:
     """Turn the forked child into the hook. What goes wrong is written where the hook's own complaints go."""
     try:
+        proc.die_with_parent()  # a killed urunc leaves no hook at work on a container that nobody holds
+        if os.getppid() != parent:
+            os._exit(127)
         os.setsid()
         os.set_blocking(output, True)
         os.dup2(stdin, 0)

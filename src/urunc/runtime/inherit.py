@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..vm.machine import Boot
     from .channel import Channel
     from .load import Request
-    from .plan import Plan
+    from .plan import ImageFile, Plan
 
 _BACKLOG = 4
 
@@ -139,10 +139,7 @@ def _image_trees(request: Request, place: str, owned: Descriptors) -> list[tuple
     plan = request.plan
     rootfs = load.open_rootfs(plan.rootfs)
     try:
-        trees = [
-            (image.target, owned.add(_image_tree(rootfs, image.source, plan, place, readonly=image.readonly)))
-            for image in plan.images
-        ]
+        trees = [(image.target, owned.add(_image_tree(rootfs, image, plan, place))) for image in plan.images]
         if plan.machine.boot.initrd_tail:
             trees.append(("/initrd", owned.add(_initrd_tree(rootfs, request, place))))
         return trees
@@ -161,14 +158,14 @@ def _fifo_trees(plan: Plan, place: str, owned: Descriptors) -> list[tuple[str, i
     return trees
 
 
-def _image_tree(rootfs: int, path: str, plan: Plan, place: str, *, readonly: bool) -> int:
-    fd = load.open_image_file(rootfs, path, "file")
+def _image_tree(rootfs: int, image: ImageFile, plan: Plan, place: str) -> int:
+    fd = load.open_image_file(rootfs, image.source, "file")
     try:
-        if readonly and not is_readable(os.fstat(fd), plan.host_uid, plan.host_gid):
-            copy = f"{place}/{os.path.basename(path)}.copy"
+        if image.readonly and not is_readable(os.fstat(fd), plan.host_uid, plan.host_gid):
+            copy = f"{place}/{os.path.basename(image.target)}.copy"  # the image's own name may be any, or there twice
             _copy(fd, copy, plan)
             return mounts.clone_tree(copy, readonly=True)
-        return mounts.clone_tree(fd, readonly=readonly)
+        return mounts.clone_tree(fd, readonly=image.readonly)
     finally:
         os.close(fd)
 

@@ -88,10 +88,14 @@ def open_rootfs(path: str) -> int:
 
 
 def find_app(spec: Spec, rootfs: int) -> App | None:
-    """Return what the bundle boots, None where it is no unikernel."""
+    """Return what the bundle boots, None where it is no unikernel. Raises ImageError for one that is broken."""
+    try:
+        urunc_json = fsops.read_in_root(rootfs, URUNC_JSON, URUNC_JSON_LIMIT)
+    except OSError as error:  # too large, or a link that leads in a circle
+        raise ImageError(f"{URUNC_JSON}: {reason(error)}") from None
     return apps.find_app(
         spec,
-        fsops.read_in_root(rootfs, URUNC_JSON, URUNC_JSON_LIMIT),
+        urunc_json,
         guests=guests.GUESTS,
         monitors=monitors.MONITORS,
         supports=choose.supports,
