@@ -75,6 +75,8 @@ def _first_record(request: Request, options: Options) -> Container:
         guest=plan.guest,
         monitor=plan.monitor,
         accel=plan.machine.accel,
+        memory_mib=plan.machine.memory_mib,
+        overhead_mib=plan.overhead_mib,
         boot_id=proc.boot_id(),
         creator=(os.getpid(), proc.start_time(os.getpid()) or 0),
         cgroup=paths,

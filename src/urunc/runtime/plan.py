@@ -101,6 +101,7 @@ class Plan(Record):
     persistent_taps: bool = False
     vnet_hdr: bool = False
     machine: Machine
+    overhead_mib: int = 0  # what the monitor needs beside the guest's memory
     root: Root = Root()
     fifos: tuple[str, ...] = ()  # in the container's folder, and bound into the monitor's root
     no_pivot: bool = False  # --no-pivot
@@ -122,7 +123,7 @@ def plan(
             hint="give the container a network namespace of its own: start it without `--network host`",
         )
     can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
-    _check_pids(spec, can)
+    choose.check_pids(spec.resources.pids_limit, can, "linux.resources.pids.limit")
     accel, accel_warning = choose.accelerator(can, settings, facts.kvm)
     machine, root = _machine(options, spec, app, config, facts, accel)
     monitors.load(app.monitor).check(machine)
@@ -153,6 +154,7 @@ def plan(
         persistent_taps=can.tap_by == "name",
         vnet_hdr=can.vnet_hdr,
         machine=machine,
+        overhead_mib=choose.overhead(settings, can.overhead_mib),
         root=root,
         fifos=port.FIFOS if _has_control(can, machine.boot) else (),
         no_pivot=options.no_pivot,
@@ -240,16 +242,6 @@ def _scope_properties(spec: Spec, version: int, rules: tuple[DeviceRule, ...]) -
     from ..oci.unit_properties import unit_properties
 
     return (*cgroup_rules.systemd_properties(spec.resources, version, rules), *unit_properties(spec.annotations))
-
-
-def _check_pids(spec: Spec, can: Capabilities) -> None:
-    """Below its need a monitor starts all the same, and then its disk and network I/O fail."""
-    limit = spec.resources.pids_limit
-    if limit is not None and 0 < limit < can.min_pids:
-        raise SpecError(
-            f"linux.resources.pids.limit: {limit} are too few, the monitor `{can.name}` needs threads",
-            hint=f"give at least {can.min_pids}",
-        )
 
 
 def mapped(inside: int, maps: tuple[IdMap, ...], path: str) -> int:

@@ -50,6 +50,8 @@ class Container(Record):
     guest: str
     monitor: str
     accel: str = ""
+    memory_mib: int = 0  # the guest's, for its whole life
+    overhead_mib: int = 0  # what its monitor needs beside that
     boot_id: str = ""
     creator: tuple[int, int] = (0, 0)  # pid and start time (ticks) of the `create` at work
     pid: int = 0  # init's, then the monitor's: it is one process

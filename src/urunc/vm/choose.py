@@ -99,15 +99,29 @@ def guest_memory(limit: int | None, config: MonitorConfig, overhead_mib: int, mi
     """
     if limit is None or limit <= 0:
         return max(config.default_memory_mb, minimum_mib)
-    overhead = overhead_mib if config.overhead_mb is None else config.overhead_mb
-    memory = limit // MIB - overhead
+    own = overhead(config, overhead_mib)
+    memory = limit // MIB - own
     if memory < minimum_mib:
         raise SpecError(
             f"linux.resources.memory.limit: {limit // MIB} MiB are too few: "
-            f"the monitor needs {overhead} MiB for itself and the guest at least {minimum_mib} MiB",
-            hint=f"give at least {overhead + minimum_mib} MiB",
+            f"the monitor needs {own} MiB for itself and the guest at least {minimum_mib} MiB",
+            hint=f"give at least {own + minimum_mib} MiB",
         )
     return memory
+
+
+def overhead(config: MonitorConfig, measured_mib: int) -> int:
+    """Return what the monitor needs beside the guest's memory, in MiB: the configured figure, else the measured one."""
+    return measured_mib if config.overhead_mb is None else config.overhead_mb
+
+
+def check_pids(limit: int | None, can: Capabilities, path: str) -> None:
+    """Raise SpecError where the limit, at JSON `path`, is below the monitor's need: it would start, but do no I/O."""
+    if limit is not None and 0 < limit < can.min_pids:
+        raise SpecError(
+            f"{path}: {limit} are too few, the monitor `{can.name}` needs threads",
+            hint=f"give at least {can.min_pids}",
+        )
 
 
 def vcpus(quota: int | None, period: int | None, config: MonitorConfig, can: Capabilities, host_cpus: int) -> int:
