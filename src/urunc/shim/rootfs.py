@@ -138,8 +138,10 @@ def _shorten(options: list[str]) -> list[str]:
     """Go to the folder that all lower folders share, and name them from there: a page holds only so many layers."""
     found = next((option for option in options if option.startswith("lowerdir=")), "")
     lower = found.removeprefix("lowerdir=").split(":")
+    if "\\" in found or not all(path.startswith("/") for path in lower):
+        return options
     shared = os.path.commonpath(lower)
-    if shared == "/" or any("\\" in path for path in lower):
+    if shared == "/":
         return options
     os.chdir(shared)
     short = ":".join(os.path.relpath(path, shared) for path in lower)
