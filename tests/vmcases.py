@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from urunc import jsonio
 from urunc.oci.app import App
 from urunc.vm import guests, monitors
 from urunc.vm.machine import (
@@ -63,6 +64,15 @@ ENV = ("PATH=/bin:/usr/bin", "GREETING=hello world")
 
 LINUX_KERNEL = KernelInfo(format="elf64", arch="x86_64", pvh=True)
 MULTIBOOT_KERNEL = KernelInfo(format="elf32", arch="x86_64", multiboot=True)
+PLAIN_KERNEL = KernelInfo(format="elf64", arch="x86_64")
+
+VERSIONS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "qemu": ((7, 2, 22),),
+    "firecracker": ((1, 7, 0), (1, 16, 1)),
+    "hvt": ((0, 12, 1),),
+    "spt": ((0, 12, 1),),
+}
+"""The versions that the golden files are for; the last one was run."""
 
 
 def solo5_kernel(abi: str, nics: int, disks: int) -> KernelInfo:
@@ -74,7 +84,9 @@ def solo5_kernel(abi: str, nics: int, disks: int) -> KernelInfo:
 def kernel_for(guest: str, monitor: str, network: Network, root: Root) -> KernelInfo:
     if monitor in ("hvt", "spt"):
         return solo5_kernel(monitor, min(len(network.nics), 1), int(root.kind == "block"))
-    return LINUX_KERNEL if guest == "linux" else MULTIBOOT_KERNEL
+    if guest == "linux":
+        return LINUX_KERNEL
+    return PLAIN_KERNEL if monitor == "firecracker" else MULTIBOOT_KERNEL
 
 
 def make_app(guest: str, monitor: str, root: Root, **changes: object) -> App:
@@ -100,13 +112,15 @@ def make_machine(
     can = monitors.load(monitor).CAPABILITIES
     model = model or (can.models[0] if can.models else "")
     kernel = kernel_for(guest, monitor, network, root)
-    context = make_context(guest, kernel, model)
+    accel = "kvm" if can.kvm == "required" else "tcg"
+    context = make_context(guest, kernel, model, accel=accel)
     boot = guests.load(guest).boot(app or make_app(guest, monitor, root), network, root, can, context)
     return Machine(
         name="web",
         arch="x86_64",
         memory_mib=256,
         vcpus=2,
+        accel=accel,
         model=model,
         kernel=kernel,
         initrd=bool(root.kind == "initrd" or boot.initrd_tail),
@@ -116,11 +130,11 @@ def make_machine(
     )
 
 
-def launch(machine: Machine, monitor: str) -> Launch:
+def launch(machine: Machine, monitor: str, version: tuple[int, ...] = ()) -> Launch:
     module = monitors.load(monitor)
     module.check(machine)
     binary = dict(module.CAPABILITIES.binaries)[machine.arch]
-    return module.launch(machine, Host(binary=f"/usr/bin/{binary}", version=(7, 2, 22)))
+    return module.launch(machine, Host(binary=f"/usr/bin/{binary}", version=version or VERSIONS[monitor][-1]))
 
 
 def describe(boot: Boot, launch: Launch) -> str:
@@ -128,6 +142,9 @@ def describe(boot: Boot, launch: Launch) -> str:
     lines = [*launch.argv, ""]
     lines += [f"descriptor: {name}" for name in launch.fds]
     lines += [f"device: {name}" for name in launch.devices]
+    for written in launch.files:
+        lines.append(f"monitor's file: {written.path} {written.mode:o}")
+        lines += jsonio.indented(jsonio.loads(written.content)).splitlines()
     lines += [f"file: {file.path} {file.mode:o}" for file in boot.initrd_tail]
     lines += [f"message: {message}" for message in boot.messages]
     lines += [f"nics: {boot.nics}"]

@@ -6,32 +6,35 @@ After a change that is meant, write the files anew with URUNC_GOLDEN=write and r
 from __future__ import annotations
 
 import os
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from urunc.vm import choose, monitors
 from urunc.vm.machine import Root
-from vmcases import NETWORKS, describe, launch, make_machine
+from vmcases import NETWORKS, VERSIONS, describe, launch, make_machine
 
 FOLDER = Path(__file__).resolve().parent.parent / "golden"
 
 
-def cases() -> list[tuple[str, str, str, str, str]]:
+def cases() -> list[tuple[str, str, str, str, str, str]]:
+    """Return (guest, monitor, version, model, network, root); version is "" where the monitor has only one here."""
     found = []
     for row in choose.matrix():
         models = monitors.load(row.monitor).CAPABILITIES.models or ("",)
-        for model in models:
-            for root in row.roots:
-                found += [(row.guest, row.monitor, model, network, root) for network in NETWORKS]
+        known = VERSIONS[row.monitor]
+        versions = [".".join(map(str, version)) for version in known] if len(known) > 1 else [""]
+        found += [(row.guest, row.monitor, *case) for case in product(versions, models, NETWORKS, row.roots)]
     return found
 
 
-@pytest.mark.parametrize(("guest", "monitor", "model", "network", "root"), cases())
-def test_command_line(guest: str, monitor: str, model: str, network: str, root: str) -> None:
+@pytest.mark.parametrize(("guest", "monitor", "version", "model", "network", "root"), cases())
+def test_command_line(guest: str, monitor: str, version: str, model: str, network: str, root: str) -> None:
     machine = make_machine(guest, monitor, NETWORKS[network], Root(kind=root), model)
-    actual = describe(machine.boot, launch(machine, monitor))
-    path = FOLDER / f"{'-'.join(part for part in (guest, monitor, model, network, root) if part)}.txt"
+    numbers = tuple(int(part) for part in version.split(".")) if version else ()
+    actual = describe(machine.boot, launch(machine, monitor, numbers))
+    path = FOLDER / f"{'-'.join(part for part in (guest, monitor, version, model, network, root) if part)}.txt"
     if os.environ.get("URUNC_GOLDEN") == "write":
         path.write_text(actual)
     assert actual == path.read_text()

@@ -133,6 +133,8 @@ class Capabilities(Record):
     qmp: bool = False  # it speaks QMP on a socket of its own
     stdin: bool = False  # the guest's console reads its standard input
     own_seccomp: bool = False
+    power_off: bool = True  # False: on x86_64 a guest ends the machine by a reset through the keyboard controller
+    arm_console: str = "ttyAMA0"  # what Linux calls the console on aarch64
     overhead_mib: int = 0
     min_memory_mib: int = 1
     min_pids: int = 1  # threads that it needs beside the vCPUs', or its I/O fails

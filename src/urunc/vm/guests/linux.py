@@ -54,6 +54,9 @@ _TCG = (
     "apparmor=0",
 )
 
+# The keyboard controller of a machine that has one for its reset and Ctrl-Alt-Del alone: probing it for more costs time.
+_FEW_KEYS = ("i8042.noaux", "i8042.nomux", "i8042.dumbkbd")
+
 
 def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:
     """Return the boot string and, where an initrd starts the program, init and its configuration for the initrd.
@@ -72,7 +75,7 @@ def _init_boot(app: App, network: Network, monitor: Capabilities, context: Conte
         raise HostError("urunc's init for Linux guests is not installed", hint="run `make install`")
     config = _config(app, network, monitor, context)
     return Boot(
-        command_line=" ".join((*_kernel_words(context), f"rdinit={FOLDER}/init")),
+        command_line=" ".join((*_kernel_words(monitor, context), f"rdinit={FOLDER}/init")),
         initrd_tail=(
             GuestFile(path=f"{FOLDER}/init", content=context.init, mode=0o755),
             GuestFile(path=f"{FOLDER}/config", content=config, mode=0o600),
@@ -86,9 +89,11 @@ def _init_boot(app: App, network: Network, monitor: Capabilities, context: Conte
     )
 
 
-def _kernel_words(context: Context) -> tuple[str, ...]:
-    words = ["panic=-1", f"console={_console(context)}", "quiet"]
-    if _ends_by_reset(context):
+def _kernel_words(monitor: Capabilities, context: Context) -> tuple[str, ...]:
+    words = ["panic=-1", f"console={_console(monitor, context)}", "quiet"]
+    if context.arch == "x86_64" and not monitor.power_off:
+        words += ["reboot=k", "pci=off", *_FEW_KEYS]
+    elif _ends_by_reset(monitor, context):
         words += ["reboot=t", "pci=off"]  # a microvm has no PCI, which the kernel would report as an error
     if context.accel == "tcg" and context.arch == "x86_64":
         words += _TCG
@@ -105,13 +110,13 @@ def _clock_warning(context: Context) -> tuple[str, ...]:
     return ()
 
 
-def _console(context: Context) -> str:
-    return "ttyAMA0" if context.arch == "aarch64" else "ttyS0"
+def _console(monitor: Capabilities, context: Context) -> str:
+    return monitor.arm_console if context.arch == "aarch64" else "ttyS0"
 
 
-def _ends_by_reset(context: Context) -> bool:
-    """Say whether the machine has no power-off that Linux can reach, and ends by a reset (and -no-reboot)."""
-    return context.model == "microvm"
+def _ends_by_reset(monitor: Capabilities, context: Context) -> bool:
+    """Say whether the machine has no power-off that Linux can reach, and ends by a reset."""
+    return context.model == "microvm" or not monitor.power_off
 
 
 def _config(app: App, network: Network, monitor: Capabilities, context: Context) -> bytes:
@@ -133,7 +138,7 @@ def _config(app: App, network: Network, monitor: Capabilities, context: Context)
     records += [("file", file.path) for file in context.files]
     if context.terminal:
         records.append(("terminal", "1"))
-    records.append(("end", "reboot" if _ends_by_reset(context) else "poweroff"))
+    records.append(("end", "reboot" if _ends_by_reset(monitor, context) else "poweroff"))
     if monitor.exit_device:
         records.append(("exit", "debug-exit"))
     if monitor.control:
@@ -176,7 +181,7 @@ def _kernel_boot(app: App, network: Network, root: Root, monitor: Capabilities, 
         what = "process.args" if len(app.args) - 1 > _MAX_INIT_WORDS else "process.env"
         raise SpecError(f"{what}: the Linux kernel can give init at most {_MAX_INIT_WORDS} words")
     nic, messages = bootstring.one_nic(network)
-    words = [*_kernel_words(context), "root=/dev/vda", "ro" if root.readonly else "rw"]
+    words = [*_kernel_words(monitor, context), "root=/dev/vda", "ro" if root.readonly else "rw"]
     words += _kernel_network(nic, network)
     words += [_quote(entry) for entry in app.env]
     words += [_quote(f"init={app.args[0]}"), "--", *(_quote(word) for word in app.args[1:])]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MONITORS = {
     "qemu": "qemu",
+    "firecracker": "firecracker",
     "hvt": "hvt",
     "spt": "spt",
 }
