@@ -14,7 +14,7 @@ import pytest
 
 import bundles
 from urunc.errors import KernelError, StateError, UruncError
-from urunc.linux import mounts, proc
+from urunc.linux import cgroup, mounts, proc
 from urunc.runtime import init, lifecycle, status, store
 from urunc.runtime.options import Globals, Options
 from urunc.runtime.timeline import Timeline
@@ -150,6 +150,21 @@ def test_a_killed_create_leaves_what_delete_force_clears(place: Place) -> None:
         assert status.of(place.root, container) in (status.STOPPED, status.CREATED), step
         lifecycle.delete(place.root, NAME, force=True)
         assert place.leftovers() == [], step
+
+
+def test_a_failure_between_the_cgroups_leaves_nothing(place: Place) -> None:
+    """An init that is in some of the hierarchies, and in the one that is asked for its processes not."""
+
+    def join_one(paths: dict[str, str], pid: int) -> None:
+        cgroup._join_one(next(iter(paths.values())), pid)
+        fail()
+
+    def body() -> None:
+        cgroup.join = join_one
+        place.create()
+
+    assert in_child(body) == 1
+    assert place.leftovers() == []
 
 
 def test_the_id_is_free_again_after_a_failure(place: Place) -> None:

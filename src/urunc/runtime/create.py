@@ -186,8 +186,8 @@ class _Creation:
     def _join(self, speaker: Channel) -> None:
         """Put init into the cgroup and its pid into the record, before it may do anything that costs or lasts."""
         pid = self._expect(speaker, "ns").pid
-        self._enter_cgroup(pid)
         self.container = self.container.replace(pid=pid, start_time=proc.start_time(pid) or 0)
+        self._enter_cgroup(pid)
         store.save(self.root, self.container)
         if self.child != pid:
             os.waitpid(self.child, 0)  # the middle process ended after its fork
@@ -277,6 +277,8 @@ class _Creation:
 
     def _give_up(self) -> None:
         """Clear what was done. What cannot be cleared is logged: the first error is the one to show."""
+        if self.speaker:
+            self.speaker.close()  # at whose end-of-file an init that is in no cgroup and no record yet ends
         if self.child:
             _end_child(self.child)
         if self.pid_file_written and self.options.pid_file:
