@@ -12,6 +12,7 @@ import images
 import pytest
 from engines import Containerd
 from shims import INTERPRETER, NAME, write_entry
+from test_linux import image as linux_image
 
 from world import World, wait_for
 
@@ -227,6 +228,34 @@ class TestGuest:
         ctr.engine.load(broken, tmp_path)
         done = ctr.run("--rm", BROKEN, "broken", check=False)
         assert "OCI runtime create failed: unknown guest `nonsense`" in done.stderr
+
+
+class TestLinux:
+    """A Linux guest, whose init tells the shim how the application ended."""
+
+    IMAGE = "docker.io/test/linux:1"
+    MEMORY = ("--memory-limit", str(320 << 20))
+
+    @pytest.fixture(autouse=True)
+    def _loaded(self, ctr: Ctr, tmp_path_factory: pytest.TempPathFactory) -> None:
+        if self.IMAGE not in ctr("image", "ls", "--quiet").stdout:
+            ctr.engine.load(linux_image("test/linux:1", {}), tmp_path_factory.mktemp("linux"))
+
+    def test_the_exit_status_is_the_applications(self, ctr: Ctr) -> None:
+        done = ctr.run("--rm", *self.MEMORY, self.IMAGE, "linux", "sh", "-c", "echo said; exit 42", check=False)
+        assert "said" in done.stdout
+        assert done.returncode == 42
+
+    def test_a_signal_reaches_it(self, ctr: Ctr) -> None:
+        trap = "trap 'echo caught; exit 9' TERM; echo waiting; while :; do sleep 0.1; done"
+        ctr.start("linux", "sh", "-c", trap, image=self.IMAGE, options=self.MEMORY)
+        log = ctr.world.path("/run/data/linux.log")
+        wait_for("the application runs", lambda: "waiting" in log.read_text())
+        ctr("task", "kill", "--signal=TERM", "linux")
+        wait_for("the task ends", lambda: ctr.status("linux") == "STOPPED")
+        assert "caught" in log.read_text()
+        assert "exit code 9" in ctr("task", "rm", "linux", check=False).stderr
+        ctr("container", "rm", "linux")
 
 
 class TestPod:
