@@ -176,6 +176,44 @@ def test_a_broken_guest_is_said(kubelet: Kubelet, pods: Any, testguest: Path, tm
         pod.start("broken", "broken", "app")
 
 
+TRAFFIC = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(3)
+lost = 0
+for number in range(int(sys.argv[2])):
+    s.sendto(b"%d" % number, (sys.argv[1], 7))
+    try:
+        lost += s.recv(100) != b"%d" % number
+    except TimeoutError:
+        lost += 1
+    time.sleep(0.01)
+print("lost", lost)
+"""
+
+
+@pytest.mark.parametrize("signal", ["TERM", "KILL"])
+def test_containerd_restarts_and_no_request_is_lost(kubelet: Kubelet, pods: Any, signal: str) -> None:
+    pod = pods(f"restart-{signal.lower()}")
+    guest = pod.start("guest", "guest", "app")
+    wait_for("the guest is ready", lambda: "ready" in pod.log("guest"))
+    world = kubelet.world
+    traffic = world.start("traffic", "/usr/bin/python3", "-IS", "-c", TRAFFIC, pod.address, "300")
+    daemon = next(pid for pid, command in world.processes() if command.startswith("/usr/bin/containerd --config"))
+    world.run("kill", f"-{signal}", str(daemon))
+    kubelet.daemon.wait(30)
+    kubelet.daemon = kubelet._start()
+    wait_for("the plug-in is ready", kubelet._ready, 60)
+    assert traffic.wait(60) == 0
+    log = world.logs / "traffic.log"
+    assert log.read_text() == "lost 0\n"
+    log.unlink()
+    assert pod.status(guest)["state"] == RUNNING
+    assert kubelet.call("ContainerStats", container_id=guest)["stats"]["memory"]["working_set_bytes"]["value"]
+    kubelet.call("StopContainer", container_id=guest, timeout=10)
+    assert pod.status(guest)["state"] == EXITED
+
+
 def test_the_handler_says_what_it_can(kubelet: Kubelet) -> None:
     """What containerd 2 asks every handler for: `-info`."""
     from urunc.shim.messages import FEATURES, RUNTIME_INFO
