@@ -294,6 +294,36 @@ class TestFaults:
         assert [one.returncode for one in done] == [0] * 20, done
         assert all("-- poweroff" in one.stdout for one in done)
 
+    @pytest.mark.slow
+    def test_a_hundred_leave_nothing(self, ctr: Ctr) -> None:
+        def run(number: int) -> int:
+            image, command = (GUEST, ("app", "poweroff")) if number % 2 else (BUSYBOX, ("true",))
+            return int(ctr.run("--rm", image, f"many{number}", *command, check=False).returncode)
+
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(run, range(100))) == [0] * 100
+
+    def test_a_pods_shim_grows_by_nothing(self, ctr: Ctr) -> None:
+        ctr.start("pause", "sleep", "1000", image=BUSYBOX, options=(TestPod.POD,))
+        [shim] = ctr.shims()
+
+        def held() -> list[str]:
+            return ctr.world.run("ls", f"/proc/{shim}/fd").stdout.split()
+
+        def cycle(name: str) -> None:
+            ctr.run("--rm", TestPod.POD, BUSYBOX, name, "true")
+            ctr.run("--rm", TestPod.POD, GUEST, name, "app", "poweroff")
+            ctr("task", "exec", "--exec-id=x", "pause", "true")
+
+        cycle("first")
+        before = held()
+        for number in range(5):
+            cycle(f"next{number}")
+        wait_for("as many descriptors as before", lambda: held() == before, 10)
+        children = ctr.world.run("cat", f"/proc/{shim}/task/{shim}/children").stdout.split()
+        assert len(children) == 1
+        ctr.end("pause")
+
 
 @pytest.fixture
 def own(tmp_path: Path, shim: Path, guest: images.Image, runtime: Path) -> Iterator[Ctr]:
