@@ -65,9 +65,10 @@ static uint32_t scan_device(uint32_t device, void (*found)(uint32_t, uint32_t, u
 
 void pci_scan(void (*found)(uint32_t function, uint32_t vendor, uint32_t device))
 {
-	uint32_t last_bus = 0;
+	uint32_t last_bus = 0, host_bridge = pci_read(0, 0);
 
-	have_pci = pci_read(0, 0) != NOTHING;
+	/* Where there is no bus, Firecracker leaves what was last written: a vendor of 0, which nobody is. */
+	have_pci = host_bridge != NOTHING && (host_bridge & 0xffff) != 0;
 	if (!have_pci)
 		return;
 	for (uint32_t bus = 0; bus <= last_bus; bus++)

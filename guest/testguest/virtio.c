@@ -185,6 +185,7 @@ static void accept_features(struct virtio *device, uint32_t word, uint32_t featu
 bool virtio_negotiate(struct virtio *device, uint32_t wanted)
 {
 	set_status(device, 0);
+	set_status(device, STATUS_ACKNOWLEDGE); /* Firecracker takes no step for two */
 	set_status(device, STATUS_ACKNOWLEDGE | STATUS_DRIVER);
 	device->features = device_features(device, 0) & wanted;
 	accept_features(device, 0, device->features);
