@@ -5,6 +5,7 @@ Only the messages that the tests need; field numbers are those of runtime.v1's a
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ class Kubelet(Containerd):
     def _start(self) -> Any:
         path = f"{self.shim.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         config = self.world.logs / "containerd.toml"
-        config.write_text(CONFIG.format(socket=self.socket))
+        config.write_text(CONFIG.format(socket=self.socket) + snippet("cri"))
         return self.world.start("containerd", "/usr/bin/containerd", "--config", config, env={"PATH": path})
 
     def _ready(self) -> bool:
@@ -161,8 +162,11 @@ conf_dir = "/run/data/cni"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.urunc]
-runtime_type = "io.containerd.urunc.v2"
-pod_annotations = ["com.urunc.unikernel.*"]
-container_annotations = ["com.urunc.unikernel.*"]
 """
+
+
+def snippet(name: str) -> str:
+    """Return a snippet of docs/containerd.md: the indented lines after its mark."""
+    page = Path(__file__).resolve().parents[2] / "docs/containerd.md"
+    lines = page.read_text().split(f"<!-- snippet: {name} -->\n")[1].splitlines()
+    return "".join(f"{line.strip()}\n" for line in itertools.takewhile(lambda line: line.startswith("    "), lines))
