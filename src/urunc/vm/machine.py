@@ -134,6 +134,8 @@ class Capabilities(Record):
     stdin: bool = False  # the guest's console reads its standard input
     own_seccomp: bool = False
     power_off: bool = True  # False: on x86_64 a guest ends the machine by a reset through the keyboard controller
+    inserts_words: bool = False
+    """It puts words of its own before the ` -- ` of a boot string, after a `--` that nothing follows."""
     arm_console: str = "ttyAMA0"  # what Linux calls the console on aarch64
     overhead_mib: int = 0
     min_memory_mib: int = 1

@@ -54,7 +54,7 @@ _TCG = (
     "apparmor=0",
 )
 
-# The keyboard controller of a machine that has one for its reset and Ctrl-Alt-Del alone: probing it for more costs time.
+# A keyboard controller that is there for its reset and Ctrl-Alt-Del alone: probing it for more costs time.
 _FEW_KEYS = ("i8042.noaux", "i8042.nomux", "i8042.dumbkbd")
 
 
@@ -184,7 +184,9 @@ def _kernel_boot(app: App, network: Network, root: Root, monitor: Capabilities, 
     words = [*_kernel_words(monitor, context), "root=/dev/vda", "ro" if root.readonly else "rw"]
     words += _kernel_network(nic, network)
     words += [_quote(entry) for entry in app.env]
-    words += [_quote(f"init={app.args[0]}"), "--", *(_quote(word) for word in app.args[1:])]
+    words.append(_quote(f"init={app.args[0]}"))
+    if len(app.args) > 1:
+        words += ["--", *(_quote(word) for word in app.args[1:])]
     line = " ".join(words)
     if len(_encode(line)) >= _MAX_BYTES[context.arch]:
         raise SpecError(

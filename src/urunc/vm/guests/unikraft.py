@@ -41,7 +41,10 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
         # the parser leaves a `--` that comes first in the application's argv; a word that is no parameter is
         # skipped. Under multiboot the kernel's path comes first, so that APP is such a word already.
         parameters.append(program)
-    line = " ".join((program, *parameters, "--", *(quote(word) for word in app.args[1:])))
+    arguments = [quote(word) for word in app.args[1:]]
+    if not arguments and monitor.inserts_words:
+        arguments.append('""')  # no word for Unikraft: the monitor's own words stay in front of the `--`
+    line = " ".join((program, *parameters, "--", *arguments))
     return Boot(
         command_line=line,
         nics=1 if old else None,

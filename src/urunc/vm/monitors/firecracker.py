@@ -36,6 +36,7 @@ CAPABILITIES = Capabilities(
     stdin=True,
     own_seccomp=True,
     power_off=False,
+    inserts_words=True,  # pci=off, and virtio_mmio.device=.. for each device (linux-loader, Cmdline::insert)
     arm_console="ttyS0",
     overhead_mib=16,
     min_memory_mib=2,

@@ -1,0 +1,120 @@
+"""The test guest on a real Firecracker: an ELF64 of integer code alone, which a KVM in software runs too.
+
+Run with 1.16.1. Skipped where `firecracker` is not on PATH or there is no /dev/kvm.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import bundles
+from bundles import Bundle, Netns
+from driver import Cli
+from world import World
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def make(
+    is_runc: bool, testguest: Path, tmp_path: Path, world: World, request: pytest.FixtureRequest
+) -> Callable[..., Bundle]:
+    """Make a bundle with the test guest on Firecracker."""
+    if is_runc:
+        pytest.skip("runc has no unikernels")
+    if shutil.which("firecracker") is None:
+        pytest.skip("firecracker is not installed")
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("there is no /dev/kvm")
+    kernel = testguest.with_name("testguest64.elf")
+
+    def make(*args: str) -> Bundle:
+        return bundles.unikernel(
+            tmp_path / "bundle", kernel, *args, monitor="firecracker", cgroup=f"/{world.cgroup}/firecracker"
+        )
+
+    return make
+
+
+@pytest.fixture
+def netns(world: World) -> Iterator[Netns]:
+    """A namespace with eth0 of MTU 1400 in it; after the test it must hold exactly what it held before."""
+    made = Netns(world, "firecracker", mtu=1400)
+    before = made.contents()
+    yield made
+    after = made.contents()
+    made.close()
+    assert after == before
+
+
+def test_its_console_is_the_containers(cli: Cli, make: Callable[..., Bundle]) -> None:
+    bundle = make("app", "one", "two")
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 96 << 20}
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    console = cli.wait_console("guest", "ready")
+    assert console.startswith("cmdline: app"), "nothing of Firecracker's own stands before it"
+    assert "-- one two\n" in console
+    assert 48 <= int(console.split("memory: ")[1].split()[0]) < 96
+    cli("kill", "guest", "TERM")
+    cli.wait_status("guest", "stopped")
+
+
+def test_a_reset_is_its_end(cli: Cli, make: Callable[..., Bundle]) -> None:
+    bundle = make("app", "exit", "0")
+    done = subprocess.run(
+        cli.argv("run", f"--bundle={bundle.write()}", "guest"),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
+        env=cli.env,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "initrd: none" in done.stdout
+
+
+def test_a_disk_an_initrd_and_another_user(cli: Cli, make: Callable[..., Bundle]) -> None:
+    bundle = make("app")
+    (bundle.rootfs / "initrd").write_bytes(b"an initrd" * 100)
+    (bundle.rootfs / "disk.img").write_bytes(b"a disk".ljust(1 << 20, b"\0"))
+    bundle.annotate(initrd="/initrd", block="/disk.img", blkMntPoint="/data")
+    (bundle.rootfs / "disk.img").chmod(0o666)
+    bundle.config["process"]["user"] = {"uid": 1234, "gid": 2345}
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    console = cli.wait_console("guest", "ready")
+    assert "initrd: 900 bytes" in console
+    assert "disk0: 2048 sectors, first bytes 61 20 64 69 73 6b" in console
+    status = cli.world.path(f"/proc/{cli.state('guest')['pid']}/status").read_text()
+    assert "Uid:\t1234\t1234\t1234\t1234" in status
+    assert "Seccomp:\t2" in status
+
+
+def test_the_network(cli: Cli, make: Callable[..., Bundle], netns: Netns) -> None:
+    bundle = make("app")
+    bundle.namespace("network", netns.path)
+    bundle.config["process"]["user"] = {"uid": 1234, "gid": 2345}
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    console = cli.wait_console("guest", "ready")
+    assert f"ip: {netns.address}" in console
+    assert "mtu 1400" in console
+    assert cli.world.run("ping", "-c1", "-W2", "-s1372", "-Mdo", netns.address, check=False).returncode == 0
+    page = cli.world.run("curl", "-sf", "--max-time", "5", f"http://{netns.address}/").stdout
+    assert page.startswith("testguest: app")
+    cli.end("guest")
+
+
+def test_a_kernel_for_qemu_is_refused(cli: Cli, make: Callable[..., Bundle], testguest: Path) -> None:
+    bundle = make("app")
+    shutil.copy(testguest, bundle.rootfs / "unikernel/testguest64.elf")
+    assert cli.create("guest", bundle, check=False) != 0
+    assert "not a 64-bit ELF file" in cli.last_error()
