@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from world import World, wait_for
 
@@ -40,7 +40,7 @@ class Cli:
         return {**os.environ, "URUNC_CONFIG_FILE": str(self.config)}
 
     def __call__(
-        self, *arguments: str | Path, check: bool = True, timeout: float = 60
+        self, *arguments: str | Path, check: bool = True, timeout: float = 60, stdin: IO[str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run one verb to its end, its outputs read as text. Not for `create` and `run`, whose output lives on."""
         done = subprocess.run(
@@ -48,7 +48,7 @@ class Cli:
             check=False,
             capture_output=True,
             text=True,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin or subprocess.DEVNULL,
             timeout=timeout,
             env=self.env,
         )

@@ -49,6 +49,11 @@ DELETE = """
 _ctypes _struct urunc.linux.cgroup urunc.linux.fsops urunc.linux.libc urunc.runtime.teardown
 """
 FREEZE = f"{VERB} select urunc.linux urunc.linux.cgroup urunc.linux.proc urunc.runtime.pause urunc.runtime.status"
+UPDATE = f"""
+{VERB} select math urunc.linux urunc.linux.cgroup urunc.linux.proc urunc.runtime.status urunc.runtime.update
+urunc.oci urunc.oci.node urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
+urunc.vm urunc.vm.choose urunc.vm.guests urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port
+"""
 
 LIFE: tuple[tuple[str, str], ...] = (
     ("create --bundle BUNDLE web", CREATE),
@@ -59,6 +64,7 @@ LIFE: tuple[tuple[str, str], ...] = (
     ("list", f"{CONTAINER} pwd urunc.tables"),
     ("pause web", FREEZE),
     ("resume web", FREEZE),
+    ("update --pids-limit 90 web", UPDATE),
     ("kill web KILL", CONTAINER),
     ("delete --force web", f"{CONTAINER} {DELETE}"),
 )

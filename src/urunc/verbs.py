@@ -25,7 +25,6 @@ _WHY_NOT = {
     "exec": "a unikernel has one process, and no second can be started in it",
     "checkpoint": "the container is a virtual machine monitor, which CRIU cannot save",
     "restore": "the container is a virtual machine monitor, which CRIU cannot restore",
-    "update": "urunc does not change the limits of a unikernel yet",
     "events": "urunc does not report events of unikernels yet",
 }
 
@@ -193,6 +192,16 @@ def resume(call: Call) -> int:
     return 0
 
 
+def update(call: Call) -> int:
+    """Change the limits of a container. With --resources, the other flags are ignored, as by runc."""
+    from .runtime import update as limits
+
+    source = call.flags.get("resources")
+    wanted = limits.read(source) if source else limits.from_flags(call.flags)
+    limits.update(call.root, call.args[0], wanted)
+    return 0
+
+
 def list_containers(call: Call) -> int:
     """Print the containers below the state root."""
     form = _format(call)
@@ -256,6 +265,7 @@ TABLE: dict[str, Action] = {
     "delete": delete,
     "pause": pause,
     "resume": resume,
+    "update": update,
     "list": list_containers,
     "ps": ps,
     "features": features,

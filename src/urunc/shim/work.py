@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import os
 
-from .. import jsonio
-from ..errors import SpecError, StateError
+from ..errors import StateError
 from ..linux import cgroup
-from ..oci import resources as cgroup_rules
-from ..oci.node import Node
-from ..oci.parse_linux import read_resources
 from ..runtime import create as creation
-from ..runtime import lifecycle, load, status, store
+from ..runtime import lifecycle, load, pause
+from ..runtime import update as limits
 from ..runtime.options import Options
 from . import delegated, rootfs
 
@@ -90,10 +87,7 @@ def freeze(place: Place, verb: str) -> tuple[dict[str, Any], int]:
     if not place.ours:
         delegated.call(place, verb, place.id)
         return {}, -1
-    with store.Lock(place.root, place.id):
-        container = store.want(place.root, place.id)
-        status.require(verb, container, status.of(place.root, container))
-        (cgroup.freeze if verb == "pause" else cgroup.thaw)(container.cgroup)
+    (pause.pause if verb == "pause" else pause.resume)(place.root, place.id)
     return {}, -1
 
 
@@ -102,15 +96,7 @@ def update(place: Place, resources: bytes) -> tuple[dict[str, Any], int]:
     if not place.ours:
         delegated.call(place, "update", "--resources", "-", place.id, stdin=resources)
         return {}, -1
-    try:
-        wanted = read_resources(Node(jsonio.loads(resources), "resources"))
-    except ValueError as error:
-        raise SpecError(f"resources: not JSON: {error}") from None
-    with store.Lock(place.root, place.id):
-        container = store.want(place.root, place.id)
-        status.require("update", container, status.of(place.root, container))
-        version = cgroup.version_of(container.cgroup)
-        cgroup.apply(container.cgroup, cgroup_rules.writes(wanted, version))
+    limits.update(place.root, place.id, limits.parse(resources))
     return {}, -1
 
 

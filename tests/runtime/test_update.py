@@ -1,0 +1,250 @@
+"""`update`: what flags and documents mean, what a change needs to be whole, and taking a failed one back."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from urunc.errors import HostError, KernelError, SpecError, UsageError
+from urunc.linux import dbus, proc
+from urunc.oci.spec import Resources
+from urunc.runtime import store, update
+from urunc.runtime.store import Container
+from urunc.runtime.update import Now
+
+MIB = 1 << 20
+NAME = "web"
+
+
+def container(**fields: Any) -> Container:
+    base = Container(
+        id=NAME,
+        oci_version="1.0.2",
+        bundle="/b",
+        rootfs="/r",
+        created="",
+        guest="unikraft",
+        monitor="qemu",
+        boot_id=proc.boot_id(),
+        pid=os.getpid(),
+        start_time=proc.start_time(os.getpid()) or 0,
+        memory_mib=176,
+        overhead_mib=80,
+    )
+    return base.replace(**fields)
+
+
+class V2:
+    """A v2 cgroup made of plain files, and a record of a container in it."""
+
+    def __init__(self, folder: Path, **fields: Any) -> None:
+        self.folder = folder / "cgroup"
+        self.folder.mkdir()
+        self.root = str(folder / "state")
+        for name, text in (("cpu.max", "50000 200000"), ("memory.max", str(256 * MIB)), ("memory.swap.max", "max")):
+            (self.folder / name).write_text(f"{text}\n")
+        (self.folder / "pids.max").write_text("max\n")
+        (self.folder / "cgroup.controllers").write_text("cpu memory pids\n")
+        store.claim(self.root, container(cgroup={"": str(self.folder)}, **fields)).release()
+
+    def read(self, name: str) -> str:
+        return (self.folder / name).read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1024", 1024),
+        ("512m", 512 * MIB),
+        ("512MiB", 512 * MIB),
+        ("1.5g", 1536 * MIB),
+        ("2 GB", 2048 * MIB),
+        ("10b", 10),
+        ("-1", -1),
+        ("0", 0),
+        ("", None),
+        ("m", None),
+        ("1.m", None),
+        ("-5", None),
+        ("12q", None),
+        ("1e3", None),
+        ("9" * 30, None),
+    ],
+)
+def test_sizes(text: str, size: int | None) -> None:
+    assert update.parse_size(text) == size
+
+
+def test_flags_are_the_documents_fields() -> None:
+    found = update.from_flags(
+        {
+            "memory": "300m",
+            "memory_swap": "-1",
+            "cpu_quota": "5000",
+            "cpu_share": "512",
+            "cpuset_cpus": "0-1",
+            "pids_limit": "-1",
+            "blkio_weight": "100",
+            "cpu_idle": "0",
+            "cpu_period": "",
+        }
+    )
+    assert found == Resources(
+        memory_limit=300 * MIB,
+        memory_swap=-1,
+        cpu_quota=5000,
+        cpu_shares=512,
+        cpus="0-1",
+        pids_limit=-1,
+        block_io_weight=100,
+        cpu_idle=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"memory": "much"}, "flag `--memory` needs a size such as 512m, or -1, not `much`"),
+        ({"cpu_quota": "1.5"}, "flag `--cpu-quota` needs a whole number, not `1.5`"),
+        ({"l3_cache_schema": "x"}, "flag `--l3-cache-schema`: urunc has no way to give it"),
+    ],
+)
+def test_flags_that_cannot_be(flags: dict[str, str | int], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        update.from_flags(flags)
+    assert caught.value.message == message
+
+
+def test_a_flag_out_of_range_names_the_field() -> None:
+    with pytest.raises(SpecError, match=r"resources\.cpu\.idle"):
+        update.from_flags({"cpu_idle": "7"})
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"{", "resources: not JSON"),
+        (b"[]", "resources: want an object"),
+        (b'{"memory": {"limit": "1"}}', "resources.memory.limit: want"),
+        (b'{"blockIO": {"leafWeight": 10}}', "resources.blockIO.leafWeight: urunc has no way to give it"),
+        (b'{"rdma": {"mlx5": {}}}', "resources.rdma: urunc has no way to give it"),
+    ],
+)
+def test_documents_that_cannot_be(data: bytes, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        update.parse(data)
+    assert caught.value.message.startswith(message)
+
+
+def test_what_docker_sends_is_taken() -> None:
+    document = b'{"blockIO":{"weight":0},"cpu":{"shares":0,"quota":0,"period":0},"memory":{"limit":314572800,"swap":0}}'
+    assert update.parse(document) == Resources(memory_limit=300 * MIB)
+
+
+def test_files_and_standard_input(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text('{"pids": {"limit": 200}}')
+    assert update.read(str(tmp_path / "r.json")) == Resources(pids_limit=200)
+    with pytest.raises(SpecError, match=r"cannot read `.*/none`: no such file"):
+        update.read(str(tmp_path / "none"))
+    saved, reader = os.dup(0), os.open(tmp_path / "r.json", os.O_RDONLY)
+    try:
+        os.dup2(reader, 0)
+        assert update.read("-") == Resources(pids_limit=200)
+        assert io.FileIO(0, closefd=False).read() == b""  # it is left open
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        os.close(reader)
+
+
+def test_the_other_half_of_a_pair_is_what_is_in_force() -> None:
+    now = Now(cpu_quota=50_000, cpu_period=200_000, memory_limit=256 * MIB)
+    assert update.complete(Resources(cpu_quota=70_000), now).cpu_period == 200_000
+    assert update.complete(Resources(cpu_period=100_000), now).cpu_quota == 50_000
+    assert update.complete(Resources(cpu_period=100_000), Now()).cpu_quota == -1
+    assert update.complete(Resources(memory_swap=512 * MIB), now).memory_limit == 256 * MIB
+    assert update.complete(Resources(memory_swap=-1), now).memory_limit is None
+    assert update.complete(Resources(pids_limit=5), now) == Resources(pids_limit=5)
+
+
+def test_memory_above_memory_and_swap_together() -> None:
+    now = Now(memory_limit=256 * MIB, memory_swap=300 * MIB)
+    with pytest.raises(SpecError, match="400 MiB are more than memory and swap together may be, 300 MiB"):
+        update.complete(Resources(memory_limit=400 * MIB), now)
+    assert update.complete(Resources(memory_limit=-1), now).memory_limit == -1
+    assert update.complete(Resources(memory_limit=400 * MIB, memory_swap=400 * MIB), now).memory_limit == 400 * MIB
+
+
+def test_memory_below_the_guests_and_its_monitors() -> None:
+    with pytest.raises(SpecError) as caught:
+        update.check(container(), Resources(memory_limit=256 * MIB - 1))
+    assert "the guest has 176 MiB" in caught.value.message
+    assert "the monitor needs 80 MiB" in caught.value.message
+    assert caught.value.hint == "give at least 256 MiB"
+    for limit in (256 * MIB, 1024 * MIB, -1, None):
+        update.check(container(), Resources(memory_limit=limit))
+
+
+def test_threads_below_the_monitors_need() -> None:
+    with pytest.raises(SpecError, match=r"resources\.pids\.limit: 10 are too few"):
+        update.check(container(), Resources(pids_limit=10))
+    update.check(container(), Resources(pids_limit=-1))
+
+
+def test_what_is_in_force_on_both_versions(tmp_path: Path) -> None:
+    v2 = V2(tmp_path)
+    assert update.look({"": str(v2.folder)}) == Now(cpu_quota=50_000, cpu_period=200_000, memory_limit=256 * MIB)
+    assert update.look({}) == Now()
+    v1 = tmp_path / "v1"
+    v1.mkdir()
+    for name, text in (
+        ("cpu.cfs_quota_us", "-1"),
+        ("cpu.cfs_period_us", "100000"),
+        ("memory.limit_in_bytes", "9223372036854771712"),
+        ("memory.memsw.limit_in_bytes", str(512 * MIB)),
+    ):
+        (v1 / name).write_text(f"{text}\n")
+    assert update.look({"cpu": str(v1), "memory": str(v1)}) == Now(memory_swap=512 * MIB)
+
+
+def test_the_files_are_written(tmp_path: Path) -> None:
+    v2 = V2(tmp_path)
+    update.update(v2.root, NAME, Resources(memory_limit=300 * MIB, cpu_quota=70_000, pids_limit=100))
+    assert v2.read("memory.max") == str(300 * MIB)
+    assert v2.read("cpu.max") == "70000 200000"
+    assert v2.read("pids.max") == "100"
+
+
+def test_a_change_that_fails_half_way_is_taken_back(tmp_path: Path) -> None:
+    v2 = V2(tmp_path)
+    (v2.folder / "pids.max").unlink()  # written last
+    with pytest.raises(KernelError, match=r"pids\.max"):
+        update.update(v2.root, NAME, Resources(memory_limit=300 * MIB, cpu_quota=70_000, pids_limit=100))
+    assert v2.read("memory.max") == str(256 * MIB)
+    assert v2.read("cpu.max") == "50000 200000"
+
+
+def test_systemd_is_told_as_well_and_its_refusal_takes_the_files_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(dbus, "set_properties", lambda unit, properties: told.append((unit, properties)))
+    v2 = V2(tmp_path, scope="urunc-web.scope")
+    update.update(v2.root, NAME, Resources(memory_limit=300 * MIB, cpu_quota=70_001))
+    ((unit, properties),) = told
+    assert unit == "urunc-web.scope"
+    assert ("MemoryMax", "t", 300 * MIB) in properties
+    assert ("CPUQuotaPerSecUSec", "t", 360_000) in properties
+    assert v2.read("cpu.max") == "72000 200000"  # rounded as systemd rounds
+
+    def refuse(unit: str, properties: Any) -> None:
+        raise HostError("systemd does not change it")
+
+    monkeypatch.setattr(dbus, "set_properties", refuse)
+    with pytest.raises(HostError, match="does not change"):
+        update.update(v2.root, NAME, Resources(memory_limit=400 * MIB))
+    assert v2.read("memory.max") == str(300 * MIB)
