@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import struct
+import termios
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +29,11 @@ ON_A_TERMINAL = """
 import os, pty, sys
 sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
 """
+
+
+def unread(pipe: int) -> int:
+    """Return how many bytes wait in a pipe."""
+    return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])
 
 
 @pytest.fixture(scope="session")
@@ -221,6 +230,24 @@ class TestGuest:
         wait_for("the end", lambda: ctr.status("guest") == "STOPPED")
         wait_for("the log", lambda: "-- poweroff" in ctr.world.path("/run/data/logged").read_text())
         assert ctr.world.path("/run/data/logged").read_text().startswith("guest key value\n")
+        ctr.end("guest")
+
+    def test_a_full_fifo_makes_the_guest_wait_and_loses_nothing(self, ctr: Ctr) -> None:
+        ctr.run("--detach", GUEST, "guest", "app", "flood")
+        [fifo] = ctr.world.path("/run/containerd/fifo").glob("*/guest-stdout")
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            wait_for("the fifo is full", lambda: unread(reader) > 60_000)
+            time.sleep(0.3)  # for what does not fit
+            output = os.read(reader, 1 << 20)
+            wait_for("more is written", lambda: unread(reader) > 1000)
+            output += os.read(reader, 1 << 20)
+        finally:
+            os.close(reader)
+        assert ctr.status("guest") == "RUNNING"
+        numbers = [int(line.split()[1]) for line in output.splitlines()[:-1] if line.startswith(b"flood")]
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) > 5000
         ctr.end("guest")
 
     def test_a_broken_image_is_said_word_for_word(self, ctr: Ctr, testguest: Path, tmp_path: Path) -> None:
