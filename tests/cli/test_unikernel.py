@@ -294,15 +294,41 @@ def test_the_image_is_not_written(cli: Cli, make_unikernel: Callable[..., Bundle
     assert after == before
 
 
-def test_out_of_memory_is_said(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
-    """The cgroup's limit is the specification's, exactly, and holds guest and monitor together."""
+def test_the_memory_limit_is_exactly_the_specifications(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """It holds guest and monitor together."""
     bundle = make_unikernel()
     bundle.config["linux"]["resources"]["memory"] = {"limit": 128 << 20}
     cli.create("guest", bundle)
-    limit = next(path for path in cli.world.cgroups() if "memory" in path.parts and path.name == "c0")
-    assert int((limit / "memory.limit_in_bytes").read_text()) == 128 << 20
+    limits = [
+        path / name
+        for path in cli.world.cgroups()
+        for name in ("memory.limit_in_bytes", "memory.max")
+        if path.name == "c0" and (path / name).exists()
+    ]
+    assert [int(limit.read_text()) for limit in limits] == [128 << 20]
     cli("start", "guest")
     cli.wait_console("guest", "ready")
+
+
+@pytest.mark.parametrize("machine", ["q35", "microvm"])
+def test_the_machine_is_the_configurations(cli: Cli, make_unikernel: Callable[..., Bundle], machine: str) -> None:
+    cli.config.write_text(f'[monitors.qemu]\naccel = "tcg"\nmachine = "{machine}"\ndefault_memory_mb = 64\n')
+    cli.create("guest", make_unikernel())
+    cli("start", "guest")
+    assert "memory: 64 MiB" in cli.wait_console("guest", "ready")
+    command = cli.world.path(f"/proc/{cli.state('guest')['pid']}/cmdline").read_bytes().decode()
+    assert machine in command
+
+
+def test_software_emulation_is_said(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """Without a configuration QEMU takes KVM where a virtual CPU runs in hardware, and else the log says what it is."""
+    cli.config.write_text("")
+    cli.create("guest", make_unikernel())
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    command = cli.world.path(f"/proc/{cli.state('guest')['pid']}/cmdline").read_bytes().decode()
+    warned = any("emulates the CPU in software" in line["msg"] for line in cli.log_lines())
+    assert warned == ("tcg" in command)
 
 
 def test_a_process_of_another_does_not_answer_to_the_id(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
