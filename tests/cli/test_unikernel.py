@@ -114,6 +114,27 @@ def test_a_user_other_than_root(cli: Cli, make_unikernel: Callable[..., Bundle])
     assert "Gid:\t2345\t2345\t2345\t2345" in status
 
 
+@pytest.mark.parametrize("by_path", [False, True], ids=["network of its own", "network by path"])
+def test_a_user_namespace(cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns, by_path: bool) -> None:
+    """The host's root is nobody there, and the container's root is an ordinary user of the host."""
+    bundle = make_unikernel()
+    mapping = [{"containerID": 0, "hostID": 100_000, "size": 65536}]
+    bundle.config["linux"].update(uidMappings=mapping, gidMappings=mapping)
+    bundle.config["linux"]["namespaces"].append({"type": "user"})
+    if by_path:
+        bundle.namespace("network", netns.path)
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    console = cli.wait_console("guest", "ready")
+    place = cli.world.path(f"/proc/{cli.state('guest')['pid']}")
+    assert "Uid:\t100000\t100000\t100000\t100000" in (place / "status").read_text()
+    assert (place / "ns/user").readlink() != cli.world.path("/proc/1/ns/user").readlink()
+    if by_path:
+        assert f"ip: {netns.address}" in console
+        assert ping(cli.world, netns.address)
+    cli.end("guest")
+
+
 def test_the_guest_takes_the_interfaces_place(cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns) -> None:
     bundle = make_unikernel()
     bundle.namespace("network", netns.path)
