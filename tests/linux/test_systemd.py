@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+import bundles
 from cgroup_child import sleeper
 from urunc.errors import HostError
 from urunc.linux import cgroup, dbus
 from urunc.oci import resources
 from urunc.oci.resources import CgroupPath
 from urunc.oci.spec import DeviceRule, Resources
+from world import wait_for
 
 pytestmark = [
     pytest.mark.root,
@@ -220,3 +223,50 @@ def test_a_scope_that_ends_by_itself_is_left_without_error(place: CgroupPath) ->
         time.sleep(0.05)
     cgroup.leave(paths, place.unit)
     cgroup.leave(paths, place.unit)
+
+
+# A whole container, by the command line
+
+
+def test_a_unikernel_lives_in_a_scope(runtime: Path, testguest: Path, tmp_path: Path, place: CgroupPath) -> None:
+    bundle = bundles.unikernel(
+        tmp_path / "bundle", testguest, "hello", cgroup=f"{place.slice}:{place.prefix}:{place.name}"
+    )
+    bundle.config["linux"]["resources"].update(
+        memory={"limit": 192 * MIB}, pids={"limit": 99}, cpu={"quota": 150000, "period": 100000}
+    )
+    bundle.config["annotations"]["org.systemd.property.CollectMode"] = "'inactive-or-failed'"
+    (tmp_path / "config.toml").write_text('[monitors.qemu]\naccel = "tcg"\n')
+    console = tmp_path / "console"
+
+    def urunc(*arguments: str) -> str:
+        with console.open("ab") as stream:
+            done = subprocess.run(
+                [runtime, f"--root={tmp_path / 'state'}", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stream if arguments[0] == "--systemd-cgroup" else subprocess.PIPE,
+                stderr=stream,
+                check=False,
+                env={**os.environ, "URUNC_CONFIG_FILE": str(tmp_path / "config.toml")},
+            )
+        assert done.returncode == 0, f"{arguments}\n{console.read_text()}"
+        return (done.stdout or b"").decode()
+
+    urunc("--systemd-cgroup", "create", f"--bundle={bundle.write()}", "web")
+    try:
+        urunc("start", "web")
+        wait_for("the guest is up", lambda: "ready" in console.read_text(errors="replace"), 60)
+        pid = json.loads(urunc("state", "web"))["pid"]
+        paths = cgroup.paths(cgroup.detect(), place)
+        assert pid in cgroup.pids(paths)
+        assert shown(place, "Slice", "TasksMax", "CPUQuotaPerSecUSec", "CollectMode") == {
+            "Slice": place.slice,
+            "TasksMax": "99",
+            "CPUQuotaPerSecUSec": "1.500000s",
+            "CollectMode": "inactive-or-failed",
+        }
+        assert limits_in_files(paths)[0] == str(192 * MIB)
+    finally:
+        urunc("delete", "--force", "web")
+    assert not any(os.path.exists(directory) for directory in paths.values())
+    assert dbus.find_unit(place.unit) is None
