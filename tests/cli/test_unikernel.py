@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -425,3 +427,71 @@ def test_two_files_of_one_name_that_only_root_may_read(cli: Cli, make_unikernel:
     cli.create("guest", bundle)
     cli("start", "guest")
     assert "initrd: none" not in cli.wait_console("guest", "ready")
+
+
+@contextmanager
+def namespace_holder(cli: Cli, *options: str) -> Iterator[int]:
+    """Give the pid, inside the world, of a process with namespaces of its own."""
+    holder = subprocess.Popen(cli.world.argv(["unshare", *options, "sleep", "7777"]))
+    pid = wait_for("the holder", lambda: [pid for pid, line in cli.world.processes() if line == "sleep 7777"])[0]
+    try:
+        yield pid
+    finally:
+        cli.world.run("kill", str(pid))
+        holder.wait()
+
+
+def test_a_user_namespace_by_path_says_who_the_monitor_is_outside(
+    cli: Cli, make_unikernel: Callable[..., Bundle]
+) -> None:
+    """Device nodes and copies of what only root may read are the mapped user's, as with maps in config.json."""
+    with namespace_holder(cli, "--user") as pid:
+        for name in ("uid_map", "gid_map"):
+            cli.world.path(f"/proc/{pid}/{name}").write_text("0 300000 65536")
+        bundle = make_unikernel()
+        bundle.namespace("user", f"/proc/{pid}/ns/user")
+        bundle.config["process"]["user"] = {"uid": 5, "gid": 6}
+        next((bundle.rootfs / "unikernel").iterdir()).chmod(0o400)
+        cli.create("guest", bundle)
+        cli("start", "guest")
+        cli.wait_console("guest", "ready")
+        status = cli.world.path(f"/proc/{cli.state('guest')['pid']}/root/dev/null").stat()
+        assert (status.st_uid, status.st_gid) == (300005, 300006)
+        cli.end("guest")
+
+
+def test_a_pid_namespace_whose_first_process_has_ended_is_named(
+    cli: Cli, make_unikernel: Callable[..., Bundle], world: World
+) -> None:
+    world.run("touch", "/run/dead")
+    world.run("unshare", "--pid=/run/dead", "--fork", "true")
+    bundle = make_unikernel()
+    bundle.namespace("pid", "/run/dead")
+    assert cli.create("guest", bundle, check=False) != 0
+    assert "`/run/dead` has ended" in cli.last_error()
+    world.run("umount", "/run/dead")
+    world.run("rm", "/run/dead")
+
+
+@pytest.mark.parametrize(("mode", "readonly", "word"), [(0o644, False, "writing"), (0o600, True, "reading")])
+def test_a_disk_that_the_monitors_user_may_not_open(
+    cli: Cli, make_unikernel: Callable[..., Bundle], mode: int, readonly: bool, word: str
+) -> None:
+    bundle = make_unikernel("app", guest="mirage")
+    (bundle.rootfs / "disk").write_bytes(bytes(4096))
+    (bundle.rootfs / "disk").chmod(mode)
+    bundle.annotate(block="/disk")
+    bundle.config["root"]["readonly"] = readonly
+    bundle.config["process"]["user"] = {"uid": 5, "gid": 5}
+    assert cli.create("guest", bundle, check=False) != 0
+    assert f"`/disk` cannot be opened for {word} by user 5" in cli.last_error()
+    bundle.config["process"]["user"]["additionalGids"] = [44]
+    os.chown(bundle.rootfs / "disk", 0, 44)
+    (bundle.rootfs / "disk").chmod(0o060)
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    console = cli.wait_console("guest", "ready")
+    assert ("read-only" in console) == readonly
+    mounts = cli.world.path(f"/proc/{cli.state('guest')['pid']}/mountinfo").read_text().splitlines()
+    options = next(line.split()[5] for line in mounts if line.split()[4] == "/disk0")
+    assert options.split(",")[0] == ("ro" if readonly else "rw")

@@ -52,6 +52,10 @@ def test_good_ones(good: Spec) -> None:
         (with_namespace("user"), "linux.uidMappings: missing, a new user namespace needs it"),
         (with_namespace("user", uid_maps=MAPS), "linux.gidMappings: missing, a new user namespace needs it"),
         (
+            with_namespace("user", uid_maps=(IdMap(container_id=1, host_id=1, size=9),), gid_maps=MAPS),
+            "linux.uidMappings: 0 is not mapped, as whom the container is set up",
+        ),
+        (
             with_namespace("user", uid_maps=MAPS, gid_maps=MAPS, process=Process(user=User(uid=10))),
             "process.user.uid: 10 is not mapped into the user namespace",
         ),

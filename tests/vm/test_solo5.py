@@ -129,3 +129,8 @@ def test_hvt_needs_kvm() -> None:
     result = hvt.launch(machine, HOST)
     assert result.devices == ("kvm", "net/tun")
     assert not result.own_seccomp
+
+
+def test_a_read_only_disk_is_an_error() -> None:
+    with pytest.raises(ImageError, match=r"root\.readonly"):
+        launch(make(0, 1, disks=(Disk(path="/disk0", readonly=True),)))

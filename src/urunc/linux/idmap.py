@@ -1,8 +1,11 @@
-"""Write a user namespace's id maps from outside of it (user_namespaces(7)): the parent does, once init has made it."""
+"""A user namespace's id maps, from outside of it (user_namespaces(7)): written once init has made it, or read."""
 
 from __future__ import annotations
 
-from ..errors import KernelError, reason
+import os
+
+from ..errors import KernelError, SpecError, UruncError, reason
+from . import ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,3 +26,44 @@ def write_maps(pid: int, uids: Iterable[Line], gids: Iterable[Line]) -> None:
             raise KernelError(
                 f"cannot write the {name} `{text.strip()}`: {reason(error)}", errno=error.errno or 0
             ) from None
+
+
+def read_maps(path: str) -> tuple[list[Line], list[Line]]:
+    """Return the uid and gid maps of the user namespace at `path`, in the ids of the caller's. Raises SpecError.
+
+    A map is shown by /proc of a process in the namespace alone: a child joins it and waits.
+    """
+    joined, joined_end = os.pipe()
+    end, end_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _join_and_wait(path, joined_end, (end, end_end))
+    os.close(joined_end)
+    os.close(end)
+    try:
+        failure = os.read(joined, 4096)
+        if failure != b"+":
+            raise SpecError(failure.decode("utf-8", "replace"))
+        return _read_map(child, "uid_map"), _read_map(child, "gid_map")
+    finally:
+        os.close(joined)
+        os.close(end_end)
+        os.waitpid(child, 0)
+
+
+def _join_and_wait(path: str, answer: int, wait: tuple[int, int]) -> None:
+    try:
+        os.close(wait[1])
+        ns.join(path, "user")
+        os.write(answer, b"+")
+        os.read(wait[0], 1)
+    except UruncError as error:
+        os.write(answer, error.message.encode("utf-8", "backslashreplace"))
+    finally:
+        os._exit(0)
+
+
+def _read_map(pid: int, name: str) -> list[Line]:
+    with open(f"/proc/{pid}/{name}", encoding="utf-8") as file:
+        rows = [line.split() for line in file]
+    return [(int(inside), int(host), int(count)) for inside, host, count in rows]

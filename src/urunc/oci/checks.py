@@ -48,6 +48,8 @@ def _user_namespace(spec: Spec, app: App) -> None:
         for name, lines in (("uidMappings", spec.uid_maps), ("gidMappings", spec.gid_maps)):
             if not lines:
                 raise SpecError(f"linux.{name}: missing, a new user namespace needs it")
+            if not _is_mapped(0, lines):
+                raise SpecError(f"linux.{name}: 0 is not mapped, as whom the container is set up")
 
 
 def _mapped_user(spec: Spec, app: App) -> None:

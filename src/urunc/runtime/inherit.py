@@ -161,7 +161,10 @@ def _fifo_trees(plan: Plan, place: str, owned: Descriptors) -> list[tuple[str, i
 def _image_tree(rootfs: int, image: ImageFile, plan: Plan, place: str) -> int:
     fd = load.open_image_file(rootfs, image.source, "file")
     try:
-        if image.readonly and not is_readable(os.fstat(fd), plan.host_uid, plan.host_gid):
+        status = os.fstat(fd)
+        if image.disk:
+            _check_disk(image, status, plan)
+        elif not may_open(status, plan):
             copy = f"{place}/{os.path.basename(image.target)}.copy"  # the image's own name may be any, or there twice
             _copy(fd, copy, plan)
             return mounts.clone_tree(copy, readonly=True)
@@ -170,13 +173,24 @@ def _image_tree(rootfs: int, image: ImageFile, plan: Plan, place: str) -> int:
         os.close(fd)
 
 
-def is_readable(status: os.stat_result, uid: int, gid: int) -> bool:
-    """Return whether a user without capabilities may read a file, by its owner, group and mode."""
-    if status.st_uid == uid:
-        return bool(status.st_mode & 0o400)
-    if status.st_gid == gid:
-        return bool(status.st_mode & 0o040)
-    return bool(status.st_mode & 0o004)
+def _check_disk(image: ImageFile, status: os.stat_result, plan: Plan) -> None:
+    """Raise ImageError where the monitor would fail to open it: with the reason, and before the container starts."""
+    if not may_open(status, plan, writable=not image.readonly):
+        raise ImageError(
+            f"block `{image.source}` cannot be opened for {'reading' if image.readonly else 'writing'} by user "
+            f"{plan.machine.uid}, as whom the monitor runs",
+            hint="give it to that user in the image, or run the container as its owner",
+        )
+
+
+def may_open(status: os.stat_result, plan: Plan, *, writable: bool = False) -> bool:
+    """Return whether the monitor's user, without capabilities, may open a file: by its owner, groups and mode."""
+    wanted = 0o6 if writable else 0o4
+    if status.st_uid == plan.host_uid:
+        return status.st_mode >> 6 & wanted == wanted
+    if status.st_gid in (plan.host_gid, *plan.host_groups):
+        return status.st_mode >> 3 & wanted == wanted
+    return status.st_mode & wanted == wanted
 
 
 def _initrd_tree(rootfs: int, request: Request, place: str) -> int:

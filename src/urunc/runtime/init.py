@@ -13,9 +13,9 @@ import fcntl
 import os
 
 from .. import jsonio
-from ..errors import KernelError, reason
+from ..errors import KernelError, SpecError, reason
 from ..linux import fsops, libc, mounts, ns, proc, seccomp
-from ..oci.spec import Hook
+from ..oci.spec import Hook, User
 from . import channel as wire
 from . import hooks
 from .init_words import STARTED
@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from ..oci.spec import Spec
+    from ..oci.spec import Process, Spec
     from .channel import Channel
 
 _HIGH_FD = 64
@@ -126,11 +126,22 @@ def _enter_namespaces(orders: Orders) -> None:
 def _become_first(orders: Orders) -> None:
     """Fork into the new pid namespace where there is one; tell `create` the pid that the kernel sees."""
     kinds = {*orders.plan.namespaces, *(kind for kind, _path in orders.plan.joins)}
-    if kinds & {"pid", "time"} and os.fork():
+    if kinds & {"pid", "time"} and _fork(orders.plan):
         os._exit(0)
     fcntl.flock(_out_of_the_way(orders.waiting), fcntl.LOCK_EX)
     os.setsid()
     orders.channel.send("ns")
+
+
+def _fork(plan: Plan) -> int:
+    try:
+        return os.fork()
+    except OSError as error:
+        path = dict(plan.joins).get("pid")
+        if error.errno != errno.ENOMEM or not path:
+            raise
+        message = f"linux.namespaces: the first process of the pid namespace `{path}` has ended"
+        raise SpecError(message) from None
 
 
 def _expect(speaker: Channel, kind: str) -> wire.Message:
@@ -207,7 +218,18 @@ def _build_root(orders: Orders, launch: dict[str, Any]) -> None:
         os.close(tree)
     for item in launch["files"]:
         _write_file(root, item["path"].lstrip("/"), item["content"].encode("latin-1"), item["mode"])
+    for folder in launch["folders"]:
+        _make_writable(root, folder.lstrip("/"), orders.spec.process)
     mounts.make_readonly(root)
+
+
+def _make_writable(root: int, path: str, process: Process | None) -> None:
+    """Give the monitor a folder of its own: small, and in no other mount namespace."""
+    user = process.user if process else User()
+    tree = fsops.detached_tmpfs(f"size=64k,nr_inodes=16,mode=700,uid={user.uid},gid={user.gid}")
+    fsops.make_dirs(root, path)
+    mounts.attach_at(tree, root, path)
+    os.close(tree)
 
 
 def _write_file(root: int, path: str, content: bytes, mode: int) -> None:

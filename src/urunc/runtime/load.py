@@ -6,11 +6,12 @@ import os
 
 from .. import jsonio
 from ..errors import HostError, ImageError, SpecError, reason
-from ..linux import cgroup, fsops
+from ..linux import cgroup, fsops, idmap
 from ..oci import app as apps
 from ..oci import checks
 from ..oci import spec as specs
 from ..oci.annotations import PREFIX
+from ..oci.spec import IdMap
 from ..record import Record
 from ..vm import choose, elf, guests, monitors
 from . import host, net, settings
@@ -163,6 +164,7 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
         if app is None:
             return None
         config = read_settings(root)
+        spec = _with_joined_maps(spec)
         checks.check(spec, app)
         mounts = checks.classify_mounts(spec, takes_files=app.guest == "linux", unsupported=config.unsupported_mounts)
         mounts = mounts.replace(messages=(*checks.notes(spec, app), *mounts.messages))
@@ -173,6 +175,18 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
     return Request(
         bundle=options.bundle, rootfs=path, spec=spec, app=app, mounts=mounts, config=config, facts=facts, plan=decided
     )
+
+
+def _with_joined_maps(spec: Spec) -> Spec:
+    """Put the id maps of a user namespace that is given by path into the Spec: they say who the monitor is outside."""
+    user = spec.namespace("user")
+    if user is None or user.path is None:
+        return spec
+    uids, gids = idmap.read_maps(user.path)
+    lines = [
+        [IdMap(container_id=inside, host_id=host, size=size) for inside, host, size in map] for map in (uids, gids)
+    ]
+    return spec.replace(uid_maps=tuple(lines[0]), gid_maps=tuple(lines[1]))
 
 
 def read_settings(root: str) -> Config:

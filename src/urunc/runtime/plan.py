@@ -75,6 +75,7 @@ class ImageFile(Record):
     source: str
     target: str
     readonly: bool = True
+    disk: bool = False  # the guest's, and never a copy of it
 
 
 class Plan(Record):
@@ -90,6 +91,7 @@ class Plan(Record):
     gid_maps: tuple[IdMap, ...] = ()
     host_uid: int = 0  # the monitor's uid and gid as the host sees them
     host_gid: int = 0
+    host_groups: tuple[int, ...] = ()
     cgroup: CgroupPath
     cgroup_writes: tuple[CgroupWrite, ...] = ()
     cgroup_properties: tuple[tuple[str, str, object], ...] = ()  # for systemd: name, D-Bus signature, value
@@ -143,13 +145,17 @@ def plan(
         gid_maps=spec.gid_maps,
         host_uid=mapped(machine.uid, spec.uid_maps, "linux.uidMappings"),
         host_gid=mapped(machine.gid, spec.gid_maps, "linux.gidMappings"),
+        host_groups=tuple(
+            mapped(group, spec.gid_maps, "linux.gidMappings")
+            for group in (spec.process.user.groups if spec.process else ())
+        ),
         cgroup=cgroup,
         cgroup_writes=cgroup_rules.writes(limits, facts.cgroup_version),
         cgroup_properties=_scope_properties(spec, facts.cgroup_version, rules) if by_systemd else (),
         device_rules=rules,
         nodes=nodes,
         binds=facts.binds,
-        images=_images(app, machine.boot),
+        images=_images(app, machine.boot, root),
         taps=tuple(f"{_TAP_PREFIX}{index}-{_short(options.id)}" for index in range(can.max_nics)),
         persistent_taps=can.tap_by == "name",
         vnet_hdr=can.vnet_hdr,
@@ -281,12 +287,12 @@ def _disks(app: App, root: Root) -> tuple[Disk, ...]:
     return (Disk(path=DISK, readonly=root.readonly, name=app.block_device or ""),)
 
 
-def _images(app: App, boot: Boot) -> tuple[ImageFile, ...]:
+def _images(app: App, boot: Boot, root: Root) -> tuple[ImageFile, ...]:
     files = [ImageFile(source=app.kernel, target=KERNEL)]
     if app.initrd and not boot.initrd_tail:
         files.append(ImageFile(source=app.initrd, target=INITRD))
     if app.block:
-        files.append(ImageFile(source=app.block, target=DISK, readonly=False))
+        files.append(ImageFile(source=app.block, target=DISK, readonly=root.readonly, disk=True))
     return tuple(files)
 
 
@@ -313,6 +319,8 @@ def _has_control(can: Capabilities, boot: Boot) -> bool:
 def _stop(can: Capabilities, boot: Boot) -> str:
     if _has_control(can, boot):
         return "control"
+    if boot.ctrl_alt_del:
+        return "ctrl-alt-del"
     if boot.acpi_shutdown and can.qmp:
         return "acpi"
     return "term" if can.handles_term else "kill"

@@ -39,6 +39,11 @@ def check(machine: Machine, abi: str) -> None:
     if kernel.solo5_devices is None:
         raise ImageError("the kernel has no Solo5 manifest, without which a tender does not start it")
     _disks(machine)
+    if any(disk.readonly for disk in machine.disks):
+        raise ImageError(
+            "root.readonly: a Solo5 tender opens every disk for writing",
+            hint="let the root be writable, or take a monitor with read-only disks",
+        )
     size = len(" ".join(machine.boot.arguments).encode("utf-8", "surrogateescape"))
     if size > _MAX_ARGUMENT_BYTES:
         raise ImageError(f"the guest's command line is {size} bytes long, and Solo5 takes {_MAX_ARGUMENT_BYTES}")
