@@ -49,6 +49,10 @@ DELETE = """
 _ctypes _struct urunc.linux.cgroup urunc.linux.fsops urunc.linux.libc urunc.runtime.teardown
 """
 FREEZE = f"{VERB} select urunc.linux urunc.linux.cgroup urunc.linux.proc urunc.runtime.pause urunc.runtime.status"
+EVENTS = f"""
+{VERB} select urunc.linux urunc.linux.cgroup urunc.linux.cgroup_stats urunc.linux.oom urunc.linux.proc
+urunc.runtime.events urunc.runtime.status _socket urunc.runtime.control urunc.vm urunc.vm.port
+"""
 UPDATE = f"""
 {VERB} select math urunc.linux urunc.linux.cgroup urunc.linux.proc urunc.runtime.status urunc.runtime.update
 urunc.oci urunc.oci.node urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
@@ -64,6 +68,7 @@ LIFE: tuple[tuple[str, str], ...] = (
     ("list", f"{CONTAINER} pwd urunc.tables"),
     ("pause web", FREEZE),
     ("resume web", FREEZE),
+    ("events --stats web", EVENTS),
     ("update --pids-limit 90 web", UPDATE),
     ("kill web KILL", CONTAINER),
     ("delete --force web", f"{CONTAINER} {DELETE}"),

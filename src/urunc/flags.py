@@ -173,7 +173,11 @@ VERBS: dict[str, Verb] = {
             ("mem-bw-schema", "TEXT", "not for unikernels"),
         ),
     ),
-    "events": ("ID", "not built yet for unikernels", (("interval", "DURATION", ""), ("stats", "", ""))),
+    "events": (
+        "ID",
+        "print what a container uses, and when it runs out of memory, as JSON",
+        (("interval", "DURATION", "time between two figures (default: 5s)"), ("stats", "", "print the figures once")),
+    ),
 }
 """verb: (arguments, summary, flags)."""
 

@@ -25,7 +25,6 @@ _WHY_NOT = {
     "exec": "a unikernel has one process, and no second can be started in it",
     "checkpoint": "the container is a virtual machine monitor, which CRIU cannot save",
     "restore": "the container is a virtual machine monitor, which CRIU cannot restore",
-    "events": "urunc does not report events of unikernels yet",
 }
 
 
@@ -202,6 +201,20 @@ def update(call: Call) -> int:
     return 0
 
 
+def events(call: Call) -> int:
+    """Print what a container uses, once or again and again, and that it ran out of memory; one JSON object a line."""
+    from .jsonio import dumps
+    from .runtime import events as source
+
+    seconds = source.parse_interval(call.flags.get("interval") or "5s")
+    if call.flags.get("stats"):
+        write(dumps(source.stats(call.root, call.args[0])).decode() + "\n")
+        return 0
+    for event in source.follow(call.root, call.args[0], seconds):
+        write(dumps(event).decode() + "\n")
+    return 0
+
+
 def list_containers(call: Call) -> int:
     """Print the containers below the state root."""
     form = _format(call)
@@ -266,6 +279,7 @@ TABLE: dict[str, Action] = {
     "pause": pause,
     "resume": resume,
     "update": update,
+    "events": events,
     "list": list_containers,
     "ps": ps,
     "features": features,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,38 @@ def test_kill_takes_a_frozen_container(cli: Cli, make_bundle: Callable[[], Bundl
     cli("kill", "ice", "KILL")
     cli.wait_status("ice", "stopped")
     cli("delete", "ice")
+
+
+def test_events_once(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:
+    cli.create("busy", make_bundle())
+    cli("start", "busy")
+    event = json.loads(cli("events", "--stats", "busy").stdout)
+    assert (event["type"], event["id"]) == ("stats", "busy")
+    parts = {"cpu", "cpuset", "memory", "pids", "blkio", "hugetlb", "intel_rdt", "network_interfaces"}
+    assert parts <= event["data"].keys()
+    assert event["data"]["cpu"]["usage"]["total"] > 0
+    assert event["data"]["memory"]["usage"]["usage"] > 0
+    assert event["data"]["pids"]["current"] >= 1
+    assert event["data"]["cpuset"]["sched_load_balance"] == 1
+
+
+def test_events_go_on_until_the_container_ends(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:
+    cli.create("busy", make_bundle())
+    cli("start", "busy")
+    argv = cli.argv("events", "--interval=50ms", "busy")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=cli.env) as process:
+        assert process.stdout is not None
+        assert [json.loads(process.stdout.readline())["type"] for _ in range(2)] == ["stats", "stats"]
+        cli.end("busy")
+        assert process.wait(20) == 0
+
+
+def test_events_of_what_does_not_run(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:
+    cli.create("c", make_bundle())
+    cli("kill", "c", "KILL")
+    cli.wait_status("c", "stopped")
+    assert cli("events", "--stats", "c", check=False).returncode == 1
+    assert cli("events", "--interval=soon", "c", check=False).returncode == 1
 
 
 def test_a_created_container_can_be_paused(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:

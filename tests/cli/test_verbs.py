@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -97,3 +98,26 @@ def test_update_takes_no_memory_from_a_guest(cli: Cli, make_unikernel: Callable[
     cli.wait_status("guest", "stopped")
     assert cli("update", "--memory", "1g", "guest", check=False).returncode == 1
     assert cli.last_error() == "cannot update `guest`: container is stopped"
+
+
+def test_the_monitor_tells_of_itself(cli: Cli, guest: str) -> None:
+    data = json.loads(cli("events", "--stats", guest).stdout)["data"]
+    assert data["monitor"]["name"] == "qemu"
+    assert data["monitor"]["guestMemory"] == 256 << 20
+    assert (data["monitor"]["status"], data["monitor"]["disks"]) == ("running", [])
+    cli("pause", guest)
+    data = json.loads(cli("events", "--stats", guest).stdout)["data"]
+    assert "status" not in data["monitor"]  # it cannot answer
+    assert data["memory"]["usage"]["usage"] > 0
+
+
+def test_the_guests_traffic_is_counted(cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns) -> None:
+    bundle = make_unikernel()
+    bundle.namespace("network", netns.path)
+    cli.create("net", bundle)
+    cli("start", "net")
+    wait_for("an answer", lambda: answers(netns))
+    (entry,) = json.loads(cli("events", "--stats", "net").stdout)["data"]["network_interfaces"]
+    assert entry["Name"] == netns.ifname
+    assert entry["RxPackets"] > 0
+    assert entry["TxPackets"] > 0

@@ -54,8 +54,19 @@ def test_v1(tmp_path: Path) -> None:
             "hugetlb.2MB.rsvd.failcnt": "4\n",
         },
     )
+    cpuset = fill(
+        tmp_path / "cpuset",
+        {
+            "cpuset.cpus": "0-2,7\n",
+            "cpuset.mems": "0\n",
+            "cpuset.sched_load_balance": "1\n",
+            "cpuset.sched_relax_domain_level": "-1\n",
+        },
+    )
     paths = {"cpu": cpu, "cpuacct": cpu, "memory": memory, "blkio": blkio, "pids": pids, "hugetlb": hugetlb}
-    found = cgroup.stats(paths)
+    found = cgroup.stats({**paths, "cpuset": cpuset})
+    assert (found["cpuset"]["cpus"], found["cpuset"]["mems"]) == ([0, 1, 2, 7], [0])
+    assert (found["cpuset"]["sched_load_balance"], found["cpuset"]["sched_relax_domain_level"]) == (1, -1)
     assert found["cpu"] == {
         "usage": {"total": 5000, "percpu": [2000, 3000], "kernel": 10_000_000, "user": 30_000_000},
         "throttling": {"periods": 7, "throttledPeriods": 2, "throttledTime": 900},

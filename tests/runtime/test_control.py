@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -73,3 +77,82 @@ def test_a_guest_that_ended_without_a_word_has_failed(place: str) -> None:
     listener.exit_status = 5
     assert listener.status(0) == 5
     listener.close()
+
+
+GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
+
+
+@contextmanager
+def monitor_that_says(folder: Path, *answers: bytes) -> Iterator[list[bytes]]:
+    """A QMP socket whose monitor sends these, whatever it hears. Gives what it has heard, once it is over."""
+    heard: list[bytes] = []
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(f"{folder}/qmp.sock")
+    server.listen()
+
+    def serve() -> None:
+        visitor, _ = server.accept()
+        with visitor:
+            try:
+                for answer in answers:
+                    visitor.sendall(answer)
+                while data := visitor.recv(4096):
+                    heard.append(data)
+            except OSError:
+                pass  # it was cut off
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield heard
+    finally:
+        thread.join()
+        server.close()
+
+
+def test_asking_a_monitor(tmp_path: Path) -> None:
+    answers = (
+        GREETING,
+        b'{"return": {}}\r\n{"event": "STOP", "data": {}}\r\n{"return": {"status": "run',
+        b'ning"}}\r\n\r\n{"error": {"class": "CommandNotFound"}}\r\n',
+    )
+    with monitor_that_says(tmp_path, *answers) as heard:
+        assert control.ask(str(tmp_path), "query-status", "query-nothing") == [{"status": "running"}, None]
+    said = b"".join(heard).splitlines()
+    assert said == [b'{"execute":"%s"}' % name for name in (b"qmp_capabilities", b"query-status", b"query-nothing")]
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        ((GREETING,), "timed out"),
+        ((GREETING, b"rubbish\n"), "no JSON"),
+        ((b'{"event": "x"}\n' * 50_000,), "says too much"),
+        ((b"x" * 1_000_000,), "says too much"),
+        ((b"[1, 2]\n", b'"return"\n'), "timed out"),
+    ],
+)
+def test_a_monitor_that_was_taken_over_is_cut_off(tmp_path: Path, answers: tuple[bytes, ...], why: str) -> None:
+    with monitor_that_says(tmp_path, *answers), pytest.raises(StateError, match=f"does not answer: .*{why}"):
+        control.ask(str(tmp_path), "query-status")
+
+
+def test_a_monitor_that_hangs_up(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{tmp_path}/qmp.sock")
+        server.listen()
+
+        def hang_up() -> None:
+            visitor, _ = server.accept()
+            visitor.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(StateError, match="does not answer"):
+            control.ask(str(tmp_path), "query-status")
+        thread.join()
+
+
+def test_no_monitor_to_ask(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="cannot reach"):
+        control.ask(str(tmp_path), "query-status")

@@ -17,11 +17,12 @@ _NANOSECONDS_PER_TICK = 10_000_000  # USER_HZ is 100 on every architecture
 
 
 def read(paths: dict[str, str], version: int) -> dict[str, Any]:
-    """Return cpu, memory, pids, blkio and hugetlb of the cgroup at these paths (see `cgroup.paths`)."""
+    """Return cpu, cpuset, memory, pids, blkio and hugetlb of the cgroup at these paths (see `cgroup.paths`)."""
     if version == 2:
         place = paths[""]
         return {
             "cpu": _cpu2(place),
+            "cpuset": _cpuset(place, ".effective"),
             "memory": _memory2(place),
             "pids": _pids(place),
             "blkio": _io2(place),
@@ -29,6 +30,7 @@ def read(paths: dict[str, str], version: int) -> dict[str, Any]:
         }
     return {
         "cpu": _cpu1(paths.get("cpu"), paths.get("cpuacct")),
+        "cpuset": _cpuset(paths.get("cpuset"), ""),
         "memory": _memory1(paths.get("memory")),
         "pids": _pids(paths.get("pids")),
         "blkio": _blkio1(paths.get("blkio")),
@@ -41,7 +43,7 @@ def _text(place: str | None, file: str) -> str:
     if place is None:
         return ""
     try:
-        with open(f"{place}/{file}", encoding="ascii", errors="replace") as stream:
+        with open(f"{place}/{file}", encoding="utf-8", errors="replace") as stream:
             return stream.read()
     except OSError:
         return ""
@@ -52,7 +54,7 @@ def _number(place: str | None, file: str) -> int:
     text = _text(place, file).strip()
     if text == "max":
         return UNLIMITED
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.removeprefix("-").isdigit() else 0
 
 
 def _keyed(place: str | None, file: str) -> dict[str, int]:
@@ -93,6 +95,26 @@ def _cpu2(place: str) -> dict[str, Any]:
             "throttledTime": stat.get("throttled_usec", 0) * 1000,
         },
     }
+
+
+_CPUSET = (
+    *("cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page"),
+    *("memory_spread_slab", "memory_pressure", "sched_load_balance", "sched_relax_domain_level"),
+)
+
+
+def _cpuset(place: str | None, ending: str) -> dict[str, Any]:
+    """Return the cpus and nodes, and v1's switches, which v2 has not: zeros there."""
+    lists = {name: _list(_text(place, f"cpuset.{name}{ending}").strip()) for name in ("cpus", "mems")}
+    return {**lists, **{name: _number(place, f"cpuset.{name}") for name in _CPUSET}}
+
+
+def _list(text: str) -> list[int]:
+    numbers: list[int] = []
+    for word in text.split(",") if text else ():
+        first, _, last = word.partition("-")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
 
 
 def _entry1(place: str | None, prefix: str) -> dict[str, int]:

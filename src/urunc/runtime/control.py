@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import _socket
 import os
+import time
 
+from .. import jsonio
 from ..errors import StateError, reason
 from ..vm import port
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PANICKED = 134
 """The exit status of a guest that ended without a word: as of a process that aborts (128 + SIGABRT)."""
@@ -14,6 +20,7 @@ PANICKED = 134
 _SECONDS = 1.0
 _MAX_LINE = 256
 _CHUNK = 4096
+_MAX_ANSWER = 256 * 1024
 _COMMANDS = b'{"execute":"qmp_capabilities"}\n{"execute":"system_powerdown"}\n'
 
 
@@ -91,6 +98,41 @@ def send(place: str, name: str, data: bytes) -> None:
 def power_down(place: str) -> None:
     """Press the machine's power button by QMP. Both commands are sent at once: no answer is needed for the second."""
     send(place, "qmp", _COMMANDS)
+
+
+def ask(place: str, *commands: str) -> list[Any]:
+    """Return what the monitor answers to each QMP command, None where it refuses one.
+
+    All are sent at once. Raises StateError where the answers do not come in time, or are no QMP: a monitor that was
+    taken over may say anything, so nothing of it is to be believed, and it is cut off.
+    """
+    connection = connect(place, "qmp")
+    deadline = time.monotonic() + _SECONDS
+    data, received = b"", 0
+    answers: list[dict[str, Any]] = []
+    try:
+        connection.sendall(b"".join(b'{"execute":"%s"}\n' % name.encode() for name in ("qmp_capabilities", *commands)))
+        while len(answers) <= len(commands):
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            more = connection.recv(_CHUNK)
+            data += more
+            received += len(more)
+            if not more or received > _MAX_ANSWER:
+                raise StateError("the monitor does not answer: it has ended, or says too much")
+            *lines, data = data.split(b"\n")
+            answers += [answer for answer in map(_answer, lines) if answer is not None]
+    except (OSError, ValueError) as error:
+        why = reason(error) if isinstance(error, OSError) else "what it says is no JSON"
+        raise StateError(f"the monitor does not answer: {why}") from None
+    finally:
+        connection.close()
+    return [answer.get("return") for answer in answers[1 : len(commands) + 1]]
+
+
+def _answer(line: bytes) -> dict[str, Any] | None:
+    """Return a line that answers a command; None for the greeting and events."""
+    message = jsonio.loads(line) if line.strip() else None
+    return message if isinstance(message, dict) and message.keys() & {"return", "error"} else None
 
 
 def connect(place: str, name: str) -> _socket.socket:

@@ -1,0 +1,153 @@
+"""`events`: what a container uses, and that it ran out of memory, in runc's shape (types/events.go).
+
+The figures are the kernel's: the cgroup's, and the network namespace's. What the monitor says of itself stands
+apart, under `monitor`: it is as trustworthy as the guest, and a container without an answer has figures all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from ..errors import StateError, UsageError
+from ..linux import cgroup, proc
+from ..linux.oom import Oom
+from . import status, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from .store import Container
+
+DEFAULT_SECONDS = 5.0
+
+_NET_FIELDS = ("Bytes", "Packets", "Errors", "Dropped")  # the first four columns each way of /proc/net/dev
+_NET_COLUMNS = 16
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DISK_FIELDS = {
+    "readBytes": "rd_bytes",
+    "writeBytes": "wr_bytes",
+    "reads": "rd_operations",
+    "writes": "wr_operations",
+    "flushes": "flush_operations",
+}
+
+
+def stats(root: str, name: str) -> dict[str, Any]:
+    """Return one event of type `stats`. Raises StateError where the container does not run."""
+    container = store.want(root, name)
+    now = status.of(root, container)
+    status.require("events", container, now)
+    return _stats(root, container, now)
+
+
+def follow(root: str, name: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """Yield an event of type `stats` every `seconds`, one of type `oom` as it happens, until the container ends."""
+    container = store.want(root, name)
+    status.require("events", container, status.of(root, container))
+    try:
+        process = proc.open_process(container.pid, container.start_time)
+    except ProcessLookupError:
+        return
+    try:
+        with Oom(container.cgroup) as oom:
+            yield from _follow(root, container, process, oom, seconds)
+    finally:
+        os.close(process)
+
+
+def _follow(root: str, container: Container, process: int, oom: Oom, seconds: float) -> Iterator[dict[str, Any]]:
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    if oom.fd >= 0:
+        poll.register(oom.fd, oom.mask)
+    due = time.monotonic() + seconds
+    while True:
+        ready = [fd for fd, _ in poll.poll(max(0.0, due - time.monotonic()) * 1000)]
+        for _ in range(oom.take()):
+            yield {"type": "oom", "id": container.id}
+        if process in ready:
+            return
+        if oom.fd in ready and oom.is_over():
+            poll.unregister(oom.fd)
+            oom.close()
+        if time.monotonic() >= due:
+            due += seconds
+            yield _stats(root, container, status.of(root, container))
+
+
+def _stats(root: str, container: Container, now: str) -> dict[str, Any]:
+    data = {
+        **cgroup.stats(container.cgroup),
+        "intel_rdt": {},
+        "network_interfaces": _interfaces(container),
+        "monitor": _monitor(f"{root}/{container.id}", container, now),
+    }
+    return {"type": "stats", "id": container.id, "data": data}
+
+
+def _interfaces(container: Container) -> list[dict[str, Any]]:
+    """Return the counters of the namespace's interfaces: as the guest is behind them, they are the guest's."""
+    try:
+        with open(f"/proc/{container.pid}/net/dev", encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    return [entry for line in lines if (entry := _interface(line)) and entry["Name"] not in ("lo", *container.taps)]
+
+
+def _interface(line: str) -> dict[str, Any] | None:
+    """Return the counters of a line of /proc/net/dev, None for its titles."""
+    name, colon, rest = line.partition(":")
+    numbers = rest.split()
+    if not colon or len(numbers) < _NET_COLUMNS or not all(number.isdecimal() for number in numbers):
+        return None
+    entry: dict[str, Any] = {"Name": name.strip()}
+    for way, first in (("Rx", 0), ("Tx", _NET_COLUMNS // 2)):
+        entry.update((f"{way}{field}", int(numbers[first + at])) for at, field in enumerate(_NET_FIELDS))
+    return entry
+
+
+def _monitor(place: str, container: Container, now: str) -> dict[str, Any]:
+    """Return what is known of the monitor, and what it says where it speaks QMP and runs."""
+    found = {"name": container.monitor, "accel": container.accel, "guestMemory": container.memory_mib << 20}
+    if now == status.RUNNING and os.path.exists(f"{place}/qmp.sock"):
+        from . import control
+
+        try:
+            state, blocks = control.ask(place, "query-status", "query-blockstats")
+        except StateError:
+            return found  # it is busy, or has just ended
+        found["status"] = str(state.get("status"))[:32] if isinstance(state, dict) else "unknown"
+        found["disks"] = [_disk(item) for item in blocks if isinstance(item, dict)] if isinstance(blocks, list) else []
+    return found
+
+
+def _disk(item: dict[str, Any]) -> dict[str, Any]:
+    given = item.get("stats")
+    counters = given if isinstance(given, dict) else {}
+    numbers = {name: counters.get(key) for name, key in _DISK_FIELDS.items()}
+    return {
+        "device": str(item.get("device"))[:64],
+        **{name: number for name, number in numbers.items() if type(number) is int},
+    }
+
+
+def parse_interval(text: str) -> float:
+    """Return the seconds of a duration as Go writes it, such as `5s`, `1m30s` or `500ms`. Raises UsageError."""
+    seconds, rest = 0.0, text
+    while rest:
+        number = rest[: next((at for at, char in enumerate(rest) if not (char.isdecimal() or char == ".")), len(rest))]
+        rest = rest[len(number) :]
+        unit = rest[: next((at for at, char in enumerate(rest) if char.isdecimal() or char == "."), len(rest))]
+        rest = rest[len(unit) :]
+        try:
+            seconds += float(number) * _UNITS[unit]
+        except (ValueError, KeyError):
+            raise UsageError(f"flag `--interval` needs a duration such as 5s, not `{text}`") from None
+    if seconds <= 0:
+        raise UsageError("flag `--interval` needs a duration greater than 0")
+    return seconds

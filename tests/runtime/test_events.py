@@ -1,0 +1,142 @@
+"""`events`: the shape, the interfaces' counters, durations, and that it ends with its container."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgroup_child import sleeper
+from urunc.errors import StateError, UsageError
+from urunc.linux import proc
+from urunc.runtime import control, events, store
+from urunc.runtime.store import Container
+
+NAME = "web"
+RUNC = {"cpu", "cpuset", "memory", "pids", "blkio", "hugetlb", "intel_rdt", "network_interfaces"}
+
+
+def claim(folder: Path, pid: int, **fields: Any) -> str:
+    """Make the record of a container whose process is `pid`; return the state root."""
+    container = Container(
+        id=NAME,
+        oci_version="1.0.2",
+        bundle="/b",
+        rootfs="/r",
+        created="",
+        guest="unikraft",
+        monitor="qemu",
+        accel="tcg",
+        memory_mib=32,
+        boot_id=proc.boot_id(),
+        pid=pid,
+        start_time=proc.start_time(pid) or 0,
+    )
+    root = str(folder / "state")
+    store.claim(root, container.replace(**fields)).release()
+    return root
+
+
+def test_the_shape_is_runcs(tmp_path: Path) -> None:
+    root = claim(tmp_path, os.getpid())
+    event = events.stats(root, NAME)
+    assert (event["type"], event["id"]) == ("stats", NAME)
+    assert event["data"].keys() == {*RUNC, "monitor"}
+    assert event["data"]["monitor"] == {"name": "qemu", "accel": "tcg", "guestMemory": 32 << 20}
+
+
+def test_a_container_that_is_stopped(tmp_path: Path) -> None:
+    root = claim(tmp_path, os.getpid(), start_time=1)
+    for call in (lambda: events.stats(root, NAME), lambda: next(events.follow(root, NAME, 1.0))):
+        with pytest.raises(StateError, match="cannot events `web`: container is stopped"):
+            call()
+
+
+def test_it_goes_on_until_the_container_ends(tmp_path: Path) -> None:
+    with sleeper() as pid:
+        found = events.follow(claim(tmp_path, pid), NAME, 0.01)
+        assert [next(found)["type"] for _ in range(3)] == ["stats"] * 3
+        os.kill(pid, signal.SIGKILL)
+        assert all(event["type"] == "stats" for event in found)
+
+
+def test_lack_of_memory_is_told_as_it_happens(tmp_path: Path) -> None:
+    told = tmp_path / "memory.events"
+    told.write_text("oom_kill 0\n")
+    with sleeper() as pid:
+        found = events.follow(claim(tmp_path, pid, cgroup={"": str(tmp_path)}), NAME, 0.01)
+        assert next(found)["type"] == "stats"
+        told.write_text("oom_kill 2\n")
+        os.kill(pid, signal.SIGKILL)
+        assert [event for event in found if event["type"] == "oom"] == [{"type": "oom", "id": NAME}] * 2
+
+
+def test_the_interfaces_of_the_container(tmp_path: Path) -> None:
+    root = claim(tmp_path, os.getpid())
+    for entry in events.stats(root, NAME)["data"]["network_interfaces"]:
+        assert entry.keys() == {
+            "Name",
+            *(way + what for way in ("Rx", "Tx") for what in ("Bytes", "Packets", "Errors", "Dropped")),
+        }
+        assert entry["Name"] != "lo"
+
+
+@pytest.mark.parametrize(
+    ("line", "entry"),
+    [
+        (" face |bytes    packets errs drop fifo frame compressed multicast|bytes packets errs", None),
+        ("Inter-|   Receive                                                |  Transmit", None),
+        ("  eth0: 1 2 3", None),
+        (
+            "  eth0: 100 2 3 4 0 0 0 0 500 6 7 8 0 0 0 0",
+            {"Name": "eth0", "RxBytes": 100, "RxPackets": 2, "RxErrors": 3, "RxDropped": 4}
+            | {"TxBytes": 500, "TxPackets": 6, "TxErrors": 7, "TxDropped": 8},
+        ),
+    ],
+)
+def test_lines_of_proc_net_dev(line: str, entry: dict[str, Any] | None) -> None:
+    assert events._interface(line) == entry
+
+
+@pytest.mark.parametrize(
+    ("state", "blocks", "found"),
+    [
+        (
+            {"status": "running"},
+            [{"device": "disk0", "stats": {"rd_bytes": 5, "wr_bytes": 0, "rd_operations": 1, "wr_operations": True}}],
+            {"status": "running", "disks": [{"device": "disk0", "readBytes": 5, "writeBytes": 0, "reads": 1}]},
+        ),
+        (None, None, {"status": "unknown", "disks": []}),
+        ({"status": "x" * 999}, ["?", {"device": 7, "stats": []}], {"status": "x" * 32, "disks": [{"device": "7"}]}),
+    ],
+)
+def test_what_the_monitor_says_is_cut_to_its_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: Any, blocks: Any, found: dict[str, Any]
+) -> None:
+    root = claim(tmp_path, os.getpid())
+    Path(root, NAME, "qmp.sock").touch()
+    monkeypatch.setattr(control, "ask", lambda place, *commands: [state, blocks])
+    said = events.stats(root, NAME)["data"]["monitor"]
+    assert {key: said[key] for key in ("status", "disks")} == found
+
+
+def test_a_monitor_that_does_not_answer_costs_no_figures(tmp_path: Path) -> None:
+    root = claim(tmp_path, os.getpid())
+    Path(root, NAME, "qmp.sock").touch()  # nobody listens
+    assert "status" not in events.stats(root, NAME)["data"]["monitor"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("5s", 5), ("500ms", 0.5), ("1m30s", 90), ("1.5h", 5400), ("100us", 1e-4)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert events.parse_interval(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "5 s", "-5s", "0s", "5x", "1..5s"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(UsageError, match="flag `--interval` needs a duration"):
+        events.parse_interval(text)
