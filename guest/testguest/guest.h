@@ -113,6 +113,7 @@ void reset(void) __attribute__((noreturn));
 void end_with(uint32_t status) __attribute__((noreturn));
 void panic(void) __attribute__((noreturn));
 bool power_button(void);
+bool ctrl_alt_del(void);
 
 /* pci.c */
 

@@ -37,7 +37,9 @@
 #define GED_SLEEP_S5 0x34
 
 #define RESET_CONTROL 0xcf9
+#define KEYBOARD_DATA 0x60
 #define KEYBOARD_STATUS 0x64
+#define KEYBOARD_FULL 0x01
 #define KEYBOARD_RESET 0xfe
 #define RESET_PORT_READS 2000
 
@@ -158,6 +160,22 @@ void panic(void)
 	if (events != 0xff && events & PVPANIC_PANICKED)
 		out8(PVPANIC, PVPANIC_PANICKED);
 	halt();
+}
+
+/* Firecracker's keyboard has these keys alone, and says that they went down, in this order. */
+bool ctrl_alt_del(void)
+{
+	static const uint8_t codes[] = { 0x14, 0x11, 0xe0, 0x71 };
+	static uint32_t pressed;
+	uint8_t status = in8(KEYBOARD_STATUS);
+
+	if (status == 0xff || !(status & KEYBOARD_FULL))
+		return false;
+	pressed = in8(KEYBOARD_DATA) == codes[pressed] ? pressed + 1 : 0;
+	if (pressed < ARRAY_SIZE(codes))
+		return false;
+	pressed = 0;
+	return true;
 }
 
 bool power_button(void)

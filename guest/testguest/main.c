@@ -37,6 +37,10 @@ static void serve(void)
 			print("power button\n");
 			power_off();
 		}
+		if (ctrl_alt_del()) {
+			print("ctrl-alt-del\n");
+			power_off();
+		}
 		if (busy)
 			last = now_ms;
 		poll_fast(now_ms - last < STAY_AWAKE_MS);

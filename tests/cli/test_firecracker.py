@@ -113,6 +113,47 @@ def test_the_network(cli: Cli, make: Callable[..., Bundle], netns: Netns) -> Non
     cli.end("guest")
 
 
+@pytest.fixture
+def linux(make: Callable[..., Bundle]) -> Bundle:
+    """A bundle whose image says that the kernel is Linux, so that it is started and stopped as one."""
+    bundle = make("/bin/app")
+    bundle.annotate(unikernelType="linux")
+    return bundle
+
+
+def test_a_linux_guest_is_stopped_by_ctrl_alt_del(cli: Cli, linux: Bundle) -> None:
+    linux.config["process"]["user"] = {"uid": 1234, "gid": 2345}
+    cli.create("guest", linux)
+    cli("start", "guest")
+    console = cli.wait_console("guest", "ready")
+    assert "reboot=k" in console
+    assert "rdinit=/.urunc/init" in console
+    cli("kill", "guest", "TERM")
+    assert "ctrl-alt-del" in cli.wait_console("guest", "ctrl-alt-del")
+    cli.wait_status("guest", "stopped")
+    cli("delete", "guest")
+
+
+def test_a_monitor_that_is_not_listening_yet_is_ended(cli: Cli, linux: Bundle) -> None:
+    cli.create("guest", linux)
+    cli("start", "guest")
+    cli("kill", "guest", "TERM")
+    cli.wait_status("guest", "stopped")
+
+
+def test_a_paused_one_is_not_ended_by_a_stop_signal(cli: Cli, linux: Bundle) -> None:
+    cli.create("guest", linux)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    cli("pause", "guest")
+    cli("kill", "guest", "TERM")
+    assert cli.status("guest") == "paused"
+    cli("resume", "guest")
+    cli("kill", "guest", "TERM")
+    cli.wait_console("guest", "ctrl-alt-del")
+    cli.wait_status("guest", "stopped")
+
+
 def test_a_kernel_for_qemu_is_refused(cli: Cli, make: Callable[..., Bundle], testguest: Path) -> None:
     bundle = make("app")
     shutil.copy(testguest, bundle.rootfs / "unikernel/testguest64.elf")

@@ -250,6 +250,7 @@ class _Creation:
                 {"path": file.path, "content": file.content.decode("latin-1"), "mode": file.mode}
                 for file in launch.files
             ],
+            "folders": launch.folders,
             "state": self._state(),
             "create_container": [hook.to_data() for hook in self.spec.hooks.create_container],
             "start_container": [hook.to_data() for hook in self.spec.hooks.start_container],

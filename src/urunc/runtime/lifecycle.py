@@ -170,6 +170,8 @@ def _send(root: str, container: Container, now: str, signum: int) -> None:
         log.warn(f"signal {signum} for `{container.id}` is left out: the guest has no way to receive it")
     elif container.stop == "acpi":
         _press_power_button(root, container)
+    elif container.stop == "ctrl-alt-del":
+        _press_ctrl_alt_del(container, now)
     else:
         # A monitor that has just been executed has no handler yet, and as process 1 would not hear TERM.
         hears = container.stop == "term" and proc.catches(container.pid, SIGTERM)
@@ -201,6 +203,20 @@ def _press_power_button(root: str, container: Container) -> None:
     from . import control
 
     control.power_down(f"{root}/{container.id}")
+
+
+def _press_ctrl_alt_del(container: Container, now: str) -> None:
+    """A monitor that does not listen yet has no guest to be asked; one that does not answer has to be ended."""
+    from . import monitor_api
+
+    if now == status.PAUSED:
+        log.warn(f"the signal for `{container.id}` is left out: its monitor is paused and cannot be asked")
+        return
+    try:
+        monitor_api.press_ctrl_alt_del(container.pid, container.start_time)
+    except StateError as error:
+        log.warn(f"ending `{container.id}` at once: {error}")
+        _signal_monitor(container, SIGKILL)
 
 
 def delete(root: str, name: str, force: bool = False) -> None:

@@ -131,6 +131,7 @@ class Capabilities(Record):
     panic_device: bool = False  # it has pvpanic, and can fail by it
     handles_term: bool = False  # it ends by TERM even as PID 1 of a namespace
     qmp: bool = False  # it speaks QMP on a socket of its own
+    ctrl_alt_del: bool = False  # it can press Ctrl-Alt-Del on x86_64, by its HTTP API (`vm.api`)
     stdin: bool = False  # the guest's console reads its standard input
     own_seccomp: bool = False
     power_off: bool = True  # False: on x86_64 a guest ends the machine by a reset through the keyboard controller
@@ -173,6 +174,7 @@ class Boot(Record):
         GuestFile, ...
     ] = ()  # appended to the initrd as a newc archive; makes an initrd where there is none
     control: bool = False  # the guest serves the control port: signals in, exit status out
+    ctrl_alt_del: bool = False  # the guest ends by Ctrl-Alt-Del, and the monitor can press it
     acpi_shutdown: bool = False  # the guest listens to the ACPI power button
     exit_device: bool = False  # the guest reports a failure by isa-debug-exit at I/O port 0x501
     panic_device: bool = False  # the guest reports a panic by pvpanic
@@ -238,5 +240,6 @@ class Launch(Record):
     fds: tuple[str, ...] = ()
     """Descriptors to keep, in order from `Machine.first_fd`: "tap:<name>" an open tap queue, "listen:<name>" a
     listening unix socket <name>.sock in the state directory, "fifo:<name>" a fifo there that is bound at /<name>."""
+    folders: tuple[str, ...] = ()  # the folders of its root that it may write to, each a tmpfs of 64 kB
     devices: tuple[str, ...] = ()  # nodes below /dev: "kvm", "net/tun", ..
     own_seccomp: bool = False  # the monitor filters itself

@@ -82,6 +82,7 @@ def _init_boot(app: App, network: Network, monitor: Capabilities, context: Conte
             *(file.replace(path=f"{FOLDER}/files{file.path}") for file in context.files),
         ),
         control=monitor.control,
+        ctrl_alt_del=_hears_ctrl_alt_del(monitor, context),
         exit_device=monitor.exit_device,
         panic_device=monitor.panic_device,
         min_memory_mib=48,
@@ -117,6 +118,11 @@ def _console(monitor: Capabilities, context: Context) -> str:
 def _ends_by_reset(monitor: Capabilities, context: Context) -> bool:
     """Say whether the machine has no power-off that Linux can reach, and ends by a reset."""
     return context.model == "microvm" or not monitor.power_off
+
+
+def _hears_ctrl_alt_del(monitor: Capabilities, context: Context) -> bool:
+    """Say whether Ctrl-Alt-Del ends the guest: urunc's init takes it for a TERM, the kernel by itself for a reset."""
+    return monitor.ctrl_alt_del and context.arch == "x86_64"
 
 
 def _config(app: App, network: Network, monitor: Capabilities, context: Context) -> bytes:
@@ -196,6 +202,7 @@ def _kernel_boot(app: App, network: Network, root: Root, monitor: Capabilities, 
         )
     return Boot(
         command_line=line,
+        ctrl_alt_del=_hears_ctrl_alt_del(monitor, context),
         panic_device=monitor.panic_device,
         nics=1,
         min_memory_mib=48,
