@@ -18,7 +18,7 @@ def machine() -> dict[str, set[str]]:
     return {
         "process": set(_processes()),
         "link": {line.split()[0] for line in links},
-        "mount": {line.split(" ")[4] for line in mounts},
+        "mount": {line.split(" ")[4] for line in mounts} - {"/run/netns"},  # iproute2 makes it, and keeps it
         "cgroup": {folder for folder, _, _ in os.walk("/sys/fs/cgroup")},
         "file": {str(path) for folder in FOLDERS for path in Path(folder).glob("*") if path.name != ".cache"},
     }

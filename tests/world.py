@@ -35,6 +35,7 @@ set -e
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/netns /run/data
 ip link set lo up
+ip netns add first && ip netns del first # now and not in a test: it makes a mount of /run/netns
 if [ -n "$HIDE_UNIFIED" ] && mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
 exec /usr/bin/python3 -IS -c "$KEEPER"
 """
