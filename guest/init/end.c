@@ -5,6 +5,7 @@
 #include <linux/time_types.h>
 
 #define DEBUG_EXIT 0x501
+#define REBOOT_TYPE "/sys/kernel/reboot/type"
 
 void sleep_ms(long ms)
 {
@@ -26,6 +27,21 @@ static void debug_exit(int status)
 #endif
 }
 
+static bool ends_by_fault(void)
+{
+	return equal(config_value("exit", ""), "triple-fault");
+}
+
+/*
+ * Firecracker ends with a failure after a triple fault, and with 0 after the keyboard controller's reset: whatever
+ * ends the machine before the application's status is known, such as a panic, is to be a failure.
+ */
+void expect_failure(void)
+{
+	if (ends_by_fault())
+		write_file(REBOOT_TYPE, "triple");
+}
+
 static void reboot(unsigned long how)
 {
 	call(reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, how, 0);
@@ -42,6 +58,8 @@ void end_machine(int status)
 	call(sync);
 	if (status != 0 && (!known || equal(config_value("exit", ""), "debug-exit")))
 		debug_exit(status);
+	if (status == 0 && ends_by_fault())
+		write_file(REBOOT_TYPE, "kbd");
 	if (equal(config_value("end", "poweroff"), "reboot"))
 		reboot(LINUX_REBOOT_CMD_RESTART);
 	reboot(LINUX_REBOOT_CMD_POWER_OFF);

@@ -87,6 +87,7 @@ void control_resume(void); /* send what has not been sent yet */
 
 /* end.c */
 
+void expect_failure(void);
 void end_machine(int status) __attribute__((noreturn));
 void sleep_ms(long ms);
 

@@ -56,11 +56,12 @@ class Linux:
         machine: str = "microvm",
         files: dict[str, bytes] | None = None,
         fds: tuple[int, ...] = (),
+        boot_string: str = QUICK,
     ) -> Qemu:
         initrd = self.folder / "initrd"
         initrd.write_bytes(self.base + linux_guest.tail(self.init, configuration, files))
         more = ("-cpu", "qemu64", "-m", "128", "-initrd", str(initrd), *arguments)
-        return Qemu(machine, self.kernel, QUICK, *more, fds=fds)
+        return Qemu(machine, self.kernel, boot_string, *more, fds=fds)
 
     def run(self, configuration: bytes, *arguments: str, files: dict[str, bytes] | None = None) -> tuple[int, str]:
         """Boot a microvm, wait for its end; return QEMU's status and what was printed."""
@@ -360,3 +361,19 @@ def test_a_disk_as_the_root(linux: Linux, tmp_path: Path) -> None:
     assert fsck.returncode == 0, fsck.stdout
     kept = subprocess.run(["debugfs", "-R", "cat /kept", str(disk)], capture_output=True, check=True)
     assert kept.stdout == b"kept\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "faults"), [("exit 0", False), ("exit 7", True), ("echo c > /proc/sysrq-trigger", True)]
+)
+def test_a_triple_fault_is_the_failure_that_firecracker_understands(
+    linux: Linux, tmp_path: Path, script: str, faults: bool
+) -> None:
+    log = tmp_path / "cpu.log"
+    configuration = config(
+        ("arg", "sh"), ("arg", "-c"), ("arg", script), ("env", "PATH=/bin"), ("exit", "triple-fault"), ("end", "reboot")
+    )
+    boot_string = QUICK.replace("reboot=t", "reboot=k")
+    with linux.boot(configuration, "-d", "cpu_reset", "-D", str(log), machine="q35", boot_string=boot_string) as qemu:
+        assert qemu.wait() == 0
+    assert ("Triple fault" in log.read_text()) == faults

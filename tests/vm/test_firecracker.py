@@ -155,3 +155,21 @@ def test_no_path_of_the_image_in_the_configuration() -> None:
     document = config(machine)
     assert document["boot-source"]["kernel_image_path"] == "/kernel"
     assert document["drives"][0]["path_on_host"] == "/disk0"
+
+
+def test_a_linux_guests_failure_is_a_triple_fault() -> None:
+    """Firecracker has no device by which a guest could say its status."""
+    boot = make_machine("linux", "firecracker", Network(), Root()).boot
+    (settings,) = [file.content for file in boot.initrd_tail if file.path == "/.urunc/config"]
+    assert b"exit\0triple-fault\0" in settings
+    assert b"end\0reboot\0" in settings
+
+
+def test_the_api_is_there_for_ctrl_alt_del_alone() -> None:
+    with_keys = launch(make_machine("linux", "firecracker", Network(), Root()))
+    assert with_keys.folders == ("/api",)
+    assert "--no-api" not in with_keys.argv
+    without = launch(make_machine("unikraft", "firecracker", Network(), Root()))
+    assert without.folders == ()
+    assert "--no-api" in without.argv
+    assert "--api-sock" not in without.argv

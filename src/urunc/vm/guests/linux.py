@@ -18,7 +18,7 @@ The file `/.urunc/config` is a sequence of records `key NUL value NUL`, bytes as
 `file`                    an absolute path: init copies `/.urunc/files` + path to it
 `terminal`                `1`: the console is a terminal, and the program's controlling one
 `end`                     `poweroff` or `reboot`: what ends the machine
-`exit`                    `debug-exit`: a failure goes to isa-debug-exit at I/O port 0x501
+`exit`                    `debug-exit`: a failure goes to isa-debug-exit at I/O port 0x501; `triple-fault`: it is one
 `control`                 the virtio-serial port that brings signals and takes the exit status
 ========================= ==============================================================================
 """
@@ -147,6 +147,8 @@ def _config(app: App, network: Network, monitor: Capabilities, context: Context)
     records.append(("end", "reboot" if _ends_by_reset(monitor, context) else "poweroff"))
     if monitor.exit_device:
         records.append(("exit", "debug-exit"))
+    elif monitor.fault_fails and context.arch == "x86_64":
+        records.append(("exit", "triple-fault"))
     if monitor.control:
         records.append(("control", port.NAME))
     return b"".join(_encode(key) + b"\0" + _encode(value) + b"\0" for key, value in records)

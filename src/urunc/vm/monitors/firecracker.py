@@ -7,7 +7,7 @@ that hears it. Its own log is switched off: it would go to the guest's console, 
 standard error all the same.
 
 The machine has no power-off: on x86_64 a guest ends it by a reset through the keyboard controller, which is exit
-status 0. A triple fault is 1.
+status 0. A triple fault is 1 from 1.15 on, 0 before.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ CAPABILITIES = Capabilities(
     stdin=True,
     own_seccomp=True,
     power_off=False,
+    fault_fails=True,
     inserts_words=True,  # pci=off, and virtio_mmio.device=.. for each device (linux-loader, Cmdline::insert)
     arm_console="ttyS0",
     # The test guest: 5 MiB with 64 MiB of guest memory, 6 with 512 and two vCPUs, of which 3 are the program itself;
