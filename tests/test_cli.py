@@ -159,7 +159,7 @@ def test_a_wrong_command_line_is_one_line_on_stderr(urunc: Run, args: list[str],
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("verb", sorted(flags.VERBS.keys() - flags.NEW - {"list", "features", "spec"}))
+@pytest.mark.parametrize("verb", sorted(flags.VERBS.keys() - flags.NEW - {"list", "features", "spec", "check"}))
 def test_a_container_that_is_not_ours_is_the_delegates_for_every_verb(urunc: Run, fake: Path, verb: str) -> None:
     done = urunc("--systemd-cgroup", "--rootless=true", verb, "web")
     assert done.returncode == 9, done.stderr
@@ -324,3 +324,30 @@ def test_an_empty_list(urunc: Run, tmp_path: Path) -> None:
     assert urunc("list").stdout.split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
     assert json.loads(urunc("list", "--format", "json").stdout) == []
     assert urunc("list", "-q").stdout == ""
+
+
+def test_check_on_a_host_without_monitors(urunc: Run) -> None:
+    done = urunc("check", "--format", "json", env={"PATH": "/nowhere"})
+    assert (done.returncode, done.stderr) == (1, "")
+    found = json.loads(done.stdout)
+    assert found["ok"] is False
+    assert {pair["ok"] for pair in found["pairs"]} == {False}
+    assert "install qemu-system-x86, or set monitors.qemu.path" in found["todo"]
+    text = urunc("check", env={"PATH": "/nowhere"})
+    assert (text.returncode, text.stderr) == (1, "")
+    assert "install qemu-system-x86, or set monitors.qemu.path" in text.stdout
+
+
+@pytest.mark.root
+def test_check_with_a_monitor_and_with_a_bad_configuration(urunc: Run, tmp_path: Path) -> None:
+    (tmp_path / "monitor").write_text("#!/bin/sh\necho version 1.2\n")
+    (tmp_path / "monitor").chmod(0o755)
+    config = tmp_path / "config.toml"
+    config.write_text(f'[monitors.spt]\npath = "{tmp_path}/monitor"\n')
+    done = urunc("check", "--format=json", env={"PATH": "/nowhere", "URUNC_CONFIG_FILE": str(config)})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "spt" in {pair["monitor"] for pair in json.loads(done.stdout)["pairs"] if pair["ok"]}
+    config.write_text("[nothing]\n")
+    done = urunc("check", env={"URUNC_CONFIG_FILE": str(config)})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"urunc: {config}:1")

@@ -82,6 +82,7 @@ VERBS: dict[str, Verb] = {
     ),
     "ps": ("ID [PS-OPTIONS]", "list the processes of a container", (_FORMAT,)),
     "features": ("", "print what urunc supports, as the runtime specification's features document", ()),
+    "check": ("", "say what this host can run, and what to install for the rest", (_FORMAT,)),
     "spec": (
         "",
         "write a config.json for a unikernel",

@@ -1,4 +1,4 @@
-"""What `list` and `ps` print."""
+"""What `list`, `ps`, `check` and `timeline` print."""
 
 from __future__ import annotations
 
@@ -49,6 +49,37 @@ def processes(pids: list[int], form: str, ps_options: list[str]) -> str:
     at = columns.index("PID")
     wanted = {str(pid) for pid in pids}
     return "".join(f"{line}\n" for line in [title, *(line for line in lines if _field(line, at) in wanted)])
+
+
+def report(data: dict[str, Any], form: str) -> str:
+    """Return what `check` found as JSON, or as three tables and what is to be done."""
+    if form == "json":
+        return jsonio.indented(data) + "\n"
+    programs: list[tuple[str, ...]] = [("MONITOR", "OK", "VERSION", "PROGRAM", "NOTE")]
+    programs += [
+        (row["name"], _yes(row["ok"]), row["version"] or "-", row["path"] or "-", _note(row))
+        for row in data["monitors"]
+    ]
+    facilities: list[tuple[str, ...]] = [("FACILITY", "OK", "WHAT")]
+    facilities += [(row["name"], _yes(row["ok"]), row["what"]) for row in data["facilities"]]
+    pairs: list[tuple[str, ...]] = [("GUEST", "RUNS HERE ON", "NOT ON")]
+    for guest in data["guests"]:
+        mine = [row for row in data["pairs"] if row["guest"] == guest]
+        pairs.append(
+            (guest, *(" ".join(row["monitor"] for row in mine if row["ok"] == ok) or "-" for ok in (True, False)))
+        )
+    lines = [*_columns(programs), "", *_columns(facilities), "", *_columns(pairs)]
+    if data["todo"]:
+        lines += ["", "what to do for the rest:", *(f"  {hint}" for hint in data["todo"])]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _yes(ok: bool) -> str:
+    return "yes" if ok else "no"
+
+
+def _note(row: dict[str, Any]) -> str:
+    return str(row["note"] or ("with KVM" if row["accel"] == "kvm" else "needs no KVM"))
 
 
 def _field(line: str, at: int) -> str:

@@ -245,6 +245,19 @@ def features(call: Call) -> int:
     return 0
 
 
+def check(call: Call) -> int:
+    """Print what this host can run. The status is 0 if at least one guest can run on one monitor."""
+    form = _format(call)
+    from . import tables
+    from .runtime import check as looking
+    from .runtime import settings
+
+    cache = f"{call.root}/.cache"
+    found = looking.check(cache, settings.load(cache))
+    write(tables.report(looking.to_data(found), form))
+    return 0 if found.ok else 1
+
+
 def spec(call: Call) -> int:
     """Write config.json into a bundle."""
     from .runtime import template
@@ -283,6 +296,7 @@ TABLE: dict[str, Action] = {
     "list": list_containers,
     "ps": ps,
     "features": features,
+    "check": check,
     "spec": spec,
     **{verb: _refusal(verb) for verb in _WHY_NOT},
 }
