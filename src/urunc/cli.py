@@ -10,7 +10,7 @@ import os
 import sys
 
 from . import log
-from .errors import UruncError, UsageError
+from .errors import UruncError, UsageError, reason
 from .flags import FALSE, FLAGS_FIRST, GLOBALS, HELP, NEW, TRUE, VERBS
 
 TYPE_CHECKING = False
@@ -37,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except OSError as error:  # of the state directory, most often: it is no folder, or not to be read
+        log.fail(f"`{error.filename}`: {reason(error)}" if error.filename else reason(error))
+        return 1
     except Exception as error:
         log.fail(f"internal error: {type(error).__name__}: {error}")
         if debug:
@@ -142,7 +145,7 @@ def _want_stdio() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            os.open("/dev/null", os.O_RDWR)
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)  # for the monitor, and for hooks
 
 
 def _print_help(what: str, verb: str | None) -> int:

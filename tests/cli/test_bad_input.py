@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bundles import PREFIX, Bundle
-from driver import Cli
+from driver import ROOT, Cli
 
 pytestmark = pytest.mark.root
 
@@ -325,3 +325,49 @@ def test_verbs_that_a_machine_does_not_have(cli: Cli, make_unikernel: Callable[[
     assert done.returncode != 0
     assert verb in cli.last_error() or "unikernel" in cli.last_error()
     assert cli.status("c") == "running"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [("size=8k", "no space left"), ("size=1m,nr_inodes=3", "no space left"), ("ro", "read-only")],
+    ids=["full", "no inodes", "read-only"],
+)
+def test_a_state_directory_that_takes_nothing(
+    cli: Cli, make_unikernel: Callable[[], Bundle], options: str, reason: str
+) -> None:
+    cli.world.run("mkdir", "/run/small")
+    cli.world.run("mount", "-t", "tmpfs", "-o", options, "none", "/run/small")
+    if options == "size=8k":
+        cli.world.run("dd", "if=/dev/zero", "of=/run/small/fill", "bs=4k", "count=2")
+    bundle = make_unikernel()
+    assert cli.to_file("bad", "--root=/run/small", "create", f"--bundle={bundle.write()}", "bad", check=False) == 1
+    message = assert_refused(cli, "bad", "cannot write below the state directory `/run/small`", reason)
+    assert "internal" not in message
+    assert {path.name for path in cli.world.path("/run/small").iterdir()} <= {"fill", ".cache"}
+    cli.world.run("umount", "/run/small")
+    cli.world.run("rmdir", "/run/small")
+
+
+def test_a_state_directory_that_is_a_file(cli: Cli, make_unikernel: Callable[[], Bundle]) -> None:
+    bundle = make_unikernel()
+    for arguments in (("create", f"--bundle={bundle.write()}", "bad"), ("list",)):
+        cli.log.unlink(missing_ok=True)
+        assert cli.to_file("bad", "--root=/etc/passwd", *arguments, check=False) == 1
+        assert "internal" not in assert_refused(cli, "bad", "/etc/passwd")
+
+
+def test_a_record_that_cannot_be_read_does_not_hide_the_others(cli: Cli, make_unikernel: Callable[[], Bundle]) -> None:
+    cli.create("good", make_unikernel())
+    broken = cli.world.path(f"{ROOT}/broken")
+    broken.mkdir()
+    (broken / "record.json").write_text("{")
+    assert cli("list", "--quiet").stdout == "good\n"
+    (broken / "record.json").unlink()
+    broken.rmdir()
+
+
+def test_an_oom_score_that_cannot_be_set_is_named(cli: Cli, make_unikernel: Callable[[], Bundle]) -> None:
+    bundle = make_unikernel()
+    bundle.config["process"]["oomScoreAdj"] = -1000
+    if cli.create("bad", bundle, check=False):
+        assert_refused(cli, "bad", "process.oomScoreAdj: cannot set -1000")

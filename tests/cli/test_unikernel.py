@@ -20,12 +20,8 @@ pytestmark = pytest.mark.root
 @pytest.fixture
 def netns(world: World) -> Iterator[Netns]:
     """A namespace with eth0 in it; after the test it must hold exactly what it held before."""
-    made = Netns(world, "test")
-    before = made.contents()
-    yield made
-    after = made.contents()
-    made.close()
-    assert after == before
+    with Netns(world, "test") as made:
+        yield made
 
 
 def ping(world: World, address: str) -> bool:
@@ -162,9 +158,7 @@ def test_a_killed_create_and_a_failed_one_leave_the_namespace_alone(
 
 @pytest.mark.parametrize("name", ["net1", "ens3", "a.b-c", "eth0@", "tunl0"])
 def test_odd_interface_names(cli: Cli, make_unikernel: Callable[..., Bundle], world: World, name: str) -> None:
-    netns = Netns(world, "odd", ifname=name)
-    try:
-        before = netns.contents()
+    with Netns(world, "odd", ifname=name) as netns:
         bundle = make_unikernel()
         bundle.namespace("network", netns.path)
         cli.create("guest", bundle)
@@ -172,14 +166,10 @@ def test_odd_interface_names(cli: Cli, make_unikernel: Callable[..., Bundle], wo
         cli.wait_console("guest", f"ip: {netns.address}")
         assert ping(world, netns.address)
         cli.end("guest")
-        assert netns.contents() == before
-    finally:
-        netns.close()
 
 
 def test_mtu_1400_is_told_and_kept(cli: Cli, make_unikernel: Callable[..., Bundle], world: World) -> None:
-    netns = Netns(world, "mtu", mtu=1400)
-    try:
+    with Netns(world, "mtu", mtu=1400) as netns:
         bundle = make_unikernel()
         bundle.namespace("network", netns.path)
         cli.create("guest", bundle)
@@ -187,21 +177,18 @@ def test_mtu_1400_is_told_and_kept(cli: Cli, make_unikernel: Callable[..., Bundl
         assert "mtu 1400" in cli.wait_console("guest", "ready")
         assert udp_echo(world, netns.address, 1372) == 1372
         cli.end("guest")
-    finally:
-        netns.close()
 
 
 def test_a_slash_32_with_a_gateway_off_the_link(cli: Cli, make_unikernel: Callable[..., Bundle], world: World) -> None:
     """As Calico leaves it: the address alone, the route to 169.254.1.1, proxy ARP on the other end."""
-    netns = Netns(world, "calico")
-    try:
+    with Netns(world, "calico") as netns:
         ip = ("ip", "-n", netns.name)
         world.run(*ip, "address", "flush", "dev", "eth0")
         world.run(*ip, "address", "add", f"{netns.address}/32", "dev", "eth0")
         world.run(*ip, "route", "add", "169.254.1.1", "dev", "eth0", "scope", "link")
         world.run(*ip, "route", "add", "default", "via", "169.254.1.1", "dev", "eth0")
         world.run("ip", "address", "add", "169.254.1.1/32", "dev", netns.peer)
-        before = netns.contents()
+        netns.remember()
         bundle = make_unikernel()
         bundle.namespace("network", netns.path)
         cli.create("guest", bundle)
@@ -210,9 +197,6 @@ def test_a_slash_32_with_a_gateway_off_the_link(cli: Cli, make_unikernel: Callab
         assert f"netdev.ip={netns.address}/32:169.254.1.1" in console
         assert ping(world, netns.address)
         cli.end("guest")
-        assert netns.contents() == before
-    finally:
-        netns.close()
 
 
 def test_an_empty_namespace_gives_no_nic(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
@@ -495,3 +479,19 @@ def test_a_disk_that_the_monitors_user_may_not_open(
     mounts = cli.world.path(f"/proc/{cli.state('guest')['pid']}/mountinfo").read_text().splitlines()
     options = next(line.split()[5] for line in mounts if line.split()[4] == "/disk0")
     assert options.split(",")[0] == ("ro" if readonly else "rw")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_standard_descriptors_that_are_closed(cli: Cli, make_unikernel: Callable[..., Bundle], closed: str) -> None:
+    """The monitor finds something at each of them: else it would take its own next file for its console."""
+    bundle = make_unikernel()
+    arguments = (cli.binary, f"--root={ROOT}", "create", f"--bundle={bundle.write()}", "guest")
+    cli.world.run(
+        "sh", "-c", f'exec "$@" </dev/null >{cli.console_file("guest")} 2>&1 {closed}', "sh", *arguments, env=cli.env
+    )
+    cli("start", "guest")
+    descriptors = cli.world.path(f"/proc/{cli.state('guest')['pid']}/fd")
+    wait_for("the monitor has its descriptors", lambda: len(list(descriptors.iterdir())) > 5)
+    open_files = {name: os.readlink(descriptors / name) for name in "012"}
+    assert set(open_files.values()) <= {"/dev/null", str(cli.console_file("guest"))}
+    assert cli.status("guest") == "running"

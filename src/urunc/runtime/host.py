@@ -253,6 +253,13 @@ def _write(cache: str, key: str, value: dict[str, Any]) -> None:
             file.write(jsonio.dumps(value))
         os.rename(fresh, path)
     except OSError:
+        _remove(fresh)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
         pass
 
 

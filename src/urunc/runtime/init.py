@@ -109,8 +109,7 @@ def _enter_namespaces(orders: Orders) -> None:
     the others must be made inside it.
     """
     plan = orders.plan
-    if orders.spec.process and orders.spec.process.oom_score_adj is not None:
-        proc.set_oom_score_adj(orders.spec.process.oom_score_adj)
+    _set_oom_score_adj(orders.spec.process.oom_score_adj if orders.spec.process else None)
     ns.join_all(plan.joins)
     if "user" in plan.namespaces:
         ns.unshare(("user",))
@@ -121,6 +120,16 @@ def _enter_namespaces(orders: Orders) -> None:
     ns.unshare({*plan.namespaces, "mount"} - {"user", "cgroup"})  # a joined mount namespace is others' too: copy it
     if "time" in plan.namespaces:
         ns.set_time_offsets(orders.spec.time_offsets)
+
+
+def _set_oom_score_adj(value: int | None) -> None:
+    if value is None:
+        return
+    try:
+        proc.set_oom_score_adj(value)
+    except OSError as error:
+        message = f"process.oomScoreAdj: cannot set {value}: {reason(error)}"
+        raise KernelError(message, errno=error.errno or 0, hint="lowering it takes CAP_SYS_RESOURCE") from None
 
 
 def _become_first(orders: Orders) -> None:

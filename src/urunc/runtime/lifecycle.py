@@ -111,10 +111,17 @@ def state(root: str, name: str) -> dict[str, Any]:
 
 
 def list_states(root: str) -> list[dict[str, Any]]:
-    """Return one state document per container of ours, with `created`, `rootfs` and `owner` as runc's list has them."""
+    """Return one state document per container of ours, with `created`, `rootfs` and `owner` as runc's list has them.
+
+    A record that cannot be read is a warning: it must not hide the others.
+    """
     found = []
     for name in store.names(root):
-        container = store.find(root, name)
+        try:
+            container = store.find(root, name)
+        except StateError as error:
+            log.warn(str(error))
+            continue
         if container is not None:
             document = status.document(container, status.of(root, container))
             found.append(

@@ -23,7 +23,7 @@ import os
 import time
 
 from .. import jsonio
-from ..errors import StateError
+from ..errors import HostError, StateError, reason
 from ..record import Record
 
 TYPE_CHECKING = False
@@ -86,8 +86,16 @@ def folder(root: str, name: str) -> str:
 def claim(root: str, container: Container) -> Lock:
     """Make the container's folder with its first record, and return its lock, held.
 
-    Raises StateError where the id is in use, or where another `create` of that id is at work.
+    Raises StateError where the id is in use, or where another `create` of that id is at work; HostError where
+    nothing can be written.
     """
+    try:
+        return _claim(root, container)
+    except OSError as error:
+        raise HostError(f"cannot write below the state directory `{root}`: {reason(error)}") from None
+
+
+def _claim(root: str, container: Container) -> Lock:
     place, passing = folder(root, container.id), f"{root}/{unclaimed(container.id)}"
     taken = StateError(f"container with id `{container.id}` exists", hint="delete it, or choose another id")
     os.makedirs(root, 0o700, exist_ok=True)
