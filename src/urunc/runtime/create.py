@@ -104,7 +104,7 @@ class _Creation:
         self.spec, self.plan = request.spec, request.plan
         self.container = container
         self.take_terminal = take_terminal
-        self.timeline = Timeline()
+        self.timeline = Timeline("begin", request.began)
         self.speaker: Channel | None = None
         self.master = -1
         self.child = 0  # what was forked; init's own pid, after a second fork, is in the record
@@ -127,6 +127,7 @@ class _Creation:
         return self.container
 
     def _steps(self) -> None:
+        self.timeline.done("plan")
         speaker = self._fork()
         self.timeline.done("fork")
         self._write_id_maps(speaker)
@@ -136,7 +137,7 @@ class _Creation:
         self.timeline.done("hooks")
         self._go(speaker)
         self.timeline.done("network")
-        self._expect(speaker, "ready")
+        self.timeline.take(self._expect(speaker, "ready").data.get("timeline", []))
         self.timeline.done("root")
         self._hand_over()
 

@@ -20,6 +20,7 @@ from . import channel as wire
 from . import hooks
 from .init_words import STARTED
 from .plan import Plan
+from .timeline import Timeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,11 +75,13 @@ class Orders:
 def run(orders: Orders) -> NoReturn:
     """Be the container's first process. Never returns: ends in execve, or in _exit after sending the error."""
     speaker = orders.channel
+    timeline = Timeline("init/begin")
     try:
         proc.close_all_but(orders.descriptors())
         _enter_namespaces(orders)
         _become_first(orders)
-        connection = _prepare(orders)
+        timeline.done("init/namespaces")
+        connection = _prepare(orders, timeline)
     except BaseException as error:
         _fail_create(speaker, error)
     try:
@@ -160,24 +163,29 @@ def _expect(speaker: Channel, kind: str) -> wire.Message:
     return message
 
 
-def _prepare(orders: Orders) -> tuple[_socket.socket, dict[str, Any], list[int]]:
+def _prepare(orders: Orders, timeline: Timeline) -> tuple[_socket.socket, dict[str, Any], list[int]]:
     """Do what `create` waits for, say ready, and wait for `start`. Return its connection and the Launch."""
     speaker, plan = orders.channel, orders.plan
     _expect(speaker, "joined")
     if "cgroup" in plan.namespaces:
         ns.unshare(("cgroup",))
+    timeline.done("init/joined")
     order = _expect(speaker, "go")
+    timeline.done("init/orders")
     launch = jsonio.loads(_read_memfd(order.fds[0]))
     fds = order.fds[1:]
     if orders.new_keyring:
         _leave_session_keyring()
     _set_names(orders)
     _build_root(orders, launch)
+    timeline.done("init/root")
     hooks.run_hooks(_hooks(launch["create_container"]), launch["state"], kind="createContainer")
+    timeline.done("init/hooks")
     mounts.enter_root(".") if plan.no_pivot else mounts.pivot(".")
     if orders.terminal >= 0:
         _take_terminal(orders.terminal)
-    speaker.send("ready")
+    timeline.done("init/pivot")
+    speaker.send("ready", {"timeline": timeline.ages()})
     speaker.close()
     return _await_start(orders.listener), launch, fds
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from .. import log
 from ..errors import StateError
@@ -56,6 +57,7 @@ def hand_over(settings: Globals) -> NoReturn:
 
 def start(root: str, name: str) -> None:
     """Let a created container's init execute the monitor. Raises what a startContainer hook or execve failed with."""
+    began = time.monotonic_ns()
     with store.Lock(root, name):
         container = store.want(root, name)
         status.require("start", container, status.of(root, container))
@@ -64,10 +66,20 @@ def start(root: str, name: str) -> None:
         except BaseException:
             _end_failed_start(root, container)
             raise
+        _note_start(root, container, began)
     if container.hooks.get("poststart"):
         from . import teardown
 
         teardown.run_late_hooks(container, "poststart", status.RUNNING)
+
+
+def _note_start(root: str, container: Container, began: int) -> None:
+    """Add to the timeline. The monitor runs: that this cannot be written does not undo it."""
+    timeline = (*container.timeline, ("start/begin", began), ("start/executed", time.monotonic_ns()))
+    try:
+        store.save(root, container.replace(timeline=timeline))
+    except OSError as error:
+        log.warn(f"cannot write the timeline of `{container.id}`: {error.strerror}")
 
 
 def _meet_init(place: str, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from .. import jsonio
 from ..errors import HostError, ImageError, SpecError, reason
@@ -45,6 +46,7 @@ class Request(Record):
     config: Config
     facts: Facts
     plan: Plan
+    began: int = 0  # monotonic nanoseconds
 
 
 def read_config(bundle: str) -> Any:
@@ -150,6 +152,7 @@ def file_bytes(rootfs: int, path: str | None, what: str) -> int:
 
 def load(root: str, options: Options, *, systemd: bool) -> Request | None:
     """Read and decide everything. None: not a unikernel, the delegate takes the container."""
+    began = time.monotonic_ns()
     document = read_config(options.bundle)
     try:
         spec = specs.parse(document)
@@ -173,7 +176,15 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
     finally:
         os.close(rootfs)
     return Request(
-        bundle=options.bundle, rootfs=path, spec=spec, app=app, mounts=mounts, config=config, facts=facts, plan=decided
+        bundle=options.bundle,
+        rootfs=path,
+        spec=spec,
+        app=app,
+        mounts=mounts,
+        config=config,
+        facts=facts,
+        plan=decided,
+        began=began,
     )
 
 

@@ -1,21 +1,38 @@
-"""Which step of a start took how long: (step, monotonic nanoseconds) pairs, kept in the container's record."""
+"""Which step of a start took how long: (step, monotonic nanoseconds) pairs, kept in the container's record.
+
+A step is named after what was done when the clock was read; what came before the slash is who did it: nobody for
+`create`, `init` and `start`. What they make of it, for a person, is `steps`'s.
+"""
 
 from __future__ import annotations
 
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class Timeline:
     """The steps done so far. `done` stands between any two steps, which is where the tests let them fail."""
 
-    def __init__(self, steps: tuple[tuple[str, int], ...] = ()) -> None:
-        self.steps = [(str(name), int(at)) for name, at in steps]
-        if not self.steps:
-            self.done("begin")
+    def __init__(self, first: str, at: int = 0) -> None:
+        """Begin, now or at a moment that is past."""
+        self.steps = [(first, at or time.monotonic_ns())]
 
     def done(self, step: str) -> None:
         """Note that `step` is done now."""
         self.steps.append((step, time.monotonic_ns()))
+
+    def ages(self) -> list[tuple[str, int]]:
+        """Return how many nanoseconds ago each step was done: in a time namespace the clock itself may be another."""
+        now = time.monotonic_ns()
+        return [(step, now - at) for step, at in self.steps]
+
+    def take(self, ages: list[Any]) -> None:
+        """Add the steps of another process, which has just sent their `ages`."""
+        now = time.monotonic_ns()
+        self.steps += [(str(step), now - int(age)) for step, age in ages]
 
     def record(self) -> tuple[tuple[str, int], ...]:
         """Return the steps for the container's record."""
