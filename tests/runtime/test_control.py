@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import threading
@@ -68,6 +69,17 @@ def test_the_last_word_of_the_guest_counts(place: str, said: bytes, status: int 
     os.close(monitor)
     assert not listener.read()
     assert listener.exit_status == status
+
+
+def test_a_monitor_that_writes_without_end_does_not_hold_the_reader(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = control.Listener(place)
+    chunks = itertools.repeat(b"exit 1\n" * 500, 10_000)
+    monkeypatch.setattr(control.os, "read", lambda _fd, _size: next(chunks))
+    assert listener.read()
+    assert listener.exit_status == 1
+    listener.close()
 
 
 def test_a_guest_that_ended_without_a_word_has_failed(place: str) -> None:

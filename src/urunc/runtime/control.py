@@ -20,6 +20,7 @@ PANICKED = 134
 _SECONDS = 1.0
 _MAX_LINE = 256
 _CHUNK = 4096
+_MAX_FIFO = 1024 * 1024
 _MAX_ANSWER = 256 * 1024
 _COMMANDS = b'{"execute":"qmp_capabilities"}\n{"execute":"system_powerdown"}\n'
 
@@ -49,8 +50,13 @@ class Listener:
             raise StateError(f"cannot open the guest's control port: {reason(error)}") from None
 
     def read(self) -> bool:
-        """Read what there is, without waiting; return False once there will be no more, and close."""
-        while self.fd >= 0:
+        """Read what there is, without waiting; return False once there will be no more, and close.
+
+        No more than a fifo can hold (fs.pipe-max-size): who writes without end would keep us here else.
+        """
+        for _chunk in range(_MAX_FIFO // _CHUNK):
+            if self.fd < 0:
+                return False
             try:
                 data = os.read(self.fd, _CHUNK)
             except BlockingIOError:
@@ -58,7 +64,7 @@ class Listener:
             if not data:
                 self.close()
             self._take(data)
-        return False
+        return self.fd >= 0
 
     def status(self, code: int) -> int:
         """Return the guest's exit status, where its monitor ended with `code`.
