@@ -11,6 +11,7 @@ from world import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Self
 
     from world import World
 
@@ -136,6 +137,20 @@ class Netns:
         yield f"ip -n {self.name} address add {self.address}/24 dev {self.ifname}"
         yield f"ip -n {self.name} link set {self.ifname} up"
         yield f"ip -n {self.name} route add default via {self.gateway}"
+
+    def remember(self) -> None:
+        """Take what it holds now as what it must hold at the end."""
+        self._before = self.contents()
+
+    def __enter__(self) -> Self:
+        self.remember()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Close it. It must hold exactly what was remembered; a test that failed already has said enough."""
+        after = self.contents()
+        self.close()
+        assert kind or after == self._before
 
     def contents(self) -> list[str]:
         """Return every link, address, route, neighbour, qdisc and filter in the namespace, one a line."""

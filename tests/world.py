@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Self
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -78,6 +79,12 @@ class World:
         assert self._keeper.stdout.readline() == b"ready\n", "the namespaces could not be made"
         children = Path(f"/proc/{self._keeper.pid}/task/{self._keeper.pid}/children").read_text().split()
         self.pid = int(children[0])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def path(self, inside: str) -> Path:
         """Return the outside's path of a file inside."""

@@ -21,11 +21,8 @@ from world import World, wait_for
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Namespaces for the whole run."""
-    world = World(tmp_path_factory.mktemp("world"))
-    try:
-        yield world
-    finally:
-        world.close()
+    with World(tmp_path_factory.mktemp("world")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

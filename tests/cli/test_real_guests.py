@@ -109,9 +109,7 @@ def test_solo5_kernel_for_another_tender(cli: Cli, make_solo5: Callable[..., Bun
 
 def test_solo5_answers_ping(cli: Cli, make_solo5: Callable[..., Bundle], world: World) -> None:
     """test_net is 10.0.0.2 whatever it is told."""
-    netns = Netns(world, "solo5", subnet="10.0.0")
-    try:
-        before = netns.contents()
+    with Netns(world, "solo5", subnet="10.0.0") as netns:
         bundle = make_solo5("test_net")
         bundle.namespace("network", netns.path)
         cli.create("guest", bundle)
@@ -119,9 +117,6 @@ def test_solo5_answers_ping(cli: Cli, make_solo5: Callable[..., Bundle], world: 
         cli.wait_console("guest", "Serving ping on 10.0.0.2")
         wait_for("an answer", lambda: world.run("ping", "-c1", "-W1", "10.0.0.2", check=False).returncode == 0)
         cli.end("guest")
-        assert netns.contents() == before
-    finally:
-        netns.close()
 
 
 def test_solo5_stop(cli: Cli, make_solo5: Callable[..., Bundle], world: World, tender: str) -> None:
@@ -154,9 +149,7 @@ def test_unikraft_hello(cli: Cli, make_unikraft: Callable[..., Bundle]) -> None:
 
 
 def test_unikraft_nginx_serves_a_page(cli: Cli, make_unikraft: Callable[..., Bundle], world: World) -> None:
-    netns = Netns(world, "unikraft")
-    try:
-        before = netns.contents()
+    with Netns(world, "unikraft") as netns:
         bundle = make_unikraft("nginx-qemu-x86_64", "nginx", "-c", "/nginx/conf/nginx.conf")
         shutil.copy(find_guest("unikraft/nginx-initrd.cpio"), bundle.rootfs / "unikernel/initrd")
         bundle.annotate(initrd="/unikernel/initrd")
@@ -167,6 +160,3 @@ def test_unikraft_nginx_serves_a_page(cli: Cli, make_unikraft: Callable[..., Bun
         page = wait_for(url, lambda: world.run("curl", "-sf", "--max-time", "3", url, check=False).stdout, 60)
         assert "<html" in page.lower()
         cli.end("guest")
-        assert netns.contents() == before
-    finally:
-        netns.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -17,6 +19,8 @@ from world import World, wait_for, which
 
 LOG_LINES = 40
 
+Engine = TypeVar("Engine", Docker, Containerd, Podman)
+
 
 def _want(*programs: str) -> None:
     for program in programs:
@@ -24,46 +28,37 @@ def _want(*programs: str) -> None:
             pytest.skip(f"{program} is not installed")
 
 
-@pytest.fixture(scope="session")
-def docker(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator[Docker]:
-    """A dockerd for the whole run, with an ordinary container's image loaded as `test/busybox:1`."""
-    _want("dockerd", "docker", "containerd", "iptables")
-    folder = tmp_path_factory.mktemp("docker")
-    world = World(folder)
-    try:
-        engine = Docker(world, runtime)
+@contextmanager
+def _started(make: Callable[[World], Engine], folder: Path) -> Iterator[Engine]:
+    """Start an engine in a world of its own, with an ordinary container's image loaded as `test/busybox:1`."""
+    with World(folder) as world:
+        engine = make(world)
         engine.load(images.busybox(), folder)
         yield engine
-    finally:
-        world.close()
+
+
+@pytest.fixture(scope="session")
+def docker(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator[Docker]:
+    """A dockerd for the whole run."""
+    _want("dockerd", "docker", "containerd", "iptables")
+    with _started(lambda world: Docker(world, runtime), tmp_path_factory.mktemp("docker")) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")
 def containerd(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator[Containerd]:
     """A containerd for the whole run."""
     _want("containerd", "ctr")
-    folder = tmp_path_factory.mktemp("containerd")
-    world = World(folder)
-    try:
-        engine = Containerd(world, runtime)
-        engine.load(images.busybox(), folder)
+    with _started(lambda world: Containerd(world, runtime), tmp_path_factory.mktemp("containerd")) as engine:
         yield engine
-    finally:
-        world.close()
 
 
 @pytest.fixture(scope="session")
 def podman(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator[Podman]:
     """Podman's storage and network for the whole run."""
     _want("podman", "conmon")
-    folder = tmp_path_factory.mktemp("podman")
-    world = World(folder)
-    try:
-        engine = Podman(world, runtime)
-        engine.load(images.busybox(), folder)
+    with _started(lambda world: Podman(world, runtime), tmp_path_factory.mktemp("podman")) as engine:
         yield engine
-    finally:
-        world.close()
 
 
 STATE = (
