@@ -69,6 +69,7 @@ LIFE: tuple[tuple[str, str], ...] = (
     ("pause web", FREEZE),
     ("resume web", FREEZE),
     ("events --stats web", EVENTS),
+    ("timeline web", f"{VERB} urunc.runtime.steps urunc.tables"),
     ("update --pids-limit 90 web", UPDATE),
     ("kill web KILL", CONTAINER),
     ("delete --force web", f"{CONTAINER} {DELETE}"),

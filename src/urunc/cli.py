@@ -11,7 +11,7 @@ import sys
 
 from . import log
 from .errors import UruncError, UsageError, reason
-from .flags import FALSE, FLAGS_FIRST, GLOBALS, HELP, NEW, TRUE, VERBS
+from .flags import FALSE, FLAGS_FIRST, GLOBALS, HELP, NEW, OWN, TRUE, VERBS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _run_verb(name: str, argv: list[str], common: dict[str, Any], rest: list[str
     from . import verbs
 
     call = verbs.Call(argv, common, flags, args)
-    if wanted and name not in NEW and not verbs.is_ours(call):
+    if wanted and name not in NEW | OWN and not verbs.is_ours(call):
         return verbs.delegate(name, call)
     return verbs.TABLE[name](call)
 

@@ -81,6 +81,11 @@ VERBS: dict[str, Verb] = {
         (_FORMAT, ("quiet q", "", "print ids only")),
     ),
     "ps": ("ID [PS-OPTIONS]", "list the processes of a container", (_FORMAT,)),
+    "timeline": (
+        "ID",
+        "print what each step of a container's start took",
+        (("format f", "FORMAT", "table (default), json, or trace for ui.perfetto.dev"),),
+    ),
     "features": ("", "print what urunc supports, as the runtime specification's features document", ()),
     "check": ("", "say what this host can run, and what to install for the rest", (_FORMAT,)),
     "spec": (
@@ -184,6 +189,9 @@ VERBS: dict[str, Verb] = {
 
 NEW = frozenset({"create", "run"})
 """Verbs whose container has no record yet: the life cycle itself says whether the delegate takes it."""
+
+OWN = frozenset({"timeline"})
+"""Verbs with an id that runc does not have: they are not the delegate's, whoever the container's is."""
 
 FLAGS_FIRST = frozenset({"exec", "ps", "kill"})
 """Verbs whose flags end at the id: what follows belongs to the command, to ps(1), or is a signal."""

@@ -74,6 +74,18 @@ def report(data: dict[str, Any], form: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def steps(data: dict[str, Any]) -> str:
+    """Return a container's steps as a table, in milliseconds, and what all of them took."""
+    rows: list[tuple[str, ...]] = [("WHO", "STEP", "FROM", "TOOK")]
+    rows += [(row["track"], row["name"], _ms(row["at"]), _ms(row["took"])) for row in data["steps"]]
+    rows += [(track, "all of it", "", _ms(took)) for track, took in data["took"].items()]
+    return "".join(f"{line}\n" for line in _columns(rows))
+
+
+def _ms(nanoseconds: int) -> str:
+    return f"{nanoseconds / 1e6:.2f} ms"
+
+
 def _yes(ok: bool) -> str:
     return "yes" if ok else "no"
 

@@ -236,6 +236,25 @@ def ps(call: Call) -> int:
     return 0
 
 
+def timeline(call: Call) -> int:
+    """Print what each step of the container's start took."""
+    form = _format(call, ("table", "json", "trace"))
+    from .jsonio import dumps, indented
+    from .runtime import steps
+
+    name = call.args[0]
+    found = steps.of(call.root, name)
+    if form == "trace":
+        write(dumps(steps.to_trace(name, found)).decode() + "\n")
+    elif form == "json":
+        write(indented(steps.to_data(name, found)) + "\n")
+    else:
+        from . import tables
+
+        write(tables.steps(steps.to_data(name, found)))
+    return 0
+
+
 def features(call: Call) -> int:
     """Print the features document."""
     from .jsonio import indented
@@ -295,6 +314,7 @@ TABLE: dict[str, Action] = {
     "events": events,
     "list": list_containers,
     "ps": ps,
+    "timeline": timeline,
     "features": features,
     "check": check,
     "spec": spec,
@@ -302,8 +322,8 @@ TABLE: dict[str, Action] = {
 }
 
 
-def _format(call: Call) -> str:
+def _format(call: Call, known: tuple[str, ...] = ("table", "json")) -> str:
     form: str = call.flags.get("format", "table")
-    if form not in ("table", "json"):
-        raise UsageError(f"format `{form}` is unknown", hint="table or json")
+    if form not in known:
+        raise UsageError(f"format `{form}` is unknown", hint=f"{', '.join(known[:-1])} or {known[-1]}")
     return form

@@ -121,3 +121,30 @@ def test_the_guests_traffic_is_counted(cli: Cli, make_unikernel: Callable[..., B
     assert entry["Name"] == netns.ifname
     assert entry["RxPackets"] > 0
     assert entry["TxPackets"] > 0
+
+
+def test_the_timeline_of_a_start(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    cli.create("timed", make_unikernel())
+    found = json.loads(cli("timeline", "--format=json", "timed").stdout)
+    assert {step["track"] for step in found["steps"]} == {"create", "init"}
+    cli("start", "timed")
+    found = json.loads(cli("timeline", "--format=json", "timed").stdout)
+    assert found["id"] == "timed"
+    assert all(step["took"] >= 0 and step["at"] >= 0 for step in found["steps"])
+    names = [f"{step['track']} {step['name']}" for step in found["steps"]]
+    for name in ("create plan", "create join", "create network", "init root", "init pivot", "start executed"):
+        assert name in names
+    # What init does lies within what create waits for.
+    (waited,) = (step for step in found["steps"] if (step["track"], step["name"]) == ("create", "root"))
+    (pivot,) = (step for step in found["steps"] if (step["track"], step["name"]) == ("init", "pivot"))
+    assert pivot["at"] + pivot["took"] <= waited["at"] + waited["took"]
+
+    assert cli("timeline", "timed").stdout.splitlines()[0].split() == ["WHO", "STEP", "FROM", "TOOK"]
+    trace = json.loads(cli("timeline", "--format=trace", "timed").stdout)
+    assert len([event for event in trace["traceEvents"] if event["ph"] == "X"]) == len(names)
+    assert cli("timeline", "--format=xml", "timed", check=False).returncode == 1
+
+
+def test_the_timeline_of_what_is_not_there(cli: Cli) -> None:
+    assert cli("timeline", "nobody", check=False).returncode == 1
+    assert cli.last_error() == "container `nobody` does not exist"
