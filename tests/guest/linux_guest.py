@@ -53,10 +53,11 @@ def uncompressed(kernel: Path) -> bytes:
     return image
 
 
-def kernel_modules(kernel: Path) -> dict[str, bytes]:
-    """Return the drivers and their modules.dep, by path in the initrd; empty for a kernel that has none."""
+def kernel_modules(kernel: Path, root: Path = Path("/")) -> dict[str, bytes]:
+    """Return the drivers below `root` and their modules.dep, by path in the initrd; empty for a kernel without any."""
     folder = Path("/lib/modules") / kernel.name.removeprefix("vmlinuz-")
-    index = folder / "modules.dep"
+    source = root / str(folder).lstrip("/")
+    index = source / "modules.dep"
     if not index.exists():
         return {}
     wanted = {name.replace("_", "-") for name in MODULES}
@@ -65,8 +66,8 @@ def kernel_modules(kernel: Path) -> dict[str, bytes]:
         path = line.partition(":")[0]
         if Path(path).name.partition(".")[0].replace("_", "-") in wanted:
             lines.append(line)
-            files[str(folder / path)] = (folder / path).read_bytes()
-    return {**files, str(index): "\n".join(lines).encode() + b"\n"}
+            files[str(folder / path)] = (source / path).read_bytes()
+    return {**files, str(folder / "modules.dep"): "\n".join(lines).encode() + b"\n"}
 
 
 def cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
@@ -87,12 +88,12 @@ def cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
     return bytes(archive)
 
 
-def base_initrd(kernel: Path) -> bytes:
-    """Return an initrd of busybox and drivers, as an image would carry."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        pytest.skip("busybox is not installed")
-    program = Path(busybox).read_bytes()
+def base_initrd(kernel: Path, root: Path = Path("/")) -> bytes:
+    """Return an initrd of busybox and drivers below `root`, as an image would carry."""
+    busybox = root / "bin/busybox"
+    if not busybox.exists():
+        pytest.skip(f"there is no {busybox}: install busybox-static")
+    program = busybox.read_bytes()
     links = ("sh", "cat", "od", "id", "ip", "mount", "sleep", "stty", "kill", "printf", "hostname", "ls", "mv", "ps")
     return cpio(
         [
@@ -106,7 +107,7 @@ def base_initrd(kernel: Path) -> bytes:
             ("/etc/hosts", 0o120777, b"../nowhere"),
             ("/bin/not-executable", 0o100644, b"x"),
             ("/tmp/.keep", 0o100644, b""),
-            *((path, 0o100644, content) for path, content in kernel_modules(kernel).items()),
+            *((path, 0o100644, content) for path, content in kernel_modules(kernel, root).items()),
         ]
     )
 
