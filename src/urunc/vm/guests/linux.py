@@ -92,10 +92,11 @@ def _init_boot(app: App, network: Network, monitor: Capabilities, context: Conte
 
 def _kernel_words(monitor: Capabilities, context: Context) -> tuple[str, ...]:
     words = ["panic=-1", f"console={_console(monitor, context)}", "quiet"]
+    if context.arch == "x86_64" and _ends_by_reset(monitor, context):
+        words += ["reboot=t" if monitor.power_off else "reboot=k"]
+        words.append("pci=off")  # there is none, which the kernel would report as an error
     if context.arch == "x86_64" and not monitor.power_off:
-        words += ["reboot=k", "pci=off", *_FEW_KEYS]
-    elif _ends_by_reset(monitor, context):
-        words += ["reboot=t", "pci=off"]  # a microvm has no PCI, which the kernel would report as an error
+        words += _FEW_KEYS
     if context.accel == "tcg" and context.arch == "x86_64":
         words += _TCG
         if context.tsc_khz:
