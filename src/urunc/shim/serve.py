@@ -45,6 +45,7 @@ def serve(identity: Identity, listener: _socket.socket) -> None:
         shim = _Shim(identity, listener)
         gc.collect()
         gc.freeze()  # what is here now is here for good: a fork then copies fewer pages
+        gc.enable()
         log.debug(f"serving `{identity.path}`")
         shim.loop.run()
         shim.close()
