@@ -55,6 +55,7 @@ urunc.runtime.events urunc.runtime.status _socket urunc.runtime.control urunc.vm
 """
 UPDATE = f"""
 {VERB} select math urunc.linux urunc.linux.cgroup urunc.linux.proc urunc.runtime.status urunc.runtime.update
+urunc.runtime.limits
 urunc.oci urunc.oci.node urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
 urunc.vm urunc.vm.choose urunc.vm.guests urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port
 """

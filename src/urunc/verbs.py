@@ -193,11 +193,12 @@ def resume(call: Call) -> int:
 
 def update(call: Call) -> int:
     """Change the limits of a container. With --resources, the other flags are ignored, as by runc."""
-    from .runtime import update as limits
+    from .runtime import limits
+    from .runtime import update as change
 
     source = call.flags.get("resources")
     wanted = limits.read(source) if source else limits.from_flags(call.flags)
-    limits.update(call.root, call.args[0], wanted)
+    change.update(call.root, call.args[0], wanted)
     return 0
 
 

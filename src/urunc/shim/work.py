@@ -10,8 +10,8 @@ import os
 from ..errors import StateError
 from ..linux import cgroup
 from ..runtime import create as creation
-from ..runtime import lifecycle, load, pause
-from ..runtime import update as limits
+from ..runtime import lifecycle, limits, load, pause
+from ..runtime import update as change
 from ..runtime.options import Options
 from . import delegated, rootfs
 
@@ -96,7 +96,7 @@ def update(place: Place, resources: bytes) -> tuple[dict[str, Any], int]:
     if not place.ours:
         delegated.call(place, "update", "--resources", "-", place.id, stdin=resources)
         return {}, -1
-    limits.update(place.root, place.id, limits.parse(resources))
+    change.update(place.root, place.id, limits.parse(resources))
     return {}, -1
 
 
