@@ -124,6 +124,15 @@ class TestDocker:
         docker("unpause", "guest")
         assert docker.world.run("ping", "-c1", "-W2", address).returncode == 0
 
+    def test_update_never_takes_the_guests_memory(self, docker: Docker) -> None:
+        self.start(docker, "--memory=192m", "--memory-swap=512m")
+        docker("update", "--memory=256m", "--cpus=1", "--pids-limit=200", "guest")
+        assert docker("stats", "--no-stream", "--format={{.MemUsage}}", "guest").stdout.strip().endswith("/ 256MiB")
+        done = docker("update", "--memory=128m", "guest", check=False)
+        assert done.returncode == 1
+        assert "the guest has 112 MiB" in done.stderr
+        assert "the monitor needs 80 MiB" in done.stderr
+
 
 class TestContainerd:
     @pytest.fixture(autouse=True)
