@@ -249,7 +249,7 @@ def delete(root: str, name: str, force: bool = False) -> None:
         _end_busy(root, name)
     try:
         with store.Lock(root, name):
-            container = store.find(root, name) if force else store.want(root, name)
+            container = _find_readable(root, name) if force else store.want(root, name)
             if container is not None:
                 _check_deletable(root, container, force)
                 teardown.clear(root, container)
@@ -266,6 +266,15 @@ def delete(root: str, name: str, force: bool = False) -> None:
         teardown.run_poststop(container)
 
 
+def _find_readable(root: str, name: str) -> Container | None:
+    """Return the record, None where there is none or where it tells nothing any more: --force removes it all the same."""
+    try:
+        return store.find(root, name)
+    except StateError as error:
+        log.warn(f"{error}: what it recorded cannot be cleared, only its folder")
+        return None
+
+
 def _check_deletable(root: str, container: Container, force: bool) -> None:
     now = status.of(root, container)
     if not force and now != status.STOPPED:
@@ -277,7 +286,7 @@ def _end_busy(root: str, name: str) -> None:
 
     What a `create` made is in its record.
     """
-    container = store.find(root, name)
+    container = _find_readable(root, name)
     if container is None or container.boot_id != proc.boot_id():
         return
     for pid, started in (container.creator, (container.pid, container.start_time)):
