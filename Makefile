@@ -21,10 +21,10 @@ guest: ## build the programs that run inside guests
 	$(MAKE) -C guest
 
 install: guest ## install urunc into PREFIX, below DESTDIR, to be run by PYTHON
-	rm -rf $(LIB)/urunc
+	rm -rf $(LIB)/urunc $(LIB)/cpython-*
 	cd src && for file in $(MODULES); do install -D -p -m 644 $$file $(LIB)/$$file || exit 1; done
 	$(if $(COMMIT),echo $(COMMIT) > $(LIB)/urunc/commit)
-	$(PYTHON) -I scripts/compile.py $(LIB) $(PREFIX)/lib/urunc
+	$(PYTHON) -I scripts/compile.py $(LIB) $(PREFIX)/lib/urunc bin/loader.py
 	install -D -m 755 guest/build/urunc-init $(LIB)/guest/urunc-init
 	chmod -R u=rwX,go=rX $(LIB)
 	install -d -m 755 $(BIN)

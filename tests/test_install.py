@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import bundles
 from checkout import HERE, INTERPRETER, SOURCE
 
 TOP = HERE.parent
@@ -57,6 +58,83 @@ def test_every_module_is_compiled_and_names_its_final_place(installed: Path) -> 
         assert int.from_bytes(data[12:16], "little") == info.st_size, source
         code = marshal.loads(data[16:])  # noqa: S302
         assert code.co_filename == f"/opt/urunc/lib/urunc/{source}"
+
+
+LIGHT = """
+import sys
+light = sys.modules["os"]
+before = dict(light.environ), light.fsencode("\\udcff"), light.fsdecode(b"\\xff")
+assert "_collections_abc" not in sys.modules
+assert light.devnull == "/dev/null"
+import os
+assert os is light and type(os.environ).__name__ == "_Environ" and os.path.os is os
+assert before == (dict(os.environ), os.fsencode("\\udcff"), os.fsdecode(b"\\xff"))
+try:
+    os.nothing
+except AttributeError:
+    sys.exit(0)
+"""
+"""What an entry point runs in place of the program: looks at the `os` that the loader made."""
+
+LOADED = """
+from urunc.cli import main
+status = main()
+names = {name for name, module in sys.modules.items() if name.startswith("urunc")}
+slow = [name for name in names if type(sys.modules[name].__spec__.loader).__name__ != "Modules"]
+slow += ["os"] if "_collections_abc" in sys.modules else []
+with open(sys.modules["os"].environ["SLOW"], "w") as file:
+    file.write(" ".join(sorted(slow)))
+sys.exit(status)
+"""
+"""Runs the program, and tells which modules it has loaded that were in no group."""
+
+
+def changed(installed: Path, place: Path, program: str) -> Path:
+    """Return an entry point in a copy of the installation that runs another program."""
+    shutil.copytree(installed / "opt/urunc", place)
+    entry = place / "bin/urunc"
+    entry.write_text(entry.read_text().replace("import urunc.__main__", program))
+    return entry
+
+
+def test_os_is_light_until_more_of_it_is_used(installed: Path, tmp_path: Path) -> None:
+    subprocess.run([changed(installed, tmp_path / "urunc", LIGHT)], check=True)
+
+
+@pytest.mark.root
+def test_a_life_loads_nothing_that_is_in_no_group(installed: Path, tmp_path: Path, testguest: Path) -> None:
+    bundle = bundles.unikernel(tmp_path / "bundle", testguest, "wait").write()
+    entry = changed(installed, tmp_path / "urunc", LOADED)
+
+    def run(*args: str) -> str:
+        environment = {**os.environ, "SLOW": f"{tmp_path}/slow"}
+        argv = [entry, "--root", tmp_path / "state", *args]
+        with open(tmp_path / "output", "w+b") as output:
+            done = subprocess.run(
+                argv, check=False, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+            )
+        assert done.returncode == 0, (tmp_path / "output").read_text()
+        return (tmp_path / "slow").read_text()
+
+    try:
+        run("create", "--bundle", str(bundle), "web")  # fills the caches, whose making may import what it likes
+        run("delete", "--force", "web")
+        verbs = (
+            ("create", "--bundle", str(bundle), "web"),
+            ("state", "web"),
+            ("start", "web"),
+            ("kill", "web", "KILL"),
+        )
+        assert [(verb, run(*verb)) for verb in verbs] == [(verb, "") for verb in verbs]
+    finally:
+        assert run("delete", "--force", "web") == ""
+
+
+def test_another_interpreter_takes_the_ordinary_files(installed: Path, tmp_path: Path) -> None:
+    shutil.copytree(installed / "opt/urunc", tmp_path / "urunc")
+    (folder,) = (tmp_path / "urunc/lib/urunc").glob("cpython-*")
+    folder.rename(folder.with_name("cpython-999"))
+    assert version(tmp_path / "urunc/bin/urunc") == version(installed / "opt/urunc/bin/urunc")
 
 
 def test_what_is_there_is_for_all_to_read(installed: Path) -> None:

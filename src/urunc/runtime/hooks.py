@@ -89,7 +89,7 @@ def _run(hook: Hook, document: bytes, folder: str, from_image: bool, prepare: Ca
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         os.write(stdin, document)
-        os.lseek(stdin, 0, os.SEEK_SET)
+        os.lseek(stdin, 0, 0)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:

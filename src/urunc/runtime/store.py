@@ -58,6 +58,7 @@ class Container(Record):
     start_time: int = 0  # ticks
     cgroup: dict[str, str] = {}  # controller -> absolute folder; "" on cgroup v2
     scope: str = ""  # the systemd unit, where systemd holds the cgroup
+    rootfs_mount: tuple[str, ...] = ()  # (device, type, option, ..) of a rootfs that is unmounted for the guest
     network_path: str = ""  # the network namespace, where it was given by path
     taps: tuple[str, ...] = ()
     stop: str = "kill"  # how a stop signal ends the guest: control, acpi, term or kill
@@ -98,9 +99,8 @@ def claim(root: str, container: Container) -> Lock:
 def _claim(root: str, container: Container) -> Lock:
     place, passing = folder(root, container.id), f"{root}/{unclaimed(container.id)}"
     taken = StateError(f"container with id `{container.id}` exists", hint="delete it, or choose another id")
-    os.makedirs(root, 0o700, exist_ok=True)
     try:
-        os.mkdir(passing, 0o700)
+        _make_folder(passing)
     except FileExistsError:
         pass  # a killed create left it, or another is at work in it: its lock tells
     try:
@@ -117,6 +117,13 @@ def _claim(root: str, container: Container) -> Lock:
             raise taken from None
         raise
     return lock
+
+
+def _make_folder(passing: str) -> None:
+    try:
+        os.mkdir(passing, 0o700)
+    except FileNotFoundError:
+        os.makedirs(passing, 0o700)  # the first container's, in a state root that is not there yet
 
 
 def _discard(passing: str) -> None:
