@@ -354,7 +354,7 @@ def test_usage_has_the_shape_of_runcs_events(paths: Paths) -> None:
     with sleeper() as pid:
         cgroup.join(paths, pid)
         found = cgroup.stats(paths)
-    assert set(found) == {"cpu", "memory", "pids", "blkio", "hugetlb"}
+    assert set(found) == {"cpu", "cpuset", "memory", "pids", "blkio", "hugetlb"}
     assert set(found["cpu"]["usage"]) >= {"total", "kernel", "user"}
     assert set(found["memory"]["usage"]) == {"limit", "usage", "max", "failcnt"}
     if cgroup.version_of(paths) == 1 and "pids" in paths:
