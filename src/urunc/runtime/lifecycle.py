@@ -267,7 +267,7 @@ def delete(root: str, name: str, force: bool = False) -> None:
 
 
 def _find_readable(root: str, name: str) -> Container | None:
-    """Return the record, None where there is none or where it tells nothing any more: --force removes it all the same."""
+    """Return the record, None where there is none, or one that tells nothing any more: --force removes that as well."""
     try:
         return store.find(root, name)
     except StateError as error:
