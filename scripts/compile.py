@@ -23,12 +23,13 @@ from types import CodeType
 
 ENTRIES = {
     "urunc.__main__": {
-        "": "urunc.cli urunc.verbs urunc.runtime.lifecycle",
-        "delete": "urunc.runtime.teardown urunc.linux.cgroup",
+        "": "urunc.cli urunc.verbs urunc.runtime.lifecycle urunc.runtime.init_words",
         "create": """
             urunc.runtime.create urunc.runtime.options urunc.oci.parse urunc.oci.parse_linux
             urunc.vm.guests.linux urunc.vm.guests.unikraft urunc.vm.monitors.qemu
         """,
+        "delete": "urunc.runtime.teardown urunc.linux.cgroup",
+        "delegate": "urunc.runtime.delegate urunc.runtime.settings",
     },
     "urunc.shim.__main__": {
         "": "urunc.shim.main urunc.shim.start urunc.shim.messages urunc.shim.places urunc.shim.rootfs",
