@@ -1,6 +1,6 @@
 """The test guest on a real Firecracker: an ELF64 of integer code alone, which a KVM in software runs too.
 
-Run with 1.16.1. Skipped where `firecracker` is not on PATH or there is no /dev/kvm.
+Run with 1.16.1. Skipped where `firecracker` is not on PATH, is too old to boot by a PVH note, or there is no /dev/kvm.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ import pytest
 import bundles
 from bundles import Bundle, Netns
 from driver import Cli
+from urunc.oci.config import MonitorConfig
+from urunc.runtime import host
 from world import World
 
 pytestmark = pytest.mark.root
+
+PVH_SINCE = (1, 12)
 
 
 @pytest.fixture
@@ -30,6 +34,9 @@ def make(
         pytest.skip("runc has no unikernels")
     if shutil.which("firecracker") is None:
         pytest.skip("firecracker is not installed")
+    version = host.probe_monitor("firecracker", MonitorConfig(), "x86_64", str(tmp_path / "cache")).version
+    if version < PVH_SINCE:
+        pytest.skip(f"firecracker {version} does not boot by a PVH note, as the test guest does")
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         pytest.skip("there is no /dev/kvm")
     kernel = testguest.with_name("testguest64.elf")
