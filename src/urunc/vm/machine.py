@@ -129,7 +129,7 @@ class Capabilities(Record):
     control: bool = False  # it can give the guest a control port
     exit_device: bool = False  # it has isa-debug-exit
     panic_device: bool = False  # it has pvpanic, and can fail by it
-    fault_fails: bool = False  # a triple fault ends it with a failure, a reset through the keyboard controller does not
+    fault_fails: bool = False  # a triple fault may end it with a failure, a reset by the keyboard controller never
     handles_term: bool = False  # it ends by TERM even as PID 1 of a namespace
     qmp: bool = False  # it speaks QMP on a socket of its own
     ctrl_alt_del: bool = False  # it can press Ctrl-Alt-Del on x86_64, by its HTTP API (`vm.api`)
