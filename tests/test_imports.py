@@ -35,6 +35,7 @@ CREATE = f"""
 {CONTAINER}
 _blake2 _ctypes _socket _struct binascii math
 urunc.linux.cgroup urunc.linux.fsops urunc.linux.idmap urunc.linux.libc urunc.linux.mounts urunc.linux.netlink
+urunc.linux.removal
 urunc.linux.ns urunc.linux.seccomp urunc.linux.tap
 urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.node urunc.oci.parse
 urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
@@ -46,7 +47,7 @@ urunc.vm urunc.vm.bootstring urunc.vm.choose urunc.vm.cpio urunc.vm.elf urunc.vm
 urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port
 """
 DELETE = """
-_ctypes _struct urunc.linux.cgroup urunc.linux.fsops urunc.linux.libc urunc.runtime.teardown
+urunc.linux.cgroup urunc.linux.removal urunc.runtime.teardown
 """
 FREEZE = f"{VERB} select urunc.linux urunc.linux.cgroup urunc.linux.proc urunc.runtime.pause urunc.runtime.status"
 EVENTS = f"""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inchild import OUTSIDE, enter_user_namespace, run_in
+from inchild import enter_user_namespace, run_in
 from urunc.linux import fsops, libc, mounts
 
 if TYPE_CHECKING:
@@ -247,43 +247,3 @@ def test_a_node_that_the_parent_made_works_in_a_user_namespace() -> None:
         os.close(os.open("dev/null", os.O_WRONLY, dir_fd=inside))
 
     run_in(("mount",), body)
-
-
-def test_remove_tree(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    (kept / "file").write_text("kept")
-    tree = tmp_path / "tree"
-    (tree / "a/b/c").mkdir(parents=True)
-    (tree / "a/file").touch()
-    (tree / "a/link").symlink_to(kept)
-    os.mkfifo(tree / "fifo")
-    folder = os.open(tmp_path, os.O_RDONLY)
-    fsops.remove_tree(folder, "tree")
-    fsops.remove_tree(folder, "tree")
-    (tmp_path / "link").symlink_to(kept)
-    fsops.remove_tree(folder, "link")
-    os.close(folder)
-    assert os.listdir(tmp_path) == ["kept"]
-    assert os.listdir(kept) == ["file"]
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("openat2", [True, False])
-def test_remove_tree_stops_at_a_mount(tmp_path: Path, openat2: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> int:
-        raise OSError(errno.ENOSYS, "openat2")
-
-    def body() -> None:
-        (tmp_path / "tree/mounted").mkdir(parents=True)
-        mounts.mount_tmpfs(str(tmp_path / "tree/mounted"))
-        (tmp_path / "tree/mounted/file").touch()
-        folder = os.open(tmp_path, os.O_RDONLY)
-        if not openat2:
-            monkeypatch.setattr(libc, "openat2", refuse)
-        with pytest.raises(OSError) as caught:
-            fsops.remove_tree(folder, "tree")
-        assert caught.value.errno == errno.EXDEV
-        assert (tmp_path / "tree/mounted/file").exists()
-
-    run_in(OUTSIDE, body)

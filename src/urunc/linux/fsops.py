@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from errno import EAGAIN, EFBIG, ELOOP, ENOENT, ENOSYS, ENOTDIR, EXDEV
+from errno import EAGAIN, EFBIG, ELOOP, ENOENT, ENOSYS, ENOTDIR
 
 from . import libc
 
 _LINKS = 40  # what the kernel follows before it says ELOOP
 _ATTEMPTS = 128
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_in_root(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
@@ -196,44 +195,3 @@ def make_node(dir_fd: int, path: str, kind: str, major: int, minor: int, mode: i
     os.mknod(path, mode | _KINDS[kind], os.makedev(major, minor), dir_fd=dir_fd)
     os.chown(path, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
     os.chmod(path, mode, dir_fd=dir_fd)  # mknod's mode went through the umask
-
-
-def remove_tree(dir_fd: int, name: str) -> None:
-    """Remove a file or a whole folder. A link is removed, not followed; a mount in it is EXDEV. Gone already is fine.
-
-    Raises OSError; what stands before the obstacle is removed then.
-    """
-    try:
-        os.unlink(name, dir_fd=dir_fd)
-    except FileNotFoundError:
-        return
-    except IsADirectoryError:
-        _remove_folder(dir_fd, name)
-
-
-def _remove_folder(dir_fd: int, name: str) -> None:
-    try:
-        fd = libc.openat2(dir_fd, name, _FOLDER, 0, libc.RESOLVE_NO_XDEV | libc.RESOLVE_NO_SYMLINKS)
-    except OSError as error:
-        if error.errno == ENOENT:
-            return
-        if error.errno != ENOSYS:
-            raise
-        fd = _open_same_device(dir_fd, name)
-    try:
-        for child in os.listdir(fd):
-            remove_tree(fd, child)
-    finally:
-        os.close(fd)
-    try:
-        os.rmdir(name, dir_fd=dir_fd)
-    except FileNotFoundError:
-        pass
-
-
-def _open_same_device(dir_fd: int, name: str) -> int:
-    fd = os.open(name, _FOLDER, dir_fd=dir_fd)
-    if os.fstat(fd).st_dev != os.fstat(dir_fd).st_dev:
-        os.close(fd)
-        raise OSError(EXDEV, os.strerror(EXDEV), name)
-    return fd

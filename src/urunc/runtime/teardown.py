@@ -9,7 +9,7 @@ import os
 
 from .. import log
 from ..errors import StateError, UruncError
-from ..linux import fsops, proc
+from ..linux import proc, removal
 from . import status
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ def remove_folder(root: str, name: str) -> None:
     except FileNotFoundError:
         return
     try:
-        fsops.remove_tree(place, name)
+        removal.remove_tree(place, name)
     finally:
         os.close(place)
 
