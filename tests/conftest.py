@@ -40,6 +40,7 @@ def nothing_left() -> Iterator[None]:
     import leftovers
     from world import wait_for
 
+    os.environ[leftovers.MARK] = str(os.getpid())
     before = leftovers.machine()
     yield
     try:

@@ -6,8 +6,21 @@ import os
 import subprocess
 from pathlib import Path
 
-PROGRAMS = ("qemu-system", "solo5-", "runc", "crun", "urunc", "conmon", "dockerd", "containerd", "podman", "busybox",
-            "sleep", "unshare", "nsenter", "virtiofsd", "docker-proxy")  # fmt: skip
+MARK = "URUNC_TEST_SESSION"  # set in the environment of all that the tests start
+
+# Nobody but the tests starts these. Whatever else is left has the mark.
+PROGRAMS = (
+    "qemu-system",
+    "solo5-",
+    "firecracker",
+    "runc",
+    "crun",
+    "urunc",
+    "conmon",
+    "dockerd",
+    "containerd",
+    "podman",
+)
 FOLDERS = ("/run/urunc", "/run/netns", "/run/docker", "/run/containerd")
 
 
@@ -19,19 +32,31 @@ def machine() -> dict[str, set[str]]:
         "process": set(_processes()),
         "link": {line.split()[0] for line in links},
         "mount": {line.split(" ")[4] for line in mounts} - {"/run/netns"},  # iproute2 makes it, and keeps it
-        "cgroup": {folder for folder, _, _ in os.walk("/sys/fs/cgroup")},
+        "cgroup": set(_cgroups()),
         "file": {str(path) for folder in FOLDERS for path in Path(folder).glob("*") if path.name != ".cache"},
     }
 
 
+def _cgroups() -> list[str]:
+    """Return the cgroups at the top of each hierarchy, and every one that is named after urunc."""
+    top = Path("/sys/fs/cgroup")
+    deep = top.glob("*/*/") if not (top / "cgroup.procs").exists() else top.glob("*/")
+    named = (folder for folder, _, _ in os.walk(top) if "urunc" in folder)
+    return [*map(str, deep), *named]
+
+
 def _processes() -> list[str]:
     found = []
+    mark = f"{MARK}={os.environ.get(MARK, '')}".encode()
     for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
         try:
             words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            ours = mark in (entry / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if entry.name.isdecimal() and any(os.path.basename(word).startswith(PROGRAMS) for word in words[:3]):
+        if ours or any(os.path.basename(word).startswith(PROGRAMS) for word in words[:3]):
             found.append(f"{entry.name} {' '.join(words)[:200]}")
     return found
 
