@@ -44,7 +44,7 @@ urunc.runtime.host urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_w
 urunc.runtime.load urunc.runtime.net
 urunc.runtime.options urunc.runtime.plan urunc.runtime.settings urunc.runtime.teardown urunc.runtime.timeline
 urunc.vm urunc.vm.bootstring urunc.vm.choose urunc.vm.cpio urunc.vm.elf urunc.vm.guests urunc.vm.guests.unikraft
-urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port
+urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port urunc.vm.storage
 """
 DELETE = """
 urunc.linux.cgroup urunc.linux.removal urunc.runtime.teardown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urunc import jsonio
 from urunc.oci.app import App
-from urunc.vm import guests, monitors
+from urunc.vm import guests, monitors, storage
 from urunc.vm.machine import (
     Address,
     Boot,
@@ -91,8 +91,6 @@ def kernel_for(guest: str, monitor: str, network: Network, root: Root) -> Kernel
 
 def make_app(guest: str, monitor: str, root: Root, **changes: object) -> App:
     values = {"args": ARGS, "env": ENV, "cwd": "/srv", "initrd": "/initrd" if root.kind == "initrd" else None}
-    if guest == "linux" and root.kind == "block":
-        values["args"] = ("/bin/app", "two words", "-x=1")  # the kernel's own command line has no quotes inside
     if root.kind == "block":
         values.update(block="/disk.img", block_mount="/")
     return App(guest=guest, monitor=monitor, kernel="/kernel", **{**values, **changes})  # type: ignore[arg-type]
@@ -127,6 +125,7 @@ def make_machine(
         boot=boot,
         network=network,
         disks=(Disk(path="/disk0", readonly=root.readonly),) if root.kind == "block" else (),
+        shares=storage.root_shares(root)[0],
     )
 
 

@@ -6,7 +6,11 @@
 
 #define NEW_ROOT URUNC "/root"
 #define FILES URUNC "/files"
+#define ASIDE "/run/.urunc-share"
+#define MNT_DETACH 2
 #define DEVICE_PATIENCE_MS 3000
+/* mmap: shared writable mappings work, and what another writes to the folder is seen. */
+#define SHARE_OPTIONS "trans=virtio,version=9p2000.L,msize=262144,cache=mmap"
 
 /* Where the application's root is while the files are placed: "" or NEW_ROOT. */
 static const char *prefix = "";
@@ -124,8 +128,98 @@ static long mount_root(const char *what)
 		return call(mount, first, NEW_ROOT, second, flags, "");
 	}
 	if (equal(first, "9p"))
-		return call(mount, second, NEW_ROOT, first, flags, "trans=virtio,version=9p2000.L,msize=262144");
+		return call(mount, second, NEW_ROOT, first, flags, SHARE_OPTIONS);
 	return call(mount, second, NEW_ROOT, first, flags, "");
+}
+
+static bool is_folder(const char *path)
+{
+	char inside[PATH_MAX];
+
+	return join(inside, sizeof(inside), path, "/.", "") && call(faccessat, AT_FDCWD, inside, 0) == 0;
+}
+
+/* Make every folder of a path. One that is there is fine, on a read-only file system too. */
+static long make_folders(const char *path)
+{
+	long error = make_parents(path);
+
+	if (error < 0 && error != -EROFS)
+		return error;
+	error = call(mkdirat, AT_FDCWD, path, 0755);
+	return error < 0 && !is_folder(path) ? error : 0;
+}
+
+static long make_empty_file(const char *path)
+{
+	long file;
+
+	make_parents(path);
+	file = call(openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0644);
+	if (file == -EROFS || file == -EACCES)
+		return call(faccessat, AT_FDCWD, path, 0);
+	return file < 0 ? file : call(close, file);
+}
+
+static long mount_volume(const char *source, const char *type, unsigned long flags, const char *target)
+{
+	long error = make_folders(target);
+
+	if (error < 0)
+		return error;
+	if (source[0] == '/')
+		wait_for_device(source);
+	return call(mount, source, target, type, flags, equal(type, "9p") ? SHARE_OPTIONS : "");
+}
+
+/* One file of a share: the share is mounted aside for as long as it takes to bind the file. */
+static long mount_file(const char *source, const char *type, unsigned long flags, const char *target, const char *name)
+{
+	char file[PATH_MAX];
+	long error = mount_volume(source, type, flags, ASIDE);
+
+	if (error < 0)
+		return error;
+	error = make_empty_file(target);
+	if (error >= 0)
+		error = join(file, sizeof(file), ASIDE "/", name, "") ? 0 : -ENAMETOOLONG;
+	if (error >= 0)
+		error = call(mount, file, target, 0, MS_BIND, 0);
+	call(umount2, ASIDE, MNT_DETACH);
+	call(unlinkat, AT_FDCWD, ASIDE, AT_REMOVEDIR);
+	return error;
+}
+
+/* Mount what a record `mount` says, "SOURCE TYPE ro|rw TARGET"; `name` is its file, NULL for the whole of it. */
+static long mount_record(const char *what, const char *name)
+{
+	char source[256], type[64], mode[8];
+	unsigned long flags = MS_NODEV | MS_NOSUID;
+
+	if (!next_word(&what, source, sizeof(source)) || !next_word(&what, type, sizeof(type)) ||
+	    !next_word(&what, mode, sizeof(mode)) || what[0] != '/')
+		return -EINVAL;
+	if (equal(mode, "ro"))
+		flags |= MS_RDONLY;
+	return name ? mount_file(source, type, flags, what, name) : mount_volume(source, type, flags, what);
+}
+
+bool mount_volumes(void)
+{
+	for (size_t i = 0; i < config.count; i++) {
+		const struct record *next = i + 1 < config.count ? &config.records[i + 1] : NULL;
+		const char *name = next && equal(next->key, "mount-file") ? next->value : NULL;
+		long error;
+
+		if (!equal(config.records[i].key, "mount"))
+			continue;
+		error = mount_record(config.records[i].value, name);
+		if (error < 0) {
+			say("cannot mount the volume `%s`: %s", config.records[i].value, error_text(error));
+			return false;
+		}
+	}
+	return true;
 }
 
 bool switch_root(void)
@@ -244,6 +338,21 @@ bool write_resolv_conf(void)
 		write_all(file, before, *search, search[1] ? "" : "\n");
 	call(close, file);
 	return true;
+}
+
+/* Disks must be whole when the power goes: what was mounted last goes first, and the root becomes read-only. */
+void release_disks(void)
+{
+	char source[256], type[64], mode[8];
+
+	for (size_t i = config.count; i-- > 0;) {
+		const char *what = config.records[i].value;
+
+		if (equal(config.records[i].key, "mount") && next_word(&what, source, sizeof(source)) &&
+		    next_word(&what, type, sizeof(type)) && next_word(&what, mode, sizeof(mode)))
+			call(umount2, what, 0);
+	}
+	call(mount, 0, "/", 0, MS_REMOUNT | MS_RDONLY, 0);
 }
 
 /* What was for us alone need not stay in the guest's memory, nor in its sight. */

@@ -54,8 +54,10 @@ long write_file(const char *path, const char *text);
 long read_file(const char *path, char *text, size_t size); /* octets read; the text gets a NUL */
 void mount_kernel_filesystems(void);
 bool switch_root(void);
+bool mount_volumes(void);
 bool place_files(void);
 bool write_resolv_conf(void);
+void release_disks(void);
 void remove_own_files(void);
 
 /* modules.c */

@@ -54,9 +54,13 @@ static bool set_up(void)
 	set_hostname();
 	if (!load_modules() || !set_up_network())
 		return false;
-	if (*config_value("root", ""))
-		return switch_root();
-	return place_files() && write_resolv_conf();
+	if (*config_value("root", "")) {
+		if (!switch_root())
+			return false;
+	} else if (!place_files() || !write_resolv_conf()) {
+		return false;
+	}
+	return mount_volumes();
 }
 
 /* Reap whoever has died: our child, or orphans that became ours. True once the application has, with its status. */
@@ -164,7 +168,6 @@ void init_main(void)
 			status = run_application();
 	}
 	control_say("exit ", (uint64_t)status);
-	/* A root on a disk must be whole when the power goes: read-only, it is written back. */
-	call(mount, 0, "/", 0, MS_REMOUNT | MS_RDONLY, 0);
+	release_disks();
 	end_machine(status);
 }

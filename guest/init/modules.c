@@ -139,32 +139,44 @@ static bool load_named_modules(void)
 	return true;
 }
 
-static void load_root_drivers(const char *root)
+static void load_file_system(const char *source, const char *type)
 {
-	char first[PATH_MAX], type[64];
-
-	if (!next_word(&root, first, sizeof(first)))
-		return;
-	if (first[0] == '/') {
+	if (source[0] == '/')
 		want("virtio_blk");
-		if (next_word(&root, type, sizeof(type)))
-			want(type);
-	} else {
-		want(first);
-		if (equal(first, "9p"))
-			want("9pnet_virtio");
+	want(type);
+	if (equal(type, "9p"))
+		want("9pnet_virtio");
+}
+
+/* A root is "/dev/vda ext4 .." or "9p TAG ..", a mount "/dev/vdb ext4 .." or "TAG 9p ..". */
+static void load_file_systems(void)
+{
+	char first[PATH_MAX], second[256];
+
+	for (size_t i = 0; i < config.count; i++) {
+		const char *what = config.records[i].value;
+		bool root = equal(config.records[i].key, "root");
+
+		if (!root && !equal(config.records[i].key, "mount"))
+			continue;
+		if (!next_word(&what, first, sizeof(first)) || !next_word(&what, second, sizeof(second)))
+			continue;
+		if (root && first[0] != '/')
+			load_file_system(second, first);
+		else
+			load_file_system(first, second);
 	}
 }
 
 bool load_modules(void)
 {
 	bool nic = config_value("nic", NULL), control = config_value("control", NULL);
-	const char *root = config_value("root", "");
+	bool storage = config_value("root", NULL) || config_value("mount", NULL);
 
 	read_dependencies();
 	if (!load_named_modules())
 		return false;
-	if (nic || control || *root) {
+	if (nic || control || storage) {
 		want("virtio_pci");
 		want("virtio_mmio");
 	}
@@ -172,6 +184,6 @@ bool load_modules(void)
 		want("virtio_net");
 	if (control)
 		want("virtio_console");
-	load_root_drivers(root);
+	load_file_systems();
 	return true;
 }

@@ -185,7 +185,7 @@ ANNOTATIONS: list[tuple[str, dict[str, str | None], tuple[str, ...]]] = [
     ("initrd missing", {"initrd": "/no-such-initrd"}, ("/no-such-initrd",)),
     ("block missing", {"block": "/no-such-disk", "blkMntPoint": "/data"}, ("/no-such-disk",)),
     ("not a bool", {"mountRootfs": "perhaps"}, ("mountRootfs",)),
-    ("no way to mount the root", {"mountRootfs": "true"}, ("mountRootfs",)),
+    ("no way to mount the root", {"unikernelType": "mirage", "mountRootfs": "true"}, ("mountRootfs",)),
     ("device name", {"unikernelType": "mirage", "hypervisor": "spt", "solo5NetDev": "a:b"}, ("solo5NetDev",)),
     ("a host path from the image", {"bootKernel": "/bin/busybox"}, ()),
 ]

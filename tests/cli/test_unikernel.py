@@ -457,30 +457,6 @@ def test_a_pid_namespace_whose_first_process_has_ended_is_named(
     world.run("rm", "/run/dead")
 
 
-@pytest.mark.parametrize(("mode", "readonly", "word"), [(0o644, False, "writing"), (0o600, True, "reading")])
-def test_a_disk_that_the_monitors_user_may_not_open(
-    cli: Cli, make_unikernel: Callable[..., Bundle], mode: int, readonly: bool, word: str
-) -> None:
-    bundle = make_unikernel("app", guest="mirage")
-    (bundle.rootfs / "disk").write_bytes(bytes(4096))
-    (bundle.rootfs / "disk").chmod(mode)
-    bundle.annotate(block="/disk")
-    bundle.config["root"]["readonly"] = readonly
-    bundle.config["process"]["user"] = {"uid": 5, "gid": 5}
-    assert cli.create("guest", bundle, check=False) != 0
-    assert f"`/disk` cannot be opened for {word} by user 5" in cli.last_error()
-    bundle.config["process"]["user"]["additionalGids"] = [44]
-    os.chown(bundle.rootfs / "disk", 0, 44)
-    (bundle.rootfs / "disk").chmod(0o060)
-    cli.create("guest", bundle)
-    cli("start", "guest")
-    console = cli.wait_console("guest", "ready")
-    assert ("read-only" in console) == readonly
-    mounts = cli.world.path(f"/proc/{cli.state('guest')['pid']}/mountinfo").read_text().splitlines()
-    options = next(line.split()[5] for line in mounts if line.split()[4] == "/disk0")
-    assert options.split(",")[0] == ("ro" if readonly else "rw")
-
-
 @pytest.mark.parametrize("closed", ["<&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_standard_descriptors_that_are_closed(cli: Cli, make_unikernel: Callable[..., Bundle], closed: str) -> None:
     """The monitor finds something at each of them: else it would take its own next file for its console."""

@@ -47,9 +47,8 @@ def run(machine: Machine, monitor: str, kernel: Path, folder: Path, disk: Path |
     launch = module.launch(machine, Host(binary=str(binary), version=(7, 2)))
     fds = []
     for index, (kind, _, name) in enumerate(what.partition(":") for what in launch.fds):
-        if kind == "fifo":
-            os.mkfifo(folder / name)
-            fd = os.open(folder / name, os.O_RDWR | os.O_NONBLOCK)
+        if kind in ("fifo", "disk", "read"):
+            fd = open_for(machine, kind, name, folder)
             if fd != first + index:
                 os.dup2(fd, first + index)
                 os.close(fd)
@@ -72,6 +71,15 @@ def run(machine: Machine, monitor: str, kernel: Path, folder: Path, disk: Path |
         for listener in listeners:
             listener.close()
     return done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace")
+
+
+def open_for(machine: Machine, kind: str, name: str, folder: Path) -> int:
+    """Open what a Launch names: a fifo, which is made, or a disk."""
+    if kind == "fifo":
+        os.mkfifo(folder / name)
+        return os.open(folder / name, os.O_RDWR | os.O_NONBLOCK)
+    readonly = kind == "read" or next(disk.readonly for disk in machine.disks if disk.path == name)
+    return os.open(name, os.O_RDONLY if readonly else os.O_RDWR)
 
 
 @pytest.mark.parametrize("model", ["q35", "microvm"])

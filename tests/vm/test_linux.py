@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from urunc.errors import HostError, ImageError, SpecError
 from urunc.oci.app import App
 from urunc.vm.guests import linux
-from urunc.vm.machine import Boot, Network, Root
+from urunc.vm.machine import Boot, GuestFile, GuestMount, Network, Root
 from urunc.vm.monitors import hvt, qemu
 from vmcases import LINUX_KERNEL, NETWORKS, make_context
 
@@ -17,10 +17,10 @@ from vmcases import LINUX_KERNEL, NETWORKS, make_context
 def boot(
     *args: str, network: Network = NETWORKS["none"], kind: str = "initrd", model: str = "q35", monitor=qemu, **fields
 ) -> Boot:
-    env = fields.pop("env", ())
+    env, root = fields.pop("env", ()), fields.pop("root", Root(kind=kind))
     app = App(guest="linux", monitor="qemu", kernel="/k", args=args, env=env, cwd="/srv")
     context = make_context("linux", LINUX_KERNEL, model, **fields)
-    return linux.boot(app, network, Root(kind=kind), monitor.CAPABILITIES, context)
+    return linux.boot(app, network, root, monitor.CAPABILITIES, context)
 
 
 def records(result: Boot) -> list[tuple[str, str]]:
@@ -140,31 +140,29 @@ def test_every_argument_arrives_whole(args: list[str]) -> None:
     ]
 
 
-class TestDisk:
-    def test_boot_string(self) -> None:
-        result = boot("/sbin/init", "a b", network=NETWORKS["plain"], kind="block", env=("A=b c",), accel="kvm")
-        assert result.command_line == (
-            "panic=-1 console=ttyS0 quiet root=/dev/vda rw "
-            "ip=172.17.0.2::172.17.0.1:255.255.0.0:web:eth0:off:10.0.0.53:10.0.0.54 "
-            '"A=b c" init=/sbin/init -- "a b"'
-        )
-        assert result.initrd_tail == ()
-        assert result.nics == 1
+@pytest.mark.parametrize(
+    ("root", "words"),
+    [
+        (Root(kind="block", fstype="ext4"), "/dev/vda ext4 rw"),
+        (Root(kind="block", fstype="ext2", readonly=True), "/dev/vda ext4 ro"),
+        (Root(kind="9p"), "9p fs0 rw"),
+        (Root(kind="9p", readonly=True), "9p fs0 ro"),
+    ],
+)
+def test_init_mounts_the_root(root: Root, words: str) -> None:
+    """Arguments and environment need not fit the kernel's command line then, whatever the root."""
+    modules = (GuestFile(path="/lib/modules/6/modules.dep", content=b""),)
+    result = boot("/x", "a\nb", root=root, modules=modules)
+    assert [value for key, value in records(result) if key == "root"] == [words]
+    assert "root=" not in result.command_line
+    assert modules[0] in result.initrd_tail
 
-    def test_gateway_outside_gets_a_wider_network(self) -> None:
-        line = boot("/x", network=NETWORKS["offlink"], kind="block").command_line
-        assert "ip=10.1.2.3::169.254.1.1:0.0.0.0:web:eth0:off" in line
 
-    @pytest.mark.parametrize("word", ['a"b', "a\nb", ""])
-    def test_what_the_kernel_cannot_carry(self, word: str) -> None:
-        with pytest.raises(SpecError, match=r"process\.args\[1\]"):
-            boot("/x", word, kind="block")
-
-    def test_too_many_words(self) -> None:
-        boot("/x", *["a"] * 32, kind="block")
-        with pytest.raises(SpecError, match="at most 32"):
-            boot("/x", *["a"] * 33, kind="block")
-
-    def test_too_long(self) -> None:
-        with pytest.raises(SpecError, match="2047"):
-            boot("/x", "a" * 2048, kind="block")
+def test_mounts() -> None:
+    mounts = (
+        GuestMount(source="/dev/vdb", fstype="ext2", target="/data x"),
+        GuestMount(source="vol1", fstype="9p", target="/etc/app.conf", readonly=True, name="a b"),
+    )
+    found = [value for key, value in records(boot("/x", mounts=mounts)) if key == "mount"]
+    assert found == ["/dev/vdb ext4 rw /data x", "vol1 9p ro /etc/app.conf"]
+    assert [value for key, value in records(boot("/x", mounts=mounts)) if key == "mount-file"] == ["a b"]

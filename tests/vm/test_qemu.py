@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from urunc.errors import ImageError
-from urunc.vm.machine import Boot, Disk, Host, KernelInfo, Machine, Network, Root
+from urunc.vm.machine import Boot, Disk, Host, KernelInfo, Machine, Network, Root, Share
 from urunc.vm.monitors import qemu
 from vmcases import LINUX_KERNEL, MULTIBOOT_KERNEL, NETWORKS, PLAIN_NIC, launch, make_machine, solo5_kernel
 
@@ -35,17 +35,28 @@ def test_disks_are_always_raw() -> None:
     words = argv(make(disks=(Disk(path="/disk0"), Disk(path="/disk1", readonly=True, sector_size=4096))))
     drives = [words[index + 1] for index, word in enumerate(words) if word == "-drive"]
     assert drives == [
-        "if=none,id=disk0,format=raw,file=/disk0",
-        "if=none,id=disk1,format=raw,readonly=on,file=/disk1",
+        "if=none,id=disk0,format=raw,file=/dev/fdset/0",
+        "if=none,id=disk1,format=raw,readonly=on,file=/dev/fdset/1",
     ]
     assert "virtio-blk-pci,drive=disk1,logical_block_size=4096" in words
 
 
 def test_commas_are_doubled_in_options_and_nowhere_else() -> None:
-    words = argv(make(name="a,b", disks=(Disk(path="/d,0"),), boot=Boot(command_line="x,y -S")))
+    words = argv(make(name="a,b", shares=(Share(path="/s,0", tag="t,0"),), boot=Boot(command_line="x,y -S")))
     assert option(words, "-name") == "guest=a,,b"
-    assert "file=/d,,0" in option(words, "-drive")
+    assert "path=/s,,0," in option(words, "-fsdev")
+    assert "virtio-9p-pci,fsdev=share0,mount_tag=t,,0" in words
     assert option(words, "-append") == "x,y -S"
+
+
+def test_shares() -> None:
+    shares = (Share(path="/share0", tag="fs0"), Share(path="/share1", tag="vol1", readonly=True))
+    words = argv(make(shares=shares))
+    assert [words[index + 1] for index, word in enumerate(words) if word == "-fsdev"] == [
+        "local,id=share0,path=/share0,security_model=none,multidevs=remap",
+        "local,id=share1,path=/share1,security_model=none,multidevs=remap,readonly=on",
+    ]
+    assert "virtio-9p-device,fsdev=share1,mount_tag=vol1" in argv(make(shares=shares, model="microvm"))
 
 
 def test_the_boot_string_is_one_word() -> None:
@@ -55,13 +66,14 @@ def test_the_boot_string_is_one_word() -> None:
 
 
 def test_descriptors_are_numbered_in_order() -> None:
-    machine = make(network=NETWORKS["two"], boot=Boot(control=True), first_fd=7)
+    machine = make(network=NETWORKS["two"], disks=(Disk(path="/disk0"),), boot=Boot(control=True), first_fd=7)
     result = qemu.launch(machine, Host(binary="q"))
     taps = ("tap:urunc1-abcdefg", "tap:urunc0-abcdefg")
-    assert result.fds == (*taps, "listen:qmp", "fifo:control.in", "fifo:control.out")
+    assert result.fds == (*taps, "disk:/disk0", "read:/disk0", "listen:qmp", "fifo:control.in", "fifo:control.out")
     text = " ".join(result.argv)
-    for index, word in enumerate(("net0,fd=7", "net1,fd=8", "id=qmp,fd=9", "id=control,path=/control")):
-        assert word in text, index
+    disk = "-add-fd fd=9,set=0 -add-fd fd=10,set=0"
+    for word in ("net0,fd=7", "net1,fd=8", disk, "id=qmp,fd=11", "id=control,path=/control"):
+        assert word in text
 
 
 def test_no_control_port_unless_the_guest_serves_it() -> None:

@@ -71,7 +71,7 @@ def finish_machine(request: Request, network: Network) -> Machine:
         GuestFile(path=mount.destination, content=_read_source(request, mount.source), mode=0o644)
         for mount in request.mounts.given
     )
-    context = guest_context(request.spec, request.facts, machine.model, machine.accel, files)
+    context = guest_context(request.spec, request.facts, machine.model, machine.accel, files, plan.mounts)
     can = monitors.load(plan.monitor).CAPABILITIES
     boot = guests.load(plan.guest).boot(request.app, network, plan.root, can, context)
     for message in boot.messages:

@@ -17,7 +17,7 @@ from ..oci import resources as cgroup_rules
 from . import assemble, console, hooks, inherit, init, status, store, teardown
 from . import channel as wire
 from .inherit import Descriptors
-from .load import CACHE
+from .load import CACHE, open_rootfs
 from .store import Container
 from .timeline import Timeline
 
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
     from ..oci.spec import IdMap
     from ..vm.machine import Launch
+    from ..vm.storage import Device
     from .channel import Channel, Message
     from .load import Request
     from .options import Options
+    from .plan import Node
 
 _LATE_HOOKS = ("poststart", "poststop")
 
@@ -83,6 +85,7 @@ def _first_record(request: Request, options: Options) -> Container:
         scope=plan.cgroup.unit if plan.cgroup.driver == "systemd" else "",
         network_path=(network.path or "") if network else "",
         taps=plan.taps,
+        rootfs_mount=(plan.device.source, plan.device.mounted_as, *plan.device.options) if plan.device else (),
         stop=plan.stop,
         hooks={kind: [hook.to_data() for hook in getattr(spec.hooks, kind)] for kind in _LATE_HOOKS},
     )
@@ -108,6 +111,8 @@ class _Creation:
         self.speaker: Channel | None = None
         self.master = -1
         self.child = 0  # what was forked; init's own pid, after a second fork, is in the record
+        self.held = Descriptors()  # what keeps the disks' devices there
+        self.disks: dict[str, int] = {}  # path in the monitor's root -> descriptor
         self.hooks_began = False
         self.pid_file_written = False
 
@@ -148,6 +153,7 @@ class _Creation:
         self.speaker, theirs = wire.pair(user_namespace="user" in self.plan.namespaces)
         try:
             self.master, slave = inherit.open_terminal(self.request, inherited)
+            nodes = self._open_images() if self.plan.disks else ()
             orders = inherit.open_all(
                 self.request,
                 self.place,
@@ -156,7 +162,10 @@ class _Creation:
                 f"{self.root}/{CACHE}",
                 inherited,
                 new_keyring=not self.options.no_new_keyring,
+                nodes=nodes,
             )
+            if self.plan.device:
+                self._take_device(self.plan.device)
             self.child = os.fork()
             if self.child == 0:
                 init.run(orders)
@@ -164,6 +173,23 @@ class _Creation:
             theirs.close()
             inherited.close()
         return self.speaker
+
+    def _open_images(self) -> tuple[Node, ...]:
+        from . import storage
+
+        rootfs = open_rootfs(self.plan.rootfs)
+        try:
+            self.disks = storage.open_images(rootfs, self.plan, self.held)
+        finally:
+            os.close(rootfs)
+        return storage.loop_nodes(self.plan, self.disks)
+
+    def _take_device(self, device: Device) -> None:
+        """Take the rootfs's device for the guest: init must not exist yet, whose mount namespace would hold it too."""
+        from . import storage
+
+        self.disks[self.plan.disks[0].path] = storage.take_device(self.plan, device, self.held)
+        self.timeline.done("device")
 
     def _expect(self, speaker: Channel, kind: str) -> Message:
         message = speaker.receive(kind)
@@ -232,10 +258,14 @@ class _Creation:
             held.close()
 
     def _descriptor(self, name: str, taps: dict[str, int], held: Descriptors) -> int:
-        """Return the descriptor that a Launch names: `tap:<name>`, `listen:<name>` or `fifo:<name>`."""
+        """Return the descriptor that a Launch names: `tap:`, `disk:`, `read:`, `listen:` or `fifo:`, and which."""
         kind, _, which = name.partition(":")
         if kind == "tap":
             return taps[which]
+        if kind == "disk":
+            return self.disks[which]
+        if kind == "read":
+            return held.add(os.open(f"/proc/self/fd/{self.disks[which]}", os.O_RDONLY | os.O_CLOEXEC))
         if kind == "listen":
             return held.add(inherit.listen(self.place, which))
         if kind == "fifo":
@@ -285,6 +315,8 @@ class _Creation:
             _end_child(self.child)
         if self.pid_file_written and self.options.pid_file:
             _unlink(self.options.pid_file)
+        if self.plan.device:
+            self._close_disks()  # none can be mounted again before
         try:
             teardown.clear(self.root, self.container)
         except (UruncError, OSError) as error:
@@ -292,7 +324,15 @@ class _Creation:
         if self.hooks_began:
             teardown.run_poststop(self.container)
 
+    def _close_disks(self) -> None:
+        """Close the device that only the guest is to have; a loop device stays, held open for its mount."""
+        for path in [disk.path for disk in self.plan.disks if disk.device]:
+            if path in self.disks:
+                os.close(self.disks.pop(path))
+
     def _close(self) -> None:
+        self._close_disks()
+        self.held.close()
         if self.speaker:
             self.speaker.close()
         if self.master >= 0:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..vm.machine import Boot
     from .channel import Channel
     from .load import Request
-    from .plan import ImageFile, Plan
+    from .plan import ImageFile, Node, Plan
 
 _BACKLOG = 4
 
@@ -54,11 +54,13 @@ def open_all(
     owned: Descriptors,
     *,
     new_keyring: bool = True,
+    nodes: tuple[Node, ...] = (),
 ) -> Orders:
     """Open and make everything that init inherits; `owned` gets every descriptor, also when a step fails.
 
     `place` is the container's folder, `speaker` init's end of the channel, `terminal` the console's slave end
-    or -1, `cache` the folder of the compiled seccomp profiles, `new_keyring` whether the session's keys stay outside.
+    or -1, `cache` the folder of the compiled seccomp profiles, `new_keyring` whether the session's keys stay outside,
+    `nodes` are device nodes that the plan could not name.
     """
     spec, plan = request.spec, request.plan
     return Orders(
@@ -67,8 +69,13 @@ def open_all(
         channel=speaker,
         listener=owned.add(listen(place, "start")),
         waiting=owned.add(_new_file(f"{place}/waiting", 0o600)),
-        dev_tree=_device_tree(plan, owned),
-        trees=_bind_trees(plan, owned) + _image_trees(request, place, owned) + _fifo_trees(plan, place, owned),
+        dev_tree=_device_tree((*plan.nodes, *nodes), owned),
+        trees=[
+            *_bind_trees(plan, owned),
+            *_image_trees(request, place, owned),
+            *_share_trees(plan, owned),
+            *_fifo_trees(plan, place, owned),
+        ],
         rootfs_tree=_rootfs_tree(spec, plan, owned),
         terminal=terminal,
         new_keyring=new_keyring,
@@ -116,10 +123,10 @@ def _new_file(path: str, mode: int) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
 
 
-def _device_tree(plan: Plan, owned: Descriptors) -> int:
+def _device_tree(nodes: tuple[Node, ...], owned: Descriptors) -> int:
     tree = owned.add(fsops.detached_tmpfs("size=64k,mode=755"))
-    for node in plan.nodes:
-        fsops.make_node(tree, node.path, "c", node.major, node.minor, node.mode, node.uid, node.gid)
+    for node in nodes:
+        fsops.make_node(tree, node.path, node.kind, node.major, node.minor, node.mode, node.uid, node.gid)
     mounts.make_readonly(tree)
     return tree
 
@@ -147,6 +154,17 @@ def _image_trees(request: Request, place: str, owned: Descriptors) -> list[tuple
         os.close(rootfs)
 
 
+def _share_trees(plan: Plan, owned: Descriptors) -> list[tuple[str, int]]:
+    """Return the folders that the guest shares: nothing that is mounted below them, and nothing to run or to open raw.
+
+    What the guest makes set-user-id in there stays so on the host, as with any container's rootfs.
+    """
+    return [
+        (share.target, owned.add(mounts.clone_tree(share.source or plan.rootfs, readonly=share.readonly, noexec=True)))
+        for share in plan.shares
+    ]
+
+
 def _fifo_trees(plan: Plan, place: str, owned: Descriptors) -> list[tuple[str, int]]:
     """Make the fifos between the guest and whoever commands urunc: the monitor's user opens its ends by name."""
     trees = []
@@ -162,9 +180,7 @@ def _image_tree(rootfs: int, image: ImageFile, plan: Plan, place: str) -> int:
     fd = load.open_image_file(rootfs, image.source, "file")
     try:
         status = os.fstat(fd)
-        if image.disk:
-            _check_disk(image, status, plan)
-        elif not may_open(status, plan):
+        if image.copy or not (image.disk or may_open(status, plan)):
             copy = f"{place}/{os.path.basename(image.target)}.copy"  # the image's own name may be any, or there twice
             _copy(fd, copy, plan)
             return mounts.clone_tree(copy, readonly=True)
@@ -173,24 +189,13 @@ def _image_tree(rootfs: int, image: ImageFile, plan: Plan, place: str) -> int:
         os.close(fd)
 
 
-def _check_disk(image: ImageFile, status: os.stat_result, plan: Plan) -> None:
-    """Raise ImageError where the monitor would fail to open it: with the reason, and before the container starts."""
-    if not may_open(status, plan, writable=not image.readonly):
-        raise ImageError(
-            f"block `{image.source}` cannot be opened for {'reading' if image.readonly else 'writing'} by user "
-            f"{plan.machine.uid}, as whom the monitor runs",
-            hint="give it to that user in the image, or run the container as its owner",
-        )
-
-
-def may_open(status: os.stat_result, plan: Plan, *, writable: bool = False) -> bool:
-    """Return whether the monitor's user, without capabilities, may open a file: by its owner, groups and mode."""
-    wanted = 0o6 if writable else 0o4
+def may_open(status: os.stat_result, plan: Plan) -> bool:
+    """Return whether the monitor's user, without capabilities, may read a file: by its owner, groups and mode."""
     if status.st_uid == plan.host_uid:
-        return status.st_mode >> 6 & wanted == wanted
+        return bool(status.st_mode & 0o400)
     if status.st_gid in (plan.host_gid, *plan.host_groups):
-        return status.st_mode >> 3 & wanted == wanted
-    return status.st_mode & wanted == wanted
+        return bool(status.st_mode & 0o040)
+    return bool(status.st_mode & 0o004)
 
 
 def _initrd_tree(rootfs: int, request: Request, place: str) -> int:

@@ -16,6 +16,7 @@ from ..oci.spec import IdMap
 from ..record import Record
 from ..vm import choose, elf, guests, monitors
 from . import host, net, settings
+from . import plan as plans
 from .plan import Facts, plan
 
 TYPE_CHECKING = False
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from ..oci.checks import MountPlan
     from ..oci.config import Config
     from ..oci.spec import Spec
-    from ..vm.machine import KernelInfo
+    from ..vm.machine import GuestFile, KernelInfo
+    from ..vm.storage import BlockImage, Device
     from .options import Options
     from .plan import Plan
 
@@ -212,6 +214,11 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int) -> Facts:
     kernel = read_kernel_info(rootfs, app.kernel)
     found = host.probe_monitor(app.monitor, settings_of_monitor, arch, cache)
     emulates = can.kvm == "optional"
+    block: BlockImage | None = None
+    device: Device | None = None
+    modules: tuple[GuestFile, ...] = ()
+    if app.block or app.mount_rootfs or (app.guest == "linux" and not app.initrd):
+        block, device, modules = _look_at_storage(spec, app, rootfs, kernel)
     return Facts(
         arch=arch,
         cpus=host.cpu_count(),
@@ -224,9 +231,36 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int) -> Facts:
         binds=found.binds,
         data_path=settings_of_monitor.data_path or can.data_path,
         initrd_bytes=file_bytes(rootfs, app.initrd, "initrd"),
+        block=block,
+        device=device,
+        modules=modules,
         guest_init=read_guest_init() if app.guest == "linux" else None,
         tsc_khz=host.tsc_khz(cache) if emulates else 0,
     )
+
+
+def _look_at_storage(
+    spec: Spec, app: App, rootfs: int, kernel: KernelInfo
+) -> tuple[BlockImage | None, Device | None, tuple[GuestFile, ...]]:
+    """Return what the image's block image is, what backs its rootfs, and the modules that Linux needs to see either."""
+    from ..vm.modules import DRIVERS, SHARE_DRIVERS
+    from . import storage
+
+    block = device = None
+    if app.block:
+        image = open_image_file(rootfs, app.block, "block image")
+        try:
+            uid, gids = plans.monitor_user(spec)
+            block = storage.look_at_block(image, readonly=spec.root_readonly, uid=uid, gids=gids)
+        finally:
+            os.close(image)
+    if app.mount_rootfs:
+        device = storage.find_device(os.path.realpath(f"/proc/self/fd/{rootfs}"))
+    if app.guest != "linux" or app.initrd:
+        return block, device, ()
+    filesystems = [found.filesystem for found in (block, device) if found and found.filesystem]
+    names = (*DRIVERS, *SHARE_DRIVERS, *filesystems)
+    return block, device, storage.read_modules(rootfs, kernel, names)
 
 
 def read_guest_init() -> bytes:

@@ -10,8 +10,9 @@ from ..errors import ImageError, SpecError
 from ..oci import resources as cgroup_rules
 from ..oci.spec import DeviceRule, IdMap, Process, User
 from ..record import Record
-from ..vm import choose, guests, monitors, port
-from ..vm.machine import Bind, Boot, Context, Disk, KernelInfo, Machine, Network, Root
+from ..vm import choose, guests, monitors, port, storage
+from ..vm.machine import Bind, Boot, Context, GuestMount, KernelInfo, Machine, Network, Root
+from ..vm.storage import BlockImage, Device, DiskSource, ShareSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ..vm.machine import Capabilities, GuestFile
     from .options import Options
 
-KERNEL, INITRD, DISK = "/kernel", "/initrd", "/disk0"
+KERNEL, INITRD = "/kernel", "/initrd"
 
 DEVICES: dict[str, tuple[int, int]] = {
     "kvm": (10, 232),
@@ -35,6 +36,8 @@ DEVICES: dict[str, tuple[int, int]] = {
     "urandom": (1, 9),
 }
 """Device nodes that a monitor may be given: name below /dev -> (major, minor). All are character devices."""
+
+LOOP_MAJOR = 7
 
 _ALWAYS = ("null", "zero", "urandom")
 _TAP_PREFIX = "urunc"
@@ -54,16 +57,20 @@ class Facts(Record):
     binds: tuple[Bind, ...] = ()  # the monitor, its loader, libraries, modules and firmware
     data_path: str = ""
     initrd_bytes: int = 0  # size of the image's initrd, 0 without one
+    block: BlockImage | None = None  # the image's, where it names one
+    device: Device | None = None  # what is mounted as the rootfs, where the image asks for it and it is a block device
+    modules: tuple[GuestFile, ...] = ()  # see Context.modules
     guest_init: bytes | None = None  # urunc's own init for Linux guests
     tsc_khz: int = 0  # the host's clock rate, for a guest that cannot measure it; 0 where unknown
 
 
 class Node(Record):
-    """A device node in the monitor's /dev. `uid` and `gid` are the host's."""
+    """A device node in the monitor's /dev. `uid` and `gid` are the host's; `kind` is c or b."""
 
     path: str
     major: int
     minor: int
+    kind: str = "c"
     mode: int = 0o600
     uid: int = 0
     gid: int = 0
@@ -76,6 +83,7 @@ class ImageFile(Record):
     target: str
     readonly: bool = True
     disk: bool = False  # the guest's, and never a copy of it
+    copy: bool = False  # the rootfs will be unmounted
 
 
 class Plan(Record):
@@ -99,6 +107,10 @@ class Plan(Record):
     nodes: tuple[Node, ...] = ()
     binds: tuple[Bind, ...] = ()
     images: tuple[ImageFile, ...] = ()
+    disks: tuple[DiskSource, ...] = ()
+    shares: tuple[ShareSource, ...] = ()
+    device: Device | None = None  # the rootfs's, to be unmounted for the guest
+    mounts: tuple[GuestMount, ...] = ()  # what the guest mounts beside its root
     taps: tuple[str, ...] = ()  # names for as many NICs as the machine may get
     persistent_taps: bool = False
     vnet_hdr: bool = False
@@ -127,10 +139,18 @@ def plan(
     can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     choose.check_pids(spec.resources.pids_limit, can, "linux.resources.pids.limit")
     accel, accel_warning = choose.accelerator(can, settings, facts.kvm)
-    machine, root = _machine(options, spec, app, config, facts, accel)
+    root = storage.find_root(app, can, spec.root_readonly, facts.block, facts.device)
+    disks = storage.disk_sources(app, can, root, facts.block, facts.device)
+    device = facts.device if root.kind == "block" and root.rootfs else None
+    _check_storage(spec, app, facts, device)
+    shares, folders = storage.root_shares(root)
+    mounts_inside = storage.block_mounts(app, root, disks, facts.block)
+    machine = _machine(options, spec, app, config, facts, accel, root, mounts_inside).replace(
+        disks=storage.disks(app, disks), shares=shares
+    )
     monitors.load(app.monitor).check(machine)
-    nodes = _nodes(spec, can, accel)
-    rules = cgroup_rules.device_rules(spec.resources.devices, _rules(nodes))
+    nodes = _nodes(spec, can, accel) + _disk_nodes(spec, disks, device)
+    rules = cgroup_rules.device_rules(spec.resources.devices, _rules(nodes, disks))
     cgroup = _cgroup(options.id, spec, systemd)
     by_systemd = cgroup.driver == "systemd"
     limits = cgroup_rules.rounded_quota(spec.resources) if by_systemd else spec.resources
@@ -155,7 +175,11 @@ def plan(
         device_rules=rules,
         nodes=nodes,
         binds=facts.binds,
-        images=_images(app, machine.boot, root),
+        images=_images(app, machine.boot, disks, device is not None),
+        disks=disks,
+        shares=folders,
+        device=device,
+        mounts=mounts_inside,
         taps=tuple(f"{_TAP_PREFIX}{index}-{_short(options.id)}" for index in range(can.max_nics)),
         persistent_taps=can.tap_by == "name",
         vnet_hdr=can.vnet_hdr,
@@ -170,16 +194,36 @@ def plan(
     )
 
 
-def _machine(options: Options, spec: Spec, app: App, config: Config, facts: Facts, accel: str) -> tuple[Machine, Root]:
-    """Return the machine as far as it is known before the network is, and what backs the guest's root."""
+def _check_storage(spec: Spec, app: App, facts: Facts, device: Device | None) -> None:
+    if facts.block:
+        storage.check_block(app, facts.block)
+    if device and app.block:
+        raise ImageError("`block` and `mountRootfs` exclude each other: the image's file goes with its rootfs")
+    if device and spec.hooks.start_container:
+        raise SpecError(
+            "hooks.startContainer: the container's rootfs is the guest's own disk, and no longer mounted by then",
+            hint="use createRuntime or createContainer hooks",
+        )
+
+
+def _machine(
+    options: Options,
+    spec: Spec,
+    app: App,
+    config: Config,
+    facts: Facts,
+    accel: str,
+    root: Root,
+    mounts: tuple[GuestMount, ...],
+) -> Machine:
+    """Return the machine as far as it is known before the network is, but for its disks."""
     can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
-    root = find_root(app, spec.root_readonly)
     model = choose.model(can, settings)
     user = spec.process.user if spec.process else User()
-    context = guest_context(spec, facts, model, accel)
+    context = guest_context(spec, facts, model, accel, mounts=mounts)
     boot = guests.load(app.guest).boot(app, Network(), root, can, context)
     cpu = spec.resources
-    machine = Machine(
+    return Machine(
         name=options.id,
         arch=facts.arch,
         memory_mib=_memory(spec, app, config, boot, facts),
@@ -189,16 +233,21 @@ def _machine(options: Options, spec: Spec, app: App, config: Config, facts: Fact
         kernel=facts.kernel,
         initrd=bool(app.initrd or boot.initrd_tail),
         boot=boot,
-        disks=_disks(app, root),
         uid=user.uid,
         gid=user.gid,
         first_fd=3 + options.preserve_fds,
         vhost=settings.vhost,
     )
-    return machine, root
 
 
-def guest_context(spec: Spec, facts: Facts, model: str, accel: str, files: tuple[GuestFile, ...] = ()) -> Context:
+def guest_context(
+    spec: Spec,
+    facts: Facts,
+    model: str,
+    accel: str,
+    files: tuple[GuestFile, ...] = (),
+    mounts: tuple[GuestMount, ...] = (),
+) -> Context:
     """Return what a guest module may know beside the app, the network and the root."""
     process = spec.process or Process()
     user = process.user
@@ -216,25 +265,9 @@ def guest_context(spec: Spec, facts: Facts, model: str, accel: str, files: tuple
         rlimits=tuple((limit.kind, limit.soft, limit.hard) for limit in process.rlimits),
         terminal=process.terminal,
         files=files,
+        modules=facts.modules,
+        mounts=mounts,
     )
-
-
-def find_root(app: App, readonly: bool) -> Root:
-    """Return what backs the guest's root: an initrd, else a block image mounted at `/`, else nothing of the image.
-
-    Raises ImageError where the guest cannot take it, or where the container's own rootfs is asked for.
-    """
-    if app.initrd:
-        root = Root(kind="initrd", readonly=readonly)
-    elif app.block and app.block_mount in (None, "", "/"):
-        root = Root(kind="block", readonly=readonly)
-    elif app.mount_rootfs:
-        raise ImageError("`mountRootfs` cannot be met: the container's rootfs is no disk of its own")
-    else:
-        root = Root(kind="none", readonly=readonly)
-    if root.kind not in guests.load(app.guest).ROOTS:
-        raise ImageError(f"guest `{app.guest}` cannot take {root.kind} as its root")
-    return root
 
 
 def _cgroup(name: str, spec: Spec, systemd: bool) -> CgroupPath:
@@ -260,6 +293,13 @@ def mapped(inside: int, maps: tuple[IdMap, ...], path: str) -> int:
     raise SpecError(f"{path}: id {inside} of process.user is not mapped")
 
 
+def monitor_user(spec: Spec) -> tuple[int, tuple[int, ...]]:
+    """Return the monitor's user and groups, as the host sees them."""
+    user = spec.process.user if spec.process else User()
+    groups = (mapped(group, spec.gid_maps, "linux.gidMappings") for group in (user.gid, *user.groups))
+    return mapped(user.uid, spec.uid_maps, "linux.uidMappings"), tuple(groups)
+
+
 def _short(name: str) -> str:
     """Return seven characters that stand for an id in an interface's name (15 bytes at most)."""
     value = 0x811C9DC5  # FNV-1a: stable from run to run, as `hash` is not
@@ -281,19 +321,33 @@ def _memory(spec: Spec, app: App, config: Config, boot: Boot, facts: Facts) -> i
     return memory
 
 
-def _disks(app: App, root: Root) -> tuple[Disk, ...]:
-    if app.block is None:
-        return ()
-    return (Disk(path=DISK, readonly=root.readonly, name=app.block_device or ""),)
-
-
-def _images(app: App, boot: Boot, root: Root) -> tuple[ImageFile, ...]:
-    files = [ImageFile(source=app.kernel, target=KERNEL)]
+def _images(app: App, boot: Boot, disks: tuple[DiskSource, ...], copy: bool) -> tuple[ImageFile, ...]:
+    files = [ImageFile(source=app.kernel, target=KERNEL, copy=copy)]
     if app.initrd and not boot.initrd_tail:
-        files.append(ImageFile(source=app.initrd, target=INITRD))
-    if app.block:
-        files.append(ImageFile(source=app.block, target=DISK, readonly=root.readonly, disk=True))
+        files.append(ImageFile(source=app.initrd, target=INITRD, copy=copy))
+    files += [
+        ImageFile(source=disk.source, target=disk.path, readonly=disk.readonly, disk=True)
+        for disk in disks
+        if disk.by == "bind"
+    ]
     return tuple(files)
+
+
+def _disk_nodes(spec: Spec, disks: tuple[DiskSource, ...], device: Device | None) -> tuple[Node, ...]:
+    """Return the node of the rootfs's device, where the monitor opens it itself."""
+    user = spec.process.user if spec.process else User()
+    return tuple(
+        Node(
+            path=disk.path.removeprefix("/dev/"),
+            major=device.major,
+            minor=device.minor,
+            kind="b",
+            uid=mapped(user.uid, spec.uid_maps, "linux.uidMappings"),
+            gid=mapped(user.gid, spec.gid_maps, "linux.gidMappings"),
+        )
+        for disk in disks
+        if device and disk.by == "node"
+    )
 
 
 def _nodes(spec: Spec, can: Capabilities, accel: str) -> tuple[Node, ...]:
@@ -308,8 +362,11 @@ def _nodes(spec: Spec, can: Capabilities, accel: str) -> tuple[Node, ...]:
     return tuple(Node(path=name, major=DEVICES[name][0], minor=DEVICES[name][1], uid=uid, gid=gid) for name in names)
 
 
-def _rules(nodes: tuple[Node, ...]) -> tuple[DeviceRule, ...]:
-    return tuple(DeviceRule(allow=True, kind="c", major=node.major, minor=node.minor, access="rw") for node in nodes)
+def _rules(nodes: tuple[Node, ...], disks: tuple[DiskSource, ...]) -> tuple[DeviceRule, ...]:
+    rules = [DeviceRule(allow=True, kind=node.kind, major=node.major, minor=node.minor, access="rw") for node in nodes]
+    if any(disk.by == "loop" for disk in disks):  # which one it will be is not known; the monitor has no other's node
+        rules.append(DeviceRule(allow=True, kind="b", major=LOOP_MAJOR, access="rw"))
+    return tuple(rules)
 
 
 def _has_control(can: Capabilities, boot: Boot) -> bool:

@@ -46,10 +46,16 @@ def matrix() -> tuple[Row, ...]:
             if monitor not in monitors.MONITORS:
                 continue
             can = monitors.load(monitor).CAPABILITIES
-            roots = tuple(kind for kind in module.ROOTS if kind != "block" or can.max_disks)
+            roots = tuple(kind for kind in module.ROOTS if _can_back(can, kind))
             architectures = tuple(arch for arch, _ in can.binaries)
             rows.append(Row(guest=guest, monitor=monitor, roots=roots, architectures=architectures, kvm=can.kvm))
     return tuple(rows)
+
+
+def _can_back(can: Capabilities, kind: str) -> bool:
+    if kind == "block":
+        return can.max_disks > 0
+    return kind not in ("9p", "virtiofs") or kind in can.shares
 
 
 def accelerator(can: Capabilities, config: MonitorConfig, kvm: str) -> tuple[str, str | None]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MAX_SEGMENTS = 128
 _MAX_NOTE_BYTES = 64 * 1024
+_MAX_RELEASE = 128
 _MAX_SCAN_BYTES = 256 * 1024 * 1024
 _MULTIBOOT_SEARCH = 8192  # Multiboot 0.6.96, section 3.1: the header lies within the first 8192 bytes
 _MULTIBOOT_MAGIC = 0x1BADB002
@@ -52,13 +53,20 @@ def inspect(read_at: ReadAt, name: str) -> KernelInfo:
         except _BrokenError as reason:
             raise ImageError(f"kernel `{name}` is not a sound ELF file: {reason}") from None
     if head[0x1FE:0x200] == b"\x55\xaa" and head[0x202:0x206] == b"HdrS":
-        return KernelInfo(format="bzimage", arch="x86_64")
+        return KernelInfo(format="bzimage", arch="x86_64", release=_bzimage_release(read_at, head))
     if head[56:60] == b"ARM\x64":
         return KernelInfo(format="arm64", arch="aarch64")
     if multiboot is None:
         return KernelInfo(format="raw")
     address = bool(multiboot & _MULTIBOOT_ADDRESS)
     return KernelInfo(format="raw", arch="x86_64", multiboot=True, multiboot_address=address)
+
+
+def _bzimage_release(read_at: ReadAt, head: bytes) -> str:
+    """Return the kernel's release (Documentation/arch/x86/boot.rst, kernel_version), "" where it does not say."""
+    offset: int = unpack_from("<H", head, 0x20E)[0]
+    text = read_at(offset + 0x200, _MAX_RELEASE).partition(b"\0")[0].partition(b" ")[0]
+    return text.decode("ascii", "replace") if offset else ""
 
 
 class _BrokenError(Exception):

@@ -79,6 +79,16 @@ class Root(Record):
 
     kind: str = "none"
     readonly: bool = False
+    fstype: str = ""  # of a block root, as Linux calls it; "" where it is not known
+    rootfs: bool = False  # it is the container's own rootfs
+
+
+class Share(Record):
+    """A folder that the guest mounts by its `tag`; it stands at `path` in the monitor's root."""
+
+    path: str
+    tag: str
+    readonly: bool = False
 
 
 class KernelInfo(Record):
@@ -86,6 +96,7 @@ class KernelInfo(Record):
 
     format: str  # "elf64", "elf32", "bzimage", "arm64" or "raw"
     arch: str = ""  # x86_64 (a 32-bit kernel too: the machine is the same), aarch64; "" where the file does not say
+    release: str = ""  # of a Linux kernel, such as 6.1.0-9-amd64, where its header says it
     pvh: bool = False
     multiboot: bool = False
     multiboot_address: bool = False  # its Multiboot header says where to load it, so that even a 64-bit ELF will do
@@ -101,6 +112,16 @@ class GuestFile(Record):
     path: str
     content: bytes
     mode: int = 0o600
+
+
+class GuestMount(Record):
+    """What the guest mounts beside its root: a disk ("/dev/vdb") or a share (its tag) at an absolute path."""
+
+    source: str
+    fstype: str
+    target: str
+    readonly: bool = False
+    name: str = ""  # of the one file in the share that is to stand at `target`
 
 
 class Capabilities(Record):
@@ -123,6 +144,7 @@ class Capabilities(Record):
     vnet_hdr: bool = False
     max_nics: int = 1
     max_disks: int = 1
+    disk_by: str = "path"  # "fd": it takes an open disk, "path": it opens the file or node itself
     max_vcpus: int = 1
     shares: tuple[str, ...] = ()  # "9p", "virtiofs"
     arguments: bool = False  # it hands the guest an argv (Boot.arguments), not a string (Boot.command_line)
@@ -160,6 +182,8 @@ class Context(Record):
     rlimits: tuple[tuple[str, int, int], ...] = ()  # (RLIMIT_.., soft, hard)
     terminal: bool = False
     files: tuple[GuestFile, ...] = ()  # files for the guest's root, such as /etc/hosts
+    modules: tuple[GuestFile, ...] = ()  # the kernel's modules that the guest needs to see its root, modules.dep too
+    mounts: tuple[GuestMount, ...] = ()
 
 
 class Boot(Record):
@@ -202,10 +226,18 @@ class Machine(Record):
     boot: Boot = Boot()
     network: Network = Network()
     disks: tuple[Disk, ...] = ()
+    shares: tuple[Share, ...] = ()
     uid: int = 0
     gid: int = 0
     first_fd: int = 3  # the Launch's descriptors are numbered from here
     vhost: bool = False
+
+    def held_disks(self) -> tuple[str, ...]:
+        """Return the Launch's descriptors of block devices, for a monitor that opens the nodes itself.
+
+        They are to be held for as long as it runs: a loop device then lasts, and nobody mounts what the guest has.
+        """
+        return tuple(f"disk:{disk.path}" for disk in self.disks if disk.path.startswith("/dev/"))
 
 
 class Host(Record):
@@ -240,7 +272,8 @@ class Launch(Record):
     files: tuple[File, ...] = ()
     fds: tuple[str, ...] = ()
     """Descriptors to keep, in order from `Machine.first_fd`: "tap:<name>" an open tap queue, "listen:<name>" a
-    listening unix socket <name>.sock in the state directory, "fifo:<name>" a fifo there that is bound at /<name>."""
+    listening unix socket <name>.sock in the state directory, "fifo:<name>" a fifo there that is bound at /<name>,
+    "disk:<path>" the open disk of that path, "read:<path>" the same for reading alone."""
     folders: tuple[str, ...] = ()  # the folders of its root that it may write to, each a tmpfs of 64 kB
     devices: tuple[str, ...] = ()  # nodes below /dev: "kvm", "net/tun", ..
     own_seccomp: bool = False  # the monitor filters itself

@@ -63,7 +63,7 @@ def launch(machine: Machine, host: Host, devices: tuple[str, ...]) -> Launch:
         if disk.sector_size != 512:
             argv.append(f"--block-sector-size:{name}={disk.sector_size}")
     argv += ["--", "/kernel", *machine.boot.arguments]
-    return Launch(argv=tuple(argv), devices=devices + (("net/tun",) if nics else ()))
+    return Launch(argv=tuple(argv), fds=machine.held_disks(), devices=devices + (("net/tun",) if nics else ()))
 
 
 def _nics(machine: Machine) -> tuple[tuple[str, Nic], ...]:

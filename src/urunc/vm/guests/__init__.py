@@ -1,7 +1,7 @@
 """The guests, by the name that an image gives them. Adding one is one file here and one line below.
 
-A guest module has `NAME`, `MONITORS` (the monitors it runs on), `ROOTS` (the kinds of `Root` it can take), and
-one pure function::
+A guest module has `NAME`, `MONITORS` (the monitors it runs on), `ROOTS` (the kinds of `Root` it can take),
+`FILESYSTEMS` (those that it mounts from a disk; empty where the application sees to its disks), and one pure function::
 
     boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         NAME: str
         MONITORS: tuple[str, ...]
         ROOTS: tuple[str, ...]
+        FILESYSTEMS: tuple[str, ...]
 
         @staticmethod
         def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:

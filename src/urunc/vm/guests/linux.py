@@ -1,9 +1,9 @@
-"""Linux: a kernel that runs one program, started by urunc's own init (guest/init.c) from an initrd, or by the kernel.
+"""Linux: a kernel that runs one program, started by urunc's own init (guest/init.c) from an initrd.
 
 The kernel's command line knows double quotes but neither quotes inside them nor newlines, at most 32 arguments for
 init and 2048 bytes on x86; Debian's kernels have no IP_PNP. So arguments, environment, user, directory, names and
-network go to init whole, in a file of the initrd. Only a root that is a disk is mounted by the kernel itself, and
-then the command line has to do.
+network go to init whole, in a file of the initrd. A root that is a disk or a share is mounted by init too: the initrd
+is then urunc's alone, with those modules that the kernel needs to see it.
 
 The file `/.urunc/config` is a sequence of records `key NUL value NUL`, bytes as they are, in order:
 
@@ -16,6 +16,9 @@ The file `/.urunc/config` is a sequence of records `key NUL value NUL`, bytes as
                           (`DEST/PREFIX|default [via GW] [onlink] [scope X] [metric N] [src IP]`),
                           `neigh` (IP MAC)
 `file`                    an absolute path: init copies `/.urunc/files` + path to it
+`root`                    `/dev/vda TYPE rw|ro` or `9p TAG rw|ro`: what becomes the root
+`mount`                   `SOURCE TYPE rw|ro TARGET`, a disk or share
+`mount-file`              of the `mount` before it: the one file of it that is to stand at TARGET
 `terminal`                `1`: the console is a terminal, and the program's controlling one
 `end`                     `poweroff` or `reboot`: what ends the machine
 `exit`                    `debug-exit`: a failure goes to isa-debug-exit at I/O port 0x501; `triple-fault`: it is one
@@ -25,23 +28,23 @@ The file `/.urunc/config` is a sequence of records `key NUL value NUL`, bytes as
 
 from __future__ import annotations
 
-from ...errors import HostError, ImageError, SpecError
+from ...errors import HostError, ImageError
 from .. import bootstring, port
 from ..machine import Boot, GuestFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...oci.app import App
-    from ..machine import Capabilities, Context, Network, Nic, Root, Route
+    from ..machine import Capabilities, Context, GuestMount, Network, Nic, Root, Route
 
 NAME = "linux"
 MONITORS = ("qemu", "firecracker")
-ROOTS = ("initrd", "none", "block")
+ROOTS = ("initrd", "none", "block", "9p")
+FILESYSTEMS = ("ext4", "ext2", "erofs", "squashfs", "xfs", "btrfs")
 
 FOLDER = "/.urunc"
 
-_MAX_INIT_WORDS = 32  # init/main.c, MAX_INIT_ARGS and MAX_INIT_ENVS: one more and the kernel panics
-_MAX_BYTES = {"x86_64": 2048, "aarch64": 2048}  # COMMAND_LINE_SIZE, with its NUL
+_SHARE_TAG = "fs0"
 
 # Measured with Debian's cloud kernel under TCG: 1.5 s to init becomes 1.2 s. None of it changes what a program sees;
 # the mitigations guard against a CPU that is not there.
@@ -59,26 +62,21 @@ _FEW_KEYS = ("i8042.noaux", "i8042.nomux", "i8042.dumbkbd")
 
 
 def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:
-    """Return the boot string and, where an initrd starts the program, init and its configuration for the initrd.
+    """Return the boot string, and init and its configuration for the initrd.
 
     Raises HostError without urunc's init, ImageError without a program, SpecError for what cannot be passed.
     """
     if not app.args:
         raise ImageError("a Linux guest has no program to run: process.args is empty and so is the image's cmdline")
-    if root.kind == "block":
-        return _kernel_boot(app, network, root, monitor, context)
-    return _init_boot(app, network, monitor, context)
-
-
-def _init_boot(app: App, network: Network, monitor: Capabilities, context: Context) -> Boot:
     if context.init is None:
         raise HostError("urunc's init for Linux guests is not installed", hint="run `make install`")
-    config = _config(app, network, monitor, context)
+    config = _config(app, network, root, monitor, context)
     return Boot(
         command_line=" ".join((*_kernel_words(monitor, context), f"rdinit={FOLDER}/init")),
         initrd_tail=(
             GuestFile(path=f"{FOLDER}/init", content=context.init, mode=0o755),
             GuestFile(path=f"{FOLDER}/config", content=config, mode=0o600),
+            *context.modules,
             *(file.replace(path=f"{FOLDER}/files{file.path}") for file in context.files),
         ),
         control=monitor.control,
@@ -126,7 +124,7 @@ def _hears_ctrl_alt_del(monitor: Capabilities, context: Context) -> bool:
     return monitor.ctrl_alt_del and context.arch == "x86_64"
 
 
-def _config(app: App, network: Network, monitor: Capabilities, context: Context) -> bytes:
+def _config(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> bytes:
     bootstring.check(app.args, "process.args")
     bootstring.check(app.env, "process.env")
     records: list[tuple[str, str]] = [("arg", word) for word in app.args]
@@ -142,6 +140,9 @@ def _config(app: App, network: Network, monitor: Capabilities, context: Context)
     records += [("search", domain) for domain in network.search]
     for nic in network.nics:
         records += _nic_records(nic)
+    records += [("root", words) for words in _root(root)]
+    for mount in context.mounts:
+        records += _mount(mount)
     records += [("file", file.path) for file in context.files]
     if context.terminal:
         records.append(("terminal", "1"))
@@ -157,6 +158,24 @@ def _config(app: App, network: Network, monitor: Capabilities, context: Context)
 
 def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
+
+
+def _root(root: Root) -> tuple[str, ...]:
+    mode = "ro" if root.readonly else "rw"
+    if root.kind == "block":
+        return (f"/dev/vda {_driver(root.fstype)} {mode}",)
+    return (f"9p {_SHARE_TAG} {mode}",) if root.kind == "9p" else ()
+
+
+def _mount(mount: GuestMount) -> list[tuple[str, str]]:
+    mode = "ro" if mount.readonly else "rw"
+    records = [("mount", f"{mount.source} {_driver(mount.fstype)} {mode} {mount.target}")]
+    return records + ([("mount-file", mount.name)] if mount.name else [])
+
+
+def _driver(fstype: str) -> str:
+    """Return the driver's name: ext4's mounts ext2 as well, and is the one that kernels have."""
+    return "ext4" if fstype == "ext2" else fstype
 
 
 def _nic_records(nic: Nic) -> list[tuple[str, str]]:
@@ -180,50 +199,3 @@ def _route(route: Route) -> str:
     if route.source:
         words += ["src", route.source]
     return " ".join(words)
-
-
-def _kernel_boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:
-    """The kernel mounts the disk and starts the program itself: everything has to fit its command line."""
-    bootstring.check(app.args, "process.args", empty=False, newline=False, quote=False)
-    bootstring.check(app.env, "process.env", newline=False, quote=False)
-    if len(app.args) - 1 > _MAX_INIT_WORDS or len(app.env) > _MAX_INIT_WORDS:
-        what = "process.args" if len(app.args) - 1 > _MAX_INIT_WORDS else "process.env"
-        raise SpecError(f"{what}: the Linux kernel can give init at most {_MAX_INIT_WORDS} words")
-    nic, messages = bootstring.one_nic(network)
-    words = [*_kernel_words(monitor, context), "root=/dev/vda", "ro" if root.readonly else "rw"]
-    words += _kernel_network(nic, network)
-    words += [_quote(entry) for entry in app.env]
-    words.append(_quote(f"init={app.args[0]}"))
-    if len(app.args) > 1:
-        words += ["--", *(_quote(word) for word in app.args[1:])]
-    line = " ".join(words)
-    if len(_encode(line)) >= _MAX_BYTES[context.arch]:
-        raise SpecError(
-            f"process: arguments and environment make a kernel command line of {len(_encode(line))} bytes, "
-            f"more than {_MAX_BYTES[context.arch] - 1}",
-            hint="give the guest an initrd: its arguments then need not fit the kernel's command line",
-        )
-    return Boot(
-        command_line=line,
-        ctrl_alt_del=_hears_ctrl_alt_del(monitor, context),
-        panic_device=monitor.panic_device,
-        nics=1,
-        min_memory_mib=48,
-        messages=messages + _clock_warning(context),
-    )
-
-
-def _kernel_network(nic: Nic | None, network: Network) -> list[str]:
-    """Return `ip=` (Documentation/admin-guide/nfs/nfsroot.rst); kernels without IP_PNP pass over it."""
-    address = bootstring.ipv4(nic) if nic else None
-    if nic is None or address is None:
-        return []
-    gateway = bootstring.gateway(nic)
-    mask = bootstring.netmask(bootstring.covering_prefix(address, gateway))
-    servers = bootstring.resolvers(network)[:2]
-    return [":".join((f"ip={address.ip}", "", gateway, mask, network.hostname, "eth0", "off", *servers))]
-
-
-def _quote(word: str) -> str:
-    """Return `word` in double quotes where it holds a blank (lib/cmdline.c, next_arg)."""
-    return f'"{word}"' if any(letter.isspace() for letter in word) else word

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NAME = "mewz"
 MONITORS = ("qemu",)
 ROOTS = ("none",)
+FILESYSTEMS: tuple[str, ...] = ()
 
 _MIN_MEMORY_MIB = 512  # its memory layout is fixed
 

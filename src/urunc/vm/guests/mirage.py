@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NAME = "mirage"
 MONITORS = ("hvt", "spt", "qemu")
 ROOTS = ("none", "block")
+FILESYSTEMS: tuple[str, ...] = ()
 
 
 def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NAME = "rumprun"
 MONITORS = ("hvt", "spt")
 ROOTS = ("none", "block")
+FILESYSTEMS = ("ext2",)
 
 
 def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:

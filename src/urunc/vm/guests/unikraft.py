@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 NAME = "unikraft"
 MONITORS = ("qemu", "firecracker")
-ROOTS = ("initrd", "none")
+ROOTS = ("initrd", "none", "9p")
+FILESYSTEMS: tuple[str, ...] = ()
 
 # From 0.16.2 on, an archive is extracted onto a root that is there: ramfs=2 makes one where the kernel has none built
 # in. Earlier releases always have one built in, and pass over the option (lib/vfscore/automount.c).
 _INITRD_ROOT = 'vfs.fstab=[ "initrd0:/:extract::ramfs=2:" ]'
+_SHARED_ROOT = 'vfs.fstab=[ "fs0:/:9pfs:::" ]'
 _NEW_SYNTAX = (0, 16, 1)
 _MAX_WORDS = 60  # CONFIG_LIBUKBOOT_MAXNBARGS's default: the words after it are silently dropped
 _MAX_BYTES = 4096  # CONFIG_LIBUKBOOT_CMDLINE_MAX_LEN's default: a longer string stops the boot
@@ -37,6 +39,8 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     parameters += _old_network(network) if old else _network(network)
     if root.kind == "initrd":
         parameters.append("vfs.rootfs=initrd" if old else _INITRD_ROOT)
+    elif root.kind == "9p":
+        parameters.append("vfs.rootfs=9pfs vfs.rootdev=fs0" if old else _SHARED_ROOT)
     if not parameters and not context.kernel.multiboot:
         # the parser leaves a `--` that comes first in the application's argv; a word that is no parameter is
         # skipped. Under multiboot the kernel's path comes first, so that APP is such a word already.

@@ -100,6 +100,7 @@ def launch(machine: Machine, host: Host) -> Launch:
         argv=(host.binary, "--id", _identity(machine.name), "--level", "Off", *control, "--config-file", _CONFIG),
         folders=(api.FOLDER,) if keys else (),
         files=(File(path=_CONFIG, content=jsonio.dumps(_config(machine, host)), mode=0o444),),
+        fds=machine.held_disks(),
         devices=("kvm", *(("net/tun",) if nics else ())),
         own_seccomp=True,
     )

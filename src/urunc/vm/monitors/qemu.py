@@ -12,7 +12,7 @@ from ..machine import Capabilities, Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..machine import Disk, Host, Machine, Nic
+    from ..machine import Disk, Host, Machine, Nic, Share
 
 _FIRMWARE = (
     "bios-256k.bin",
@@ -43,7 +43,9 @@ CAPABILITIES = Capabilities(
     vnet_hdr=True,
     max_nics=8,
     max_disks=8,
+    disk_by="fd",
     max_vcpus=255,
+    shares=("9p",),
     control=True,
     exit_device=True,
     panic_device=True,
@@ -89,7 +91,7 @@ def check(machine: Machine) -> None:
 
 
 def launch(machine: Machine, host: Host) -> Launch:
-    """Return QEMU's command line. Descriptors: a tap for each NIC, then "listen:qmp", then the control port's."""
+    """Return QEMU's command line. Descriptors: one for each NIC, each disk, "listen:qmp", then the control port's."""
     fds: list[str] = []
 
     def descriptor(what: str) -> int:
@@ -100,7 +102,12 @@ def launch(machine: Machine, host: Host) -> Launch:
     for index, nic in enumerate(machine.network.nics):
         argv += _nic(index, nic, descriptor(f"tap:{nic.tap}"), machine)
     for index, disk in enumerate(machine.disks):
+        argv += ["-add-fd", f"fd={descriptor(f'disk:{disk.path}')},set={index}"]
+        if not disk.readonly:  # it looks at a disk before it opens it for writing
+            argv += ["-add-fd", f"fd={descriptor(f'read:{disk.path}')},set={index}"]
         argv += _disk(index, disk, machine)
+    for index, share in enumerate(machine.shares):
+        argv += _share(index, share, machine)
     argv += _qmp(descriptor("listen:qmp"))
     if machine.boot.control:
         for name in port.FIFOS:
@@ -173,13 +180,28 @@ def _nic(index: int, nic: Nic, fd: int, machine: Machine) -> list[str]:
 
 
 def _disk(index: int, disk: Disk, machine: Machine) -> list[str]:
+    """Return a disk that was opened for QEMU, whose user need not be allowed to open it."""
     readonly = ",readonly=on" if disk.readonly else ""
     sectors = f",logical_block_size={disk.sector_size}" if disk.sector_size != 512 else ""
     return [
         "-drive",
-        f"if=none,id=disk{index},format=raw{readonly},file={quote(disk.path)}",
+        f"if=none,id=disk{index},format=raw{readonly},file=/dev/fdset/{index}",
         "-device",
         f"{_virtio('blk', machine)},drive=disk{index}{sectors}",
+    ]
+
+
+def _share(index: int, share: Share, machine: Machine) -> list[str]:
+    """Share a folder by 9p. `none`: owners and modes are the files' own, and what QEMU's user may not change stays.
+
+    The mapped models keep them in extended attributes and would not read the links that an image holds.
+    """
+    readonly = ",readonly=on" if share.readonly else ""
+    return [
+        "-fsdev",
+        f"local,id=share{index},path={quote(share.path)},security_model=none,multidevs=remap{readonly}",
+        "-device",
+        f"{_virtio('9p', machine)},fsdev=share{index},mount_tag={quote(share.tag)}",
     ]
 
 

@@ -1,0 +1,49 @@
+"""/proc/self/mountinfo: what is mounted where, as this process sees it (proc(5))."""
+
+from __future__ import annotations
+
+import os
+
+from ..record import Record
+
+
+class MountInfo(Record):
+    """One mount. `root` is the folder of the file system that stands there: `/` but for binds."""
+
+    point: str
+    root: str
+    device: tuple[int, int]  # (major, minor); major 0: no block device is behind it
+    fstype: str
+    source: str
+    options: tuple[str, ...]  # of this mount: ro, nosuid, ..
+
+
+def find(point: str) -> MountInfo | None:
+    """Return what is mounted at exactly that path (the topmost, where several are), None where nothing is."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        lines = file.read().splitlines()
+    for line in reversed(lines):
+        fields = line.split(b" ")
+        if _decode(fields[4]) == point:
+            return _mount(fields)
+    return None
+
+
+def _mount(fields: list[bytes]) -> MountInfo:
+    dash = fields.index(b"-", 6)
+    major, _, minor = fields[2].partition(b":")
+    return MountInfo(
+        point=_decode(fields[4]),
+        root=_decode(fields[3]),
+        device=(int(major), int(minor)),
+        fstype=fields[dash + 1].decode(),
+        source=_decode(fields[dash + 2]),
+        options=tuple(fields[5].decode().split(",")),
+    )
+
+
+def _decode(text: bytes) -> str:
+    """Decode the octal escapes: blank, tab, newline, number sign and backslash, which comes last."""
+    for code in (b" ", b"\t", b"\n", b"#", b"\\"):
+        text = text.replace(b"\\%03o" % code[0], code)
+    return os.fsdecode(text)

@@ -1,0 +1,214 @@
+"""Disks and shares on the host: looking at them before the plan, opening them after it. Imported where there are any.
+
+A disk that QEMU gets is opened here, with the host's rights, and goes to it as a descriptor. A monitor that opens its
+disks itself gets the image's file, where its user may open that, else a loop device over it. The device of the
+container's own rootfs is unmounted first and opened for nobody else (O_EXCL): two kernels destroy a file system.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ..errors import HostError, ImageError, reason
+from ..linux import fsops, libc, loop, mountinfo
+from ..vm import filesystems, modules
+from ..vm.machine import GuestFile
+from ..vm.storage import BlockImage, Device
+from .plan import Node
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..vm.machine import KernelInfo
+    from ..vm.storage import DiskSource
+    from .inherit import Descriptors
+    from .plan import Plan
+
+_MODULES = "/lib/modules"
+_MODULES_DEP_LIMIT = 4 << 20
+_MODULE_LIMIT = 32 << 20
+_FLAGS = {
+    "ro": libc.MS_RDONLY,
+    "nosuid": libc.MS_NOSUID,
+    "nodev": libc.MS_NODEV,
+    "noexec": libc.MS_NOEXEC,
+    "noatime": 0x400,
+    "nodiratime": 0x800,
+    "relatime": 0x200000,
+}
+"""The options of a mount that are flags of mount(2)."""
+
+
+def look_at_block(image: int, *, readonly: bool, uid: int, gids: Iterable[int]) -> BlockImage:
+    """Return what there is to know of a block image, an O_PATH descriptor of a regular file.
+
+    `uid` and `gids` are the monitor's user and groups, as the host sees them.
+    """
+    status = os.fstat(image)
+    with open(os.open(f"/proc/self/fd/{image}", os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
+        found = filesystems.inspect(lambda offset, length: os.pread(file.fileno(), length, offset))
+    return BlockImage(
+        size=status.st_size,
+        filesystem=found.name if found else "",
+        filesystem_bytes=found.size if found else 0,
+        openable=may_open(status, uid, gids, writable=not readonly),
+    )
+
+
+def may_open(status: os.stat_result, uid: int, gids: Iterable[int], *, writable: bool = False) -> bool:
+    """Return whether a user without capabilities may open a file: by its owner, group and mode."""
+    wanted = 0o6 if writable else 0o4
+    if status.st_uid == uid:
+        return status.st_mode >> 6 & wanted == wanted
+    if status.st_gid in gids:
+        return status.st_mode >> 3 & wanted == wanted
+    return status.st_mode & wanted == wanted
+
+
+def find_device(rootfs: str) -> Device | None:
+    """Return the block device that is mounted, as a whole, at the container's rootfs; None where none is."""
+    found = mountinfo.find(rootfs)
+    if found is None or found.root != "/" or found.device[0] == 0:
+        return None
+    try:
+        status = os.stat(found.source)
+    except OSError:
+        return None
+    if not stat.S_ISBLK(status.st_mode) or status.st_rdev != os.makedev(*found.device):
+        return None
+    with open(os.open(found.source, os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
+        held = filesystems.inspect(lambda offset, length: os.pread(file.fileno(), length, offset))
+    return Device(
+        source=found.source,
+        major=found.device[0],
+        minor=found.device[1],
+        filesystem=held.name if held else found.fstype,
+        mounted_as=found.fstype,
+        options=found.options,
+    )
+
+
+def read_modules(rootfs: int, kernel: KernelInfo, names: Iterable[str]) -> tuple[GuestFile, ...]:
+    """Return those of the kernel's modules in the rootfs, with their modules.dep; none where it has no such folder.
+
+    Raises ImageError for a folder that cannot be read, or modules that are larger together than any should be.
+    """
+    release = _find_release(rootfs, kernel)
+    if not release:
+        return ()
+    folder, size = f"{_MODULES}/{release}", 0
+    index = _read(rootfs, f"{folder}/modules.dep", _MODULES_DEP_LIMIT)
+    if index is None:
+        return ()
+    paths, left = modules.closure(index.decode("utf-8", "surrogateescape"), tuple(names))
+    files = []
+    for path in paths:
+        content = _read(rootfs, f"{folder}/{path}", _MODULE_LIMIT - size)
+        if content is None:
+            raise ImageError(f"the kernel's module `{folder}/{path}` is not in the image")
+        size += len(content)
+        files.append(GuestFile(path=f"{folder}/{path}", content=content, mode=0o644))
+    listed = GuestFile(path=f"{folder}/modules.dep", content=left.encode("utf-8", "surrogateescape"), mode=0o644)
+    return (listed, *files)
+
+
+def _find_release(rootfs: int, kernel: KernelInfo) -> str:
+    """Return the folder of the kernel's modules: by its release, else the only one that there is; "" without one."""
+    try:
+        folder = fsops.open_in_root(rootfs, _MODULES, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return ""
+    try:
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    finally:
+        os.close(folder)
+    if kernel.release:
+        return kernel.release if kernel.release in names else ""
+    return names[0] if len(names) == 1 else ""
+
+
+def _read(rootfs: int, path: str, limit: int) -> bytes | None:
+    try:
+        return fsops.read_in_root(rootfs, path, limit)
+    except OSError as error:
+        raise ImageError(f"`{path}`: {reason(error)}") from None
+
+
+def open_images(rootfs: int, plan: Plan, held: Descriptors) -> dict[str, int]:
+    """Open the disks that are files of the image and go to the monitor as descriptors or loop devices.
+
+    Returns path in the monitor's root -> descriptor; `held` owns them. Raises ImageError or HostError.
+    """
+    found: dict[str, int] = {}
+    for disk in plan.disks:
+        if not disk.device and disk.by != "bind":
+            found[disk.path] = held.add(_open_image(rootfs, disk))
+    return found
+
+
+def _open_image(rootfs: int, disk: DiskSource) -> int:
+    from .load import open_image_file
+
+    place = open_image_file(rootfs, disk.source, "block image")
+    try:
+        flags = os.O_RDONLY if disk.readonly else os.O_RDWR
+        file = os.open(f"/proc/self/fd/{place}", flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise ImageError(f"block image `{disk.source}`: {reason(error)}") from None
+    finally:
+        os.close(place)
+    if disk.by == "fd":
+        return file
+    try:
+        return loop.attach(file, disk.source, readonly=disk.readonly)
+    except OSError as error:
+        raise HostError(
+            f"block image `{disk.source}` cannot be opened by the monitor's user, and there is no loop device for it: "
+            f"{reason(error)}"
+        ) from None
+    finally:
+        os.close(file)
+
+
+def loop_nodes(plan: Plan, disks: dict[str, int]) -> tuple[Node, ...]:
+    """Return the device nodes of the disks that are loop devices."""
+    nodes = []
+    for disk in plan.disks:
+        if disk.by != "loop":
+            continue
+        number = os.fstat(disks[disk.path]).st_rdev
+        path, major, minor = disk.path.removeprefix("/dev/"), os.major(number), os.minor(number)
+        nodes.append(Node(path=path, major=major, minor=minor, kind="b", uid=plan.host_uid, gid=plan.host_gid))
+    return tuple(nodes)
+
+
+def take_device(plan: Plan, device: Device, held: Descriptors) -> int:
+    """Unmount the container's rootfs and return its device, open for nobody else. Whoever calls has recorded it.
+
+    Raises HostError where the file system stays in use: by whatever is mounted below it, or in another mount namespace.
+    """
+    flags = os.O_RDONLY if plan.disks[0].readonly else os.O_RDWR
+    held.add(os.open(device.source, os.O_RDONLY | os.O_CLOEXEC))  # a loop device would go with its mount
+    try:
+        libc.umount(plan.rootfs, libc.UMOUNT_NOFOLLOW)
+    except OSError as error:
+        raise HostError(f"cannot unmount the rootfs `{plan.rootfs}` for the guest: {reason(error)}") from None
+    try:
+        return os.open(device.source, flags | os.O_EXCL | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(
+            f"the rootfs's device `{device.source}` cannot be given to the guest alone: {reason(error)}",
+            hint="it is mounted in another place or mount namespace",
+        ) from None
+
+
+def give_back(rootfs: str, source: str, filesystem: str, options: Iterable[str]) -> None:
+    """Mount the rootfs again where it is not mounted. Raises OSError."""
+    if mountinfo.find(rootfs) is not None:
+        return
+    flags = 0
+    for option in options:
+        flags |= _FLAGS.get(option, 0)
+    libc.mount(source, rootfs, filesystem, flags)
