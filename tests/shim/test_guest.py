@@ -1,0 +1,72 @@
+"""The guest's control port, with the monitor's ends of its fifos in the test's hands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from urunc.errors import StateError
+from urunc.shim.guest import GuestPort
+from urunc.shim.loop import Loop
+from urunc.vm import port
+
+Serve = Callable[[Callable[[], object]], None]
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """The descriptors that a monitor holds: where it reads, and where it writes."""
+    for name in port.FIFOS:
+        os.mkfifo(tmp_path / name)
+    fds = tuple(os.open(tmp_path / name, os.O_RDWR | os.O_NONBLOCK) for name in port.FIFOS)
+    yield (fds[0], fds[1])
+    for fd in fds:
+        os.close(fd)
+
+
+@pytest.fixture
+def guest(loop: Loop, tmp_path: Path, monitor: tuple[int, int]) -> Iterator[GuestPort]:
+    opened = GuestPort(loop, str(tmp_path))
+    yield opened
+    opened.close()
+
+
+def test_the_exit_status(guest: GuestPort, monitor: tuple[int, int], serve_until: Serve) -> None:
+    os.write(monitor[1], b"started\nex")
+    os.write(monitor[1], b"it 42\n")
+    serve_until(lambda: guest.exit_status is not None)
+    assert guest.exit_status == 42
+
+
+@pytest.mark.parametrize("line", [b"exit\n", b"exit -1\n", b"exit 1x\n", b"exit 99999999\n", b"\n", b"\xff" * 5000])
+def test_what_a_hostile_guest_says(guest: GuestPort, monitor: tuple[int, int], loop: Loop, line: bytes) -> None:
+    os.write(monitor[1], line)
+    for _ in range(4):
+        loop.once(0)
+    assert guest.exit_status is None
+
+
+def test_a_signal_waits_in_the_fifo(guest: GuestPort, monitor: tuple[int, int]) -> None:
+    guest.send_signal(15)
+    guest.send_signal(10)
+    assert os.read(monitor[0], 100) == b"signal 15\nsignal 10\n"
+
+
+def test_a_guest_that_takes_nothing(guest: GuestPort, monitor: tuple[int, int]) -> None:
+    with pytest.raises(StateError, match="takes nothing"):
+        for _ in range(100_000):
+            guest.send_signal(15)
+
+
+def test_closing_twice(guest: GuestPort) -> None:
+    guest.close()
+    guest.close()
+    guest.read()
+
+
+def test_a_port_that_is_not_there(loop: Loop, tmp_path: Path) -> None:
+    with pytest.raises(StateError):
+        GuestPort(loop, str(tmp_path / "gone"))
