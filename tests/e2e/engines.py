@@ -93,7 +93,11 @@ class Containerd:
     def _start(self) -> subprocess.Popen[bytes]:
         config = self.world.logs / "containerd.toml"
         config.write_text(_containerd_config(self.socket))
-        return self.world.start("containerd", which("containerd") or "containerd", "--config", config)
+        return self.world.start("containerd", self.program("containerd"), "--config", config)
+
+    def program(self, name: str) -> str:
+        """Return the path of `containerd` or `ctr`."""
+        return which(name) or name
 
     def _answers(self) -> bool:
         assert self.daemon.poll() is None, f"containerd ended: see {self.world.logs}/containerd.log"
@@ -101,9 +105,13 @@ class Containerd:
 
     def __call__(self, *argv: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run `ctr <argv>`."""
-        ctr = which("ctr") or "ctr"
         return self.world.run(
-            ctr, f"--address={self.socket}", f"--namespace={self.namespace}", *argv, check=check, timeout=timeout
+            self.program("ctr"),
+            f"--address={self.socket}",
+            f"--namespace={self.namespace}",
+            *argv,
+            check=check,
+            timeout=timeout,
         )
 
     def load(self, image: Image, folder: Path) -> str:

@@ -38,7 +38,12 @@ def test_the_exit_status(guest: GuestPort, monitor: tuple[int, int], serve_until
     os.write(monitor[1], b"started\nex")
     os.write(monitor[1], b"it 42\n")
     serve_until(lambda: guest.exit_status is not None)
-    assert guest.exit_status == 42
+    assert guest.status(0) == guest.status(85) == 42
+
+
+def test_a_guest_that_ends_without_a_word(guest: GuestPort) -> None:
+    assert guest.status(0) == 134
+    assert guest.status(137) == 137
 
 
 @pytest.mark.parametrize("line", [b"exit\n", b"exit -1\n", b"exit 1x\n", b"exit 99999999\n", b"\n", b"\xff" * 5000])

@@ -30,6 +30,10 @@ class GuestPort:
         """The exit status that the guest said last, None before."""
         return self._listener.exit_status
 
+    def status(self, code: int) -> int:
+        """Return the container's exit status, where the monitor ended with `code`: a panic is not success."""
+        return self._listener.status(code)
+
     def send_signal(self, signum: int) -> None:
         """Tell the guest's init to signal the application. It waits in the fifo until the guest listens."""
         control.write_line(self._place, b"signal %d\n" % signum)

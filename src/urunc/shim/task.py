@@ -313,8 +313,7 @@ class Service:
     def _init_ended(self, container: Container, status: int, when: int) -> None:
         if container.port is not None:
             container.port.read()
-            if container.port.exit_status is not None:
-                status = container.port.exit_status
+            status = container.port.status(status)
             container.port.close()
         if not container.place.ours and not container.init.starting:
             self._end_others(container)
