@@ -25,7 +25,7 @@ GONE_SECONDS = 10.0
 def clear(root: str, container: Container) -> None:
     """Undo what was done for the container, its folder last. Raises the first error once all was tried."""
     problems: list[UruncError] = []
-    for step in (_end_process, _remove_cgroup, _detach_network):
+    for step in (_end_process, _remove_cgroup, _detach_network, _give_back_rootfs):
         try:
             step(container)
         except (UruncError, OSError) as error:
@@ -92,3 +92,16 @@ def _detach_network(container: Container) -> None:
         from . import net
 
         net.detach(container.network_path, container.taps)
+
+
+def _give_back_rootfs(container: Container) -> None:
+    """Mount again what a failed `create` unmounted. After a container's life it stays unmounted: engines bear that."""
+    if not container.rootfs_mount or container.creator == (0, 0):
+        return
+    from . import storage
+
+    source, kind, *options = container.rootfs_mount
+    try:
+        storage.give_back(container.rootfs, source, kind, options)
+    except OSError as error:
+        log.warn(f"the rootfs `{container.rootfs}` of `{container.id}` cannot be mounted again: {error.strerror}")
