@@ -425,7 +425,7 @@ def leave(paths: Paths, unit: str = "", mark: str = "") -> None:
 
 def _is_anothers(paths: Paths, mark: str) -> bool:
     """Return whether the cgroup is there and not ours: then so is the scope, which was there before us."""
-    main = _main(paths)
+    main = _main(paths) if paths else ""
     return os.path.isdir(main) and not _is_ours(main, mark)
 
 
