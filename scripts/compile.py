@@ -1,8 +1,8 @@
-"""Compile an installed tree for the fastest start. Usage: compile.py TREE FINAL-PLACE LOADER
+"""Compile an installed tree for the fastest start. Usage: python -X no_debug_ranges compile.py TREE FINAL-PLACE LOADER
 
 Beside each module comes its `.pyc`, smaller than what `python3 -m compileall` writes: without docstrings, column
-numbers and the import of `__future__`, whose effect is the compiler's. These files are the interpreter's ordinary
-ones, checked by time and size against their source, so that a changed source is seen.
+numbers and what only a type checker reads. These files are the interpreter's ordinary ones, checked by time and
+size against their source, so that a changed source is seen.
 
 The modules that a call needs together come a second time, in one file a group, which bin/loader.py reads: see
 there what that saves. Nobody checks those against their source: `make install` makes them anew each time, with the
@@ -21,24 +21,27 @@ from importlib._bootstrap_external import _code_to_timestamp_pyc  # type: ignore
 from pathlib import Path
 from types import CodeType
 
-ENTRIES = {
-    "urunc.__main__": {
-        "": "urunc.cli urunc.verbs urunc.runtime.lifecycle urunc.runtime.init_words",
-        "create": """
-            urunc.runtime.create urunc.runtime.options urunc.oci.parse urunc.oci.parse_linux
-            urunc.vm.guests.linux urunc.vm.guests.unikraft urunc.vm.monitors.qemu
-        """,
-        "delete": "urunc.runtime.teardown urunc.linux.cgroup",
-        "delegate": "urunc.runtime.delegate urunc.runtime.settings",
-    },
-    "urunc.shim.__main__": {
-        "": "urunc.shim.main urunc.shim.start urunc.shim.messages urunc.shim.places urunc.shim.rootfs",
-        "serve": "urunc.shim.serve urunc.oci.parse urunc.oci.parse_linux",
-    },
+ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
+    "urunc.__main__": (
+        "urunc.cli urunc.verbs urunc.runtime.lifecycle urunc.runtime.init_words",
+        {
+            "create": """
+                urunc.runtime.create urunc.runtime.options urunc.oci.parse urunc.oci.parse_linux
+                urunc.vm.guests.linux urunc.vm.guests.unikraft urunc.vm.monitors.qemu
+            """,
+            "delete": "urunc.runtime.teardown urunc.linux.cgroup",
+            "delegate": "urunc.runtime.delegate urunc.runtime.settings",
+        },
+    ),
+    "urunc.shim.__main__": (
+        "urunc.shim.main urunc.shim.start urunc.shim.messages urunc.shim.places urunc.shim.rootfs",
+        {"serve": "urunc.shim.serve urunc.oci.parse urunc.oci.parse_linux"},
+    ),
 }
-"""By the module of an entry point, each group's name and what it is to hold, with all that this imports.
+"""By the module of an entry point: what each call needs, and by the name of a group what else is needed together.
 
-The group without a name is what every call needs. A module in two others comes from the last one.
+Each with all that it imports. A group is read, and all of it run, when one of its modules is wanted; of several
+groups that have the module, the last one.
 """
 
 
@@ -61,40 +64,80 @@ def compile_tree(tree: Path, place: str) -> dict[str, tuple[bool, CodeType]]:
 
 
 def _compile(source: Path, name: str) -> CodeType:
-    module = ast.parse(source.read_bytes(), str(source))
-    module.body = [node for node in module.body if not _is_future(node)]
+    module = _Lean().visit(ast.parse(source.read_bytes(), str(source)))
     code: CodeType = compile(
-        module, name, "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True, optimize=2
+        ast.fix_missing_locations(module),
+        name,
+        "exec",
+        flags=__future__.annotations.compiler_flag,
+        dont_inherit=True,
+        optimize=2,
     )
     return code
 
 
-def _is_future(node: ast.stmt) -> bool:
-    """Whether this is `from __future__ import annotations`, the only one that the house uses."""
-    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
+class _Lean(ast.NodeTransformer):
+    """Leaves out what only type checkers read. The annotations of a class stay: they are a Record's fields."""
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
+        """Leave out `from __future__ import annotations`, the only one that the house uses."""
+        return None if node.module == "__future__" else node
+
+    def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt]:
+        """Leave out what is there `if TYPE_CHECKING`."""
+        self.generic_visit(node)
+        test = ast.unparse(node.test)
+        if test == "not TYPE_CHECKING":
+            return node.body
+        return node if test != "TYPE_CHECKING" else node.orelse or ast.Pass()
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        """Leave out an argument's annotation."""
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        """Leave out the annotation of what is returned."""
+        node.returns = None
+        self.generic_visit(node)
+        return node
 
 
 def write_groups(tree: Path, modules: dict[str, tuple[bool, CodeType]], loader: CodeType) -> None:
     """Write the groups of each entry point; the first has the loader in front, and tells where the others' are."""
     folder = tree / str(sys.implementation.cache_tag)
     folder.mkdir(exist_ok=True)
-    for entry, groups in ENTRIES.items():
-        first: dict[str, object] = {name: modules[name] for name in (entry, *_loaded_by(tree, groups[""]))}
-        places: dict[str, object] = {}
+
+    def packed(names: list[str]) -> list[tuple[str, bool, CodeType]]:
+        return [(name, *modules[name]) for name in names]
+
+    for entry, (always, groups) in ENTRIES.items():
+        first = [*_loaded_by(tree, always), entry]
+        places: dict[str, str] = {}
         for group, imports in groups.items():
-            if not group:
-                continue
             names = [name for name in _loaded_by(tree, imports) if name not in first]
-            (folder / group).write_bytes(marshal.dumps({name: modules[name] for name in names}))
+            (folder / group).write_bytes(marshal.dumps(packed(names)))
             places.update((name, group) for name in names)
-        (folder / entry).write_bytes(marshal.dumps((loader, places | first)))
+        (folder / entry).write_bytes(marshal.dumps((loader, places, packed(first))))
+
+
+_LOADED = """
+import sys
+from importlib._bootstrap_external import SourceFileLoader
+def run(self, module, run=SourceFileLoader.exec_module):
+    run(self, module)
+    if module.__name__.partition(".")[0] == "urunc":
+        print(module.__name__)
+SourceFileLoader.exec_module = run
+sys.path.append(sys.argv[1])
+for name in sys.argv[2].split():
+    __import__(name)
+"""
 
 
 def _loaded_by(tree: Path, names: str) -> list[str]:
-    """Return which modules of the tree an import of those names loads."""
-    program = "import sys; sys.path.append(sys.argv[1]); names = sys.argv[2].split(); list(map(__import__, names)); "
-    program += "print(*(name for name in sys.modules if name.partition('.')[0] == 'urunc'))"
-    argv = [sys.executable, "-IS", "-c", program, str(tree), names]
+    """Return which modules of the tree an import of those names runs, in the order in which they are done."""
+    argv = [sys.executable, "-IS", "-c", _LOADED, str(tree), names]
     return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
 
 
