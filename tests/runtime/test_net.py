@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from urunc.runtime import net
 from urunc.vm.machine import Address, Neighbour, Network, Nic, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 EITHER = pytest.mark.parametrize("kinds", [OUTSIDE, INSIDE_USER], ids=["root", "userns"])
 
@@ -146,6 +147,34 @@ def test_the_record_of_an_off_link_gateway() -> None:
 
 
 @pytest.mark.root
+def test_the_record_of_ipv6_alone() -> None:
+    def body() -> Network:
+        ip(
+            f"link add name eth0 address {MAC} type veth peer name peer address {PEER_MAC}",
+            "link set eth0 up",
+            "link set peer up",
+            "addr add 2001:db8::5/128 dev eth0 nodad",
+            "addr add fd00::5/64 dev eth0 nodad preferred_lft 0",
+            "route add fe80::1 dev eth0",
+            "route add default via fe80::1 dev eth0 src 2001:db8::5",
+            "route add 2001:db8:1::/48 via fe80::2 dev eth0 metric 7",
+            f"neigh add fe80::1 lladdr {GATEWAY_MAC} dev eth0 nud permanent",
+        )
+        with Rtnl() as rtnl:
+            return net.look(rtnl, ("tap-a",))
+
+    (nic,) = run_in(OUTSIDE, body).nics
+    assert {address.ip: address.prefix for address in nic.addresses} == {"2001:db8::5": 128, "fd00::5": 64}
+    assert {address.family for address in nic.addresses} == {6}
+    assert sorted(nic.routes, key=lambda route: str(route.destination)) == [
+        Route(destination="2001:db8:1::", prefix=48, gateway="fe80::2", metric=7, family=6),
+        Route(gateway="fe80::1", metric=1024, source="2001:db8::5", family=6),
+        Route(destination="fe80::1", prefix=128, metric=1024, family=6),
+    ]
+    assert nic.neighbours == (Neighbour(ip="fe80::1", mac=GATEWAY_MAC),)
+
+
+@pytest.mark.root
 def test_an_empty_namespace_has_no_nic_and_needs_no_tap() -> None:
     def body() -> None:
         with Rtnl() as rtnl:
@@ -241,9 +270,9 @@ def test_the_namespace_answers_for_a_permanent_neighbour(kinds: tuple[str, ...])
         with _attached() as (_network, (fd,)), _packets("peer") as wire:
             own = MAC.replace(":", "")
             ask = f"0001080006040001{own}0a010203000000000000"
-            os.write(fd, _frame("ff:ff:ff:ff:ff:ff", MAC, b"\x08\x06", bytes.fromhex(ask + "a9fe0101")))
-            while (answer := _tap_read(fd))[12:14] == b"\x86\xdd":
-                pass  # the peer's own IPv6
+            question = _frame("ff:ff:ff:ff:ff:ff", MAC, b"\x08\x06", bytes.fromhex(ask + "a9fe0101"))
+            answer = _asked(fd, question, lambda frame: frame if frame[12:14] == b"\x08\x06" else None)
+            assert isinstance(answer, bytes)
             assert answer[:14] == bytes.fromhex(own + GATEWAY_MAC.replace(":", "") + "0806")
             assert answer[20:32] == bytes.fromhex("0002" + GATEWAY_MAC.replace(":", "") + "a9fe0101")
             for frame in (
@@ -254,6 +283,134 @@ def test_the_namespace_answers_for_a_permanent_neighbour(kinds: tuple[str, ...])
                 _await(lambda: wire.recv(2000), frame)
 
     run_in(kinds, body)
+
+
+def _icmpv6(destination: str, source: str, to_ip: str, from_ip: str, kind: int, body: bytes) -> bytes:
+    """Return a frame with an ICMPv6 message, its checksum in it."""
+    message = bytes([kind, 0, 0, 0]) + body
+    ends = socket.inet_pton(socket.AF_INET6, from_ip) + socket.inet_pton(socket.AF_INET6, to_ip)
+    pseudo = ends + len(message).to_bytes(4, "big") + b"\0\0\0\x3a"
+    total = sum(int.from_bytes((pseudo + message)[at : at + 2], "big") for at in range(0, len(pseudo + message), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    message = message[:2] + (~total & 0xFFFF).to_bytes(2, "big") + message[4:]
+    header = b"\x60\0\0\0" + len(message).to_bytes(2, "big") + b"\x3a\xff" + ends
+    return bytes.fromhex((destination + source).replace(":", "")) + b"\x86\xdd" + header + message
+
+
+SOLICITATION, ADVERTISEMENT = 135, 136
+
+
+def _solicitation(asked: str, source: str, mac: str) -> bytes:
+    """Return a neighbour solicitation; one from `::` is a check whether anybody has the address (DAD)."""
+    target = socket.inet_pton(socket.AF_INET6, asked)
+    group = socket.inet_ntop(socket.AF_INET6, bytes.fromhex("ff0200000000000000000001ff") + target[13:])
+    multicast = "33:33:ff:" + target[13:].hex(":")
+    option = b"" if source == "::" else b"\x01\x01" + bytes.fromhex(mac.replace(":", ""))
+    return _icmpv6(multicast, mac, group, source, SOLICITATION, bytes(4) + target + option)
+
+
+def _advertisement(frame: bytes) -> tuple[str, str] | None:
+    """Return (address, MAC) that a neighbour advertisement tells of, None for another frame."""
+    if frame[12:14] != b"\x86\xdd" or frame[20] != 58 or frame[54] != ADVERTISEMENT:
+        return None
+    return socket.inet_ntop(socket.AF_INET6, frame[62:78]), frame[80:86].hex(":")
+
+
+def _asked(fd: int, question: bytes, read: Callable[[bytes], object]) -> object:
+    """Ask from the guest's side till there is an answer: a tap that just came up drops what the namespace sends."""
+    for _attempt in range(20):
+        os.write(fd, question)
+        while select.select([fd], [], [], 0.2)[0]:
+            if answer := read(os.read(fd, 70_000)):
+                return answer
+    raise AssertionError("nobody answers")
+
+
+def _veth_with_ipv6(*more: str, dad: bool = False) -> None:
+    ip(
+        f"link add name eth0 address {MAC} type veth peer name peer address {PEER_MAC}",
+        "link set eth0 up",
+        "link set peer addrgenmode none up",
+        f"addr add 2001:db8::5/128 dev eth0 {'' if dad else 'nodad'}",
+        "route add fe80::1 dev eth0",
+        "route add default via fe80::1 dev eth0",
+        *more,
+    )
+
+
+@pytest.mark.root
+@EITHER
+@pytest.mark.parametrize("source", ["2001:db8::5", "fe80::ff:fe00:1", "::"])
+def test_the_namespace_answers_solicitations_for_a_permanent_neighbour(kinds: tuple[str, ...], source: str) -> None:
+    def body() -> None:
+        _veth_with_ipv6(f"neigh add fe80::1 lladdr {GATEWAY_MAC} dev eth0 nud permanent")
+        Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")  # as engines leave it
+        with _attached() as (_network, (fd,)), _packets("peer") as wire:
+            answer = _asked(fd, _solicitation("fe80::1", source, MAC), _advertisement)
+            assert answer == ("fe80::1", GATEWAY_MAC)
+            for frame in (
+                _solicitation("fe80::2", source, MAC),  # for another's address
+                _frame(GATEWAY_MAC, MAC, b"\x86\xdd", b"what the guest sends to its gateway"),
+            ):
+                os.write(fd, frame)
+                _await(lambda: wire.recv(2000), frame)
+
+    run_in(kinds, body)
+
+
+@pytest.mark.root
+def test_both_families_gateways_are_answered_for() -> None:
+    def body() -> None:
+        _veth_with_ipv6(
+            f"neigh add fe80::1 lladdr {GATEWAY_MAC} dev eth0 nud permanent",
+            "addr add 10.1.2.3/32 dev eth0",
+            "route add default via 169.254.1.1 dev eth0 onlink",
+            f"neigh add 169.254.1.1 lladdr {GATEWAY_MAC} dev eth0 nud permanent",
+        )
+        with _attached() as (_network, (fd,)):
+            answer = _asked(fd, _solicitation("fe80::1", "2001:db8::5", MAC), _advertisement)
+            assert answer == ("fe80::1", GATEWAY_MAC)
+            ask = f"0001080006040001{MAC.replace(':', '')}0a010203000000000000a9fe0101"
+            arp = _frame("ff:ff:ff:ff:ff:ff", MAC, b"\x08\x06", bytes.fromhex(ask))
+            assert _asked(fd, arp, lambda frame: frame[12:14] == b"\x08\x06")
+
+    run_in(OUTSIDE, body)
+
+
+@pytest.mark.root
+def test_the_same_ipv6_address_in_guest_and_namespace_disturbs_neither() -> None:
+    """While the namespace still checks its address (DAD): what is asked and told about it concerns the guest alone."""
+
+    def body() -> None:
+        _veth_with_ipv6(dad=True)
+        with _attached() as (_network, (fd,)), _packets("peer") as wire:
+            check = _solicitation("2001:db8::5", "::", MAC)
+            os.write(fd, check)  # the guest's own check passes to the wire ..
+            _await(lambda: wire.recv(2000), check)
+            wire.settimeout(0.2)
+            with pytest.raises(TimeoutError):  # .. and the namespace does not object, neither there nor to the guest
+                while _advertisement(wire.recv(2000)) is None:
+                    pass
+            ask = _solicitation("2001:db8::5", "fe80::1", PEER_MAC)
+            wire.send(ask)
+            _await(lambda: _tap_read(fd), ask)  # the guest is asked, the namespace does not answer
+            target = bytes(4) + socket.inet_pton(socket.AF_INET6, "2001:db8::5")
+            told = _icmpv6("33:33:00:00:00:01", PEER_MAC, "ff02::1", "fe80::1", ADVERTISEMENT, target)
+            wire.send(told)  # somebody claims the address: the guest hears it, the namespace keeps its own
+            _await(lambda: _tap_read(fd), told)
+            with pytest.raises(TimeoutError):
+                while _advertisement(wire.recv(2000)) is None:
+                    pass
+        for _attempt in range(100):  # a check takes a second
+            found = shown("ip", "-6", "addr", "show", "dev", "eth0")
+            if "tentative" not in found:
+                break
+            time.sleep(0.1)
+        assert "2001:db8::5/128 scope global" in found
+        assert "dadfailed" not in found
+
+    run_in(OUTSIDE, body)
 
 
 @pytest.mark.root
@@ -410,7 +567,7 @@ def test_a_dead_guests_redirect_is_replaced() -> None:
     run_in(OUTSIDE, body)
 
 
-STEPS = ("set_link", "add_ingress", "add_redirect", "let_arp_through", "add_address")
+STEPS = ("set_link", "add_ingress", "add_redirect", "let_arp_through", "let_solicitations_through", "add_address")
 
 
 @pytest.mark.root
@@ -421,6 +578,8 @@ def test_a_failure_at_any_step_leaves_nothing(persistent: bool) -> None:
         ip(
             "route add default via 169.254.1.1 dev eth0 onlink",
             f"neigh add 169.254.1.1 lladdr {GATEWAY_MAC} dev eth0 nud permanent",
+            "route add default via fe80::1 dev eth0",
+            f"neigh add fe80::1 lladdr {GATEWAY_MAC} dev eth0 nud permanent",
         )
         before = _traces()
         descriptors = os.listdir("/proc/self/fd")
@@ -437,7 +596,7 @@ def test_a_failure_at_any_step_leaves_nothing(persistent: bool) -> None:
             assert os.listdir("/proc/self/fd") == descriptors
         return 100
 
-    assert run_in(OUTSIDE, body) == 9
+    assert run_in(OUTSIDE, body) == 11
 
 
 class _Failing(Rtnl):

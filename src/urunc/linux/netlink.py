@@ -54,7 +54,7 @@ _IFLA_INET_CONF = 1
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _IN6_ADDR_GEN_MODE_NONE = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_IFA_F_TEMPORARY, _IFA_F_DADFAILED = 0x01, 0x08
+_IFA_F_TEMPORARY, _IFA_F_NODAD, _IFA_F_DADFAILED = 0x01, 0x02, 0x08
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
 _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 9, 15, 18
 _RT_TABLE_MAIN = 254
@@ -75,9 +75,11 @@ _TC_ACT_STOLEN = 4
 _TC_H_INGRESS = 0xFFFFFFF1
 _INGRESS_HANDLE = 0xFFFF0000
 _IFINDEX_MAGIC_BLOCK = -1  # then the parent is a block's number
-_ETH_P_ALL, _ETH_P_ARP = 0x0003, 0x0806
-_REDIRECT_PRIORITY = 2  # behind what is let through to the namespace itself
-_PASS_PRIORITY = 1
+_ETH_P_ALL, _ETH_P_ARP, _ETH_P_IPV6 = 0x0003, 0x0806, 0x86DD
+_ARP_PRIORITY, _SOLICITATION_PRIORITY = 1, 2  # one for each protocol: the kernel wants it so
+_REDIRECT_PRIORITY = 3  # behind what is let through to the namespace itself
+_ICMPV6, _NEIGHBOUR_SOLICITATION = 58, 135
+_ALL_BITS = 0xFFFFFFFF
 
 _HEADER = Struct("IHHII")
 _ATTRIBUTE = Struct("HH")
@@ -367,9 +369,11 @@ class Rtnl:
         self._do("delete the link", _RTM_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0))
 
     def add_address(self, index: int, ip: str, prefix: int) -> None:
-        """Give a device an IPv4 address."""
-        address = _socket.inet_pton(_socket.AF_INET, ip)
-        body = _IFADDR.pack(int(_socket.AF_INET), prefix, 0, 0, index)
+        """Give a device an address of either family; IPv6's works at once, without asking whether someone has it."""
+        family = _socket.AF_INET6 if ":" in ip else _socket.AF_INET
+        address = _socket.inet_pton(family, ip)
+        flags = _IFA_F_NODAD if family == _socket.AF_INET6 else 0
+        body = _IFADDR.pack(int(family), prefix, flags, 0, index)
         body += _attribute(_IFA_LOCAL, address) + _attribute(_IFA_ADDRESS, address)
         self._do("add the address", _RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_EXCL, body)
 
@@ -414,14 +418,23 @@ class Rtnl:
             _text(_TCA_ACT_KIND, "mirred"),
             _nest(_TCA_ACT_OPTIONS, _attribute(_TCA_MIRRED_PARMS, mirred)),
         )
-        options = _u32_selector() + _nest(_TCA_U32_ACT, action)
+        options = _u32_selector((0, 0, 0)) + _nest(_TCA_U32_ACT, action)
         self._add_filter(index, _REDIRECT_PRIORITY, _ETH_P_ALL, options, block)
 
     def let_arp_through(self, index: int, ip: str) -> None:
         """Leave ARP packets that ask for an IPv4 address to the namespace itself, before any redirect."""
-        asked = _socket.inet_pton(_socket.AF_INET, ip)
-        options = _u32_selector(value=asked, mask=b"\xff" * 4, offset=24)  # the target protocol address
-        self._add_filter(index, _PASS_PRIORITY, _ETH_P_ARP, options + _attribute(_TCA_U32_CLASSID, pack("I", 1)))
+        (asked,) = unpack_from("!I", _socket.inet_pton(_socket.AF_INET, ip))
+        self._let_through(index, _ARP_PRIORITY, _ETH_P_ARP, (24, _ALL_BITS, asked))  # the target protocol address
+
+    def let_solicitations_through(self, index: int, ip: str) -> None:
+        """Leave neighbour solicitations (RFC 4861) for an IPv6 address to the namespace itself, before any redirect."""
+        words = unpack_from("!4I", _socket.inet_pton(_socket.AF_INET6, ip))
+        target = [(48 + 4 * place, _ALL_BITS, word) for place, word in enumerate(words)]
+        kinds = (4, 0xFF00, _ICMPV6 << 8), (40, 0xFF000000, _NEIGHBOUR_SOLICITATION << 24)
+        self._let_through(index, _SOLICITATION_PRIORITY, _ETH_P_IPV6, *kinds, *target)
+
+    def _let_through(self, index: int, priority: int, protocol: int, *keys: tuple[int, int, int]) -> None:
+        self._add_filter(index, priority, protocol, _u32_selector(*keys) + _attribute(_TCA_U32_CLASSID, pack("I", 1)))
 
     def _add_filter(self, index: int, priority: int, protocol: int, options: bytes, block: int = 0) -> None:
         info = priority << 16 | _socket.htons(protocol)
@@ -459,10 +472,12 @@ def _raise_error(what: str, flags: int, payload: bytes, header: int = 16) -> Non
     raise OSError(-code, message)
 
 
-def _u32_selector(value: bytes = bytes(4), mask: bytes = bytes(4), offset: int = 0) -> bytes:
-    """Return a selector of one key: the word at `offset` under `mask` is `value`. Without arguments, all match."""
-    head = pack("BBBxHHhhI", _TC_U32_TERMINAL, 0, 1, 0, 0, 0, 0, 0)
-    return _attribute(_TCA_U32_SEL, head + mask + value + pack("ii", offset, 0))
+def _u32_selector(*keys: tuple[int, int, int]) -> bytes:
+    """Return a selector of (offset, mask, value): the word at each offset under its mask is the value."""
+    head = pack("BBBxHHhhI", _TC_U32_TERMINAL, 0, len(keys), 0, 0, 0, 0, 0)
+    return _attribute(
+        _TCA_U32_SEL, head + b"".join(pack("!II", mask, value) + pack("ii", offset, 0) for offset, mask, value in keys)
+    )
 
 
 def _link(body: bytes) -> Link:

@@ -187,38 +187,49 @@ def _open_tap(name: str, uid: int, gid: int, *, persistent: bool, vnet_hdr: bool
 
 def _connect(rtnl: Rtnl, nic: Nic, interface: int, made: int) -> None:
     """Join the interface and the tap, by index. The interface is taken last: until then its traffic flows."""
-    told = _untold_neighbour(nic)
-    rtnl.set_link(made, mtu=nic.mtu, arp=told is not None, addrgen_none=True)
+    silent = _silent_gateways(nic)
+    rtnl.set_link(made, mtu=nic.mtu, arp=bool(silent), addrgen_none=True)
     rtnl.add_ingress(made)
-    if told:
-        _answer_for(rtnl, made, told)
+    if silent:
+        _answer_for(rtnl, made, nic.tap, silent)
     rtnl.add_redirect(made, interface)
     rtnl.set_link(made, up=True)
     rtnl.add_ingress(interface, _block(interface))
     rtnl.add_redirect(interface, made, _block(interface))
 
 
-def _untold_neighbour(nic: Nic) -> Neighbour | None:
-    """Return the gateway that answers no ARP: the interface has a permanent neighbour entry for it.
+def _silent_gateways(nic: Nic) -> list[Neighbour]:
+    """Return the gateways that nobody answers for: the interface has a permanent neighbour entry for them.
 
-    A Linux guest gets the entry itself and never asks; others must ask, and the namespace must answer.
+    A Linux guest gets the entry itself and never asks; others must ask, and the namespace must answer. It answers
+    with one MAC, the first one's: engines that do this have the same for both families.
     """
-    gateways = {route.gateway for route in nic.routes if route.family == 4}
-    for neighbour in nic.neighbours:
-        if neighbour.ip in gateways:
-            return neighbour
-    return None
+    gateways = {route.gateway for route in nic.routes}
+    found = [neighbour for neighbour in nic.neighbours if neighbour.ip in gateways]
+    return [neighbour for neighbour in found if neighbour.mac == found[0].mac]
 
 
-def _answer_for(rtnl: Rtnl, made: int, neighbour: Neighbour) -> None:
-    """Have the namespace answer the guest's ARP for that neighbour: the tap gets its address and its MAC.
+def _answer_for(rtnl: Rtnl, made: int, name: str, gateways: list[Neighbour]) -> None:
+    """Have the namespace answer the guest's ARP and neighbour solicitations: the tap gets the gateways' addresses.
 
     The question comes from the guest's address, which is also the namespace's own on the engine's interface: so the
-    tap must accept local sources, and look for no route back through itself (rp_filter, loose).
+    tap must accept local sources, and look for no route back through itself (rp_filter, loose). IPv6 knows neither.
     """
-    rtnl.set_link(made, mac=neighbour.mac, inet_conf={_ACCEPT_LOCAL: 1, _RP_FILTER: _LOOSE})
-    rtnl.add_address(made, neighbour.ip, 32)
-    rtnl.let_arp_through(made, neighbour.ip)
+    rtnl.set_link(made, mac=gateways[0].mac, inet_conf={_ACCEPT_LOCAL: 1, _RP_FILTER: _LOOSE})
+    for gateway in gateways:
+        if ":" in gateway.ip:
+            _have_ipv6(name)
+            rtnl.add_address(made, gateway.ip, 128)
+            rtnl.let_solicitations_through(made, gateway.ip)
+        else:
+            rtnl.add_address(made, gateway.ip, 32)
+            rtnl.let_arp_through(made, gateway.ip)
+
+
+def _have_ipv6(name: str) -> None:
+    """Switch IPv6 on for a device: engines switch it off for every one but their own. rtnetlink cannot."""
+    with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "wb", buffering=0) as file:
+        file.write(b"0")
 
 
 def detach(path: str, taps: Sequence[str]) -> None:
