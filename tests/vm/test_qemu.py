@@ -56,6 +56,8 @@ def test_shares() -> None:
         "local,id=share0,path=/share0,security_model=none,multidevs=remap",
         "local,id=share1,path=/share1,security_model=none,multidevs=remap,readonly=on",
     ]
+    assert qemu.launch(make(shares=shares), Host(binary="q")).own_descriptors
+    assert not qemu.launch(make(), Host(binary="q")).own_descriptors
     assert "virtio-9p-device,fsdev=share1,mount_tag=vol1" in argv(make(shares=shares, model="microvm"))
 
 

@@ -12,7 +12,7 @@ import time
 
 from .. import jsonio, log
 from ..errors import KernelError, SpecError, UruncError
-from ..linux import cgroup, idmap, libc, proc
+from ..linux import cgroup, idmap, libc, ns, proc
 from ..oci import resources as cgroup_rules
 from . import assemble, console, hooks, inherit, init, status, store, teardown
 from . import channel as wire
@@ -166,9 +166,10 @@ class _Creation:
             )
             if self.plan.device:
                 self._take_device(self.plan.device)
-            self.child = os.fork()
-            if self.child == 0:
-                init.run(orders)
+            with ns.for_next_child(init.born_into(self.plan)):
+                self.child = os.fork()
+                if self.child == 0:
+                    init.run(orders)
         finally:
             theirs.close()
             inherited.close()
@@ -282,6 +283,7 @@ class _Creation:
                 for file in launch.files
             ],
             "folders": launch.folders,
+            "own_descriptors": launch.own_descriptors,
             "state": self._state(),
             "create_container": [hook.to_data() for hook in self.spec.hooks.create_container],
             "start_container": [hook.to_data() for hook in self.spec.hooks.start_container],

@@ -104,6 +104,15 @@ def _fail_start(connection: _socket.socket, error: BaseException) -> NoReturn:
         os._exit(1)
 
 
+def born_into(plan: Plan) -> tuple[str, ...]:
+    """Return the new namespaces that `create` makes before the fork, which spares init one of its own.
+
+    That is the pid namespace, where nothing that init does must come before it.
+    """
+    kinds = {*plan.namespaces, *(kind for kind, _path in plan.joins)}
+    return ("pid",) if "pid" in plan.namespaces and not kinds & {"user", "time"} else ()
+
+
 def _enter_namespaces(orders: Orders) -> None:
     """Join what is given by path, then make the rest; the user namespace first and alone.
 
@@ -120,7 +129,7 @@ def _enter_namespaces(orders: Orders) -> None:
         _expect(orders.channel, "maps")
     if "user" in plan.namespaces or any(kind == "user" for kind, _path in plan.joins):
         proc.become(0, 0, None)
-    ns.unshare({*plan.namespaces, "mount"} - {"user", "cgroup"})  # a joined mount namespace is others' too: copy it
+    ns.unshare({*plan.namespaces, "mount"} - {"user", "cgroup", *born_into(plan)})  # a joined mount namespace is others' too: copy it
     if "time" in plan.namespaces:
         ns.set_time_offsets(orders.spec.time_offsets)
 
@@ -136,9 +145,9 @@ def _set_oom_score_adj(value: int | None) -> None:
 
 
 def _become_first(orders: Orders) -> None:
-    """Fork into the new pid namespace where there is one; tell `create` the pid that the kernel sees."""
+    """Fork into the pid namespace where init was not born in it; tell `create` the pid that the kernel sees."""
     kinds = {*orders.plan.namespaces, *(kind for kind, _path in orders.plan.joins)}
-    if kinds & {"pid", "time"} and _fork(orders.plan):
+    if (kinds - {*born_into(orders.plan)}) & {"pid", "time"} and _fork(orders.plan):
         os._exit(0)
     fcntl.flock(_out_of_the_way(orders.waiting), fcntl.LOCK_EX)
     os.setsid()
@@ -237,7 +246,16 @@ def _build_root(orders: Orders, launch: dict[str, Any]) -> None:
         _write_file(root, item["path"].lstrip("/"), item["content"].encode("latin-1"), item["mode"])
     for folder in launch["folders"]:
         _make_writable(root, folder.lstrip("/"), orders.spec.process)
+    if launch["own_descriptors"]:
+        _show_descriptors(root)
     mounts.make_readonly(root)
+
+
+def _show_descriptors(root: int) -> None:
+    """Give the monitor /proc/self/fd alone, its own: a whole /proc, read-only even, tells of the host."""
+    tree = mounts.clone_tree("/proc/self/fd", readonly=True, noexec=True)
+    mounts.attach_file(tree, root, "proc/self/fd")
+    os.close(tree)
 
 
 def _make_writable(root: int, path: str, process: Process | None) -> None:

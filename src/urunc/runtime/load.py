@@ -217,8 +217,9 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int) -> Facts:
     block: BlockImage | None = None
     device: Device | None = None
     modules: tuple[GuestFile, ...] = ()
+    lacks: tuple[str, ...] = ()
     if app.block or app.mount_rootfs or (app.guest == "linux" and not app.initrd):
-        block, device, modules = _look_at_storage(spec, app, rootfs, kernel)
+        block, device, modules, lacks = _look_at_storage(spec, app, rootfs, kernel)
     return Facts(
         arch=arch,
         cpus=host.cpu_count(),
@@ -234,6 +235,7 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int) -> Facts:
         block=block,
         device=device,
         modules=modules,
+        lacks=lacks,
         guest_init=read_guest_init() if app.guest == "linux" else None,
         tsc_khz=host.tsc_khz(cache) if emulates else 0,
     )
@@ -241,8 +243,9 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int) -> Facts:
 
 def _look_at_storage(
     spec: Spec, app: App, rootfs: int, kernel: KernelInfo
-) -> tuple[BlockImage | None, Device | None, tuple[GuestFile, ...]]:
-    """Return what the image's block image is, what backs its rootfs, and the modules that Linux needs to see either."""
+) -> tuple[BlockImage | None, Device | None, tuple[GuestFile, ...], tuple[str, ...]]:
+    """Return what the image's block image is, what backs its rootfs, and what `storage.read_modules` does."""
+    from ..vm.machine import driver
     from ..vm.modules import DRIVERS, SHARE_DRIVERS
     from . import storage
 
@@ -257,10 +260,10 @@ def _look_at_storage(
     if app.mount_rootfs:
         device = storage.find_device(os.path.realpath(f"/proc/self/fd/{rootfs}"))
     if app.guest != "linux" or app.initrd:
-        return block, device, ()
-    filesystems = [found.filesystem for found in (block, device) if found and found.filesystem]
+        return block, device, (), ()
+    filesystems = [driver(found.filesystem) for found in (block, device) if found and found.filesystem]
     names = (*DRIVERS, *SHARE_DRIVERS, *filesystems)
-    return block, device, storage.read_modules(rootfs, kernel, names)
+    return block, device, *storage.read_modules(rootfs, kernel, names)
 
 
 def read_guest_init() -> bytes:

@@ -60,6 +60,7 @@ class Facts(Record):
     block: BlockImage | None = None  # the image's, where it names one
     device: Device | None = None  # what is mounted as the rootfs, where the image asks for it and it is a block device
     modules: tuple[GuestFile, ...] = ()  # see Context.modules
+    lacks: tuple[str, ...] = ()  # drivers that a Linux guest's kernel surely has not
     guest_init: bytes | None = None  # urunc's own init for Linux guests
     tsc_khz: int = 0  # the host's clock rate, for a guest that cannot measure it; 0 where unknown
 
@@ -143,6 +144,7 @@ def plan(
     disks = storage.disk_sources(app, can, root, facts.block, facts.device)
     device = facts.device if root.kind == "block" and root.rootfs else None
     _check_storage(spec, app, facts, device)
+    storage.check_drivers(root, facts.lacks)
     shares, folders = storage.root_shares(root)
     mounts_inside = storage.block_mounts(app, root, disks, facts.block)
     machine = _machine(options, spec, app, config, facts, accel, root, mounts_inside).replace(

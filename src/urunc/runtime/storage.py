@@ -90,19 +90,22 @@ def find_device(rootfs: str) -> Device | None:
     )
 
 
-def read_modules(rootfs: int, kernel: KernelInfo, names: Iterable[str]) -> tuple[GuestFile, ...]:
-    """Return those of the kernel's modules in the rootfs, with their modules.dep; none where it has no such folder.
+def read_modules(
+    rootfs: int, kernel: KernelInfo, names: tuple[str, ...]
+) -> tuple[tuple[GuestFile, ...], tuple[str, ...]]:
+    """Return those of the kernel's modules in the rootfs, with their modules.dep, and the names that it surely lacks.
 
-    Raises ImageError for a folder that cannot be read, or modules that are larger together than any should be.
+    Both are empty where the rootfs has no folder for the kernel. Raises ImageError for one that cannot be read, or
+    modules that are larger together than any should be.
     """
     release = _find_release(rootfs, kernel)
-    if not release:
-        return ()
     folder, size = f"{_MODULES}/{release}", 0
-    index = _read(rootfs, f"{folder}/modules.dep", _MODULES_DEP_LIMIT)
+    index = _read_text(rootfs, f"{folder}/modules.dep") if release else None
     if index is None:
-        return ()
-    paths, left = modules.closure(index.decode("utf-8", "surrogateescape"), tuple(names))
+        return (), ()
+    builtin = _read_text(rootfs, f"{folder}/modules.builtin")
+    lacks = tuple(name for name in names if builtin is not None and modules.lacks(name, index, builtin))
+    paths, left = modules.closure(index, names)
     files = []
     for path in paths:
         content = _read(rootfs, f"{folder}/{path}", _MODULE_LIMIT - size)
@@ -111,7 +114,7 @@ def read_modules(rootfs: int, kernel: KernelInfo, names: Iterable[str]) -> tuple
         size += len(content)
         files.append(GuestFile(path=f"{folder}/{path}", content=content, mode=0o644))
     listed = GuestFile(path=f"{folder}/modules.dep", content=left.encode("utf-8", "surrogateescape"), mode=0o644)
-    return (listed, *files)
+    return (listed, *files), lacks
 
 
 def _find_release(rootfs: int, kernel: KernelInfo) -> str:
@@ -127,6 +130,11 @@ def _find_release(rootfs: int, kernel: KernelInfo) -> str:
     if kernel.release:
         return kernel.release if kernel.release in names else ""
     return names[0] if len(names) == 1 else ""
+
+
+def _read_text(rootfs: int, path: str) -> str | None:
+    content = _read(rootfs, path, _MODULES_DEP_LIMIT)
+    return None if content is None else content.decode("utf-8", "surrogateescape")
 
 
 def _read(rootfs: int, path: str, limit: int) -> bytes | None:

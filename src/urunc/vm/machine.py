@@ -83,6 +83,11 @@ class Root(Record):
     rootfs: bool = False  # it is the container's own rootfs
 
 
+def driver(fstype: str) -> str:
+    """Return the name of Linux's driver: ext4's mounts ext2 as well, and is the one that kernels have."""
+    return "ext4" if fstype == "ext2" else fstype
+
+
 class Share(Record):
     """A folder that the guest mounts by its `tag`; it stands at `path` in the monitor's root."""
 
@@ -275,5 +280,6 @@ class Launch(Record):
     listening unix socket <name>.sock in the state directory, "fifo:<name>" a fifo there that is bound at /<name>,
     "disk:<path>" the open disk of that path, "read:<path>" the same for reading alone."""
     folders: tuple[str, ...] = ()  # the folders of its root that it may write to, each a tmpfs of 64 kB
+    own_descriptors: bool = False  # it finds its own descriptors at /proc/self/fd, and nothing else of /proc
     devices: tuple[str, ...] = ()  # nodes below /dev: "kvm", "net/tun", ..
     own_seccomp: bool = False  # the monitor filters itself

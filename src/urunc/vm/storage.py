@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..errors import ImageError
 from ..record import Record
 from . import guests
-from .machine import Disk, GuestMount, Root, Share
+from .machine import Disk, GuestMount, Root, Share, driver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,6 +122,16 @@ def check_block(app: App, block: BlockImage) -> None:
         known = ", ".join(guests.load(app.guest).FILESYSTEMS)
         held = block.filesystem or "no file system that urunc knows, or a damaged one"
         raise ImageError(f"{what} holds {held}: guest `{app.guest}` mounts {known}")
+
+
+def check_drivers(root: Root, lacks: tuple[str, ...]) -> None:
+    """Raise ImageError where the guest's kernel cannot mount its root; `lacks` are drivers that it surely has not."""
+    name = "9p" if root.kind == "9p" else driver(root.fstype)
+    if root.kind in ("9p", "block") and name in lacks:
+        raise ImageError(
+            f"the kernel has no driver `{name}` for its root: it is not in the image's /lib/modules",
+            hint="Debian's cloud kernel has no 9p, linux-image-amd64 does" if name == "9p" else None,
+        )
 
 
 def _mounts(app: App, filesystem: str) -> bool:

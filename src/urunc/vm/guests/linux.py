@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from ...errors import HostError, ImageError
 from .. import bootstring, port
-from ..machine import Boot, GuestFile
+from ..machine import Boot, GuestFile, driver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,19 +163,14 @@ def _encode(text: str) -> bytes:
 def _root(root: Root) -> tuple[str, ...]:
     mode = "ro" if root.readonly else "rw"
     if root.kind == "block":
-        return (f"/dev/vda {_driver(root.fstype)} {mode}",)
+        return (f"/dev/vda {driver(root.fstype)} {mode}",)
     return (f"9p {_SHARE_TAG} {mode}",) if root.kind == "9p" else ()
 
 
 def _mount(mount: GuestMount) -> list[tuple[str, str]]:
     mode = "ro" if mount.readonly else "rw"
-    records = [("mount", f"{mount.source} {_driver(mount.fstype)} {mode} {mount.target}")]
+    records = [("mount", f"{mount.source} {driver(mount.fstype)} {mode} {mount.target}")]
     return records + ([("mount-file", mount.name)] if mount.name else [])
-
-
-def _driver(fstype: str) -> str:
-    """Return the driver's name: ext4's mounts ext2 as well, and is the one that kernels have."""
-    return "ext4" if fstype == "ext2" else fstype
 
 
 def _nic_records(nic: Nic) -> list[tuple[str, str]]:

@@ -117,7 +117,12 @@ def launch(machine: Machine, host: Host) -> Launch:
     devices = ["kvm"] if machine.accel == "kvm" else []
     if machine.vhost and machine.network.nics:
         devices.append("vhost-net")
-    return Launch(argv=tuple(argv), fds=tuple(fds), devices=tuple(devices))
+    return Launch(
+        argv=tuple(argv),
+        fds=tuple(fds),
+        devices=tuple(devices),
+        own_descriptors=bool(machine.shares),  # hw/9pfs/9p-local.c changes a file's mode by /proc/self/fd/N
+    )
 
 
 def quote(value: str) -> str:
