@@ -111,14 +111,15 @@ class Kubelet(Containerd):
         path = f"{self.shim.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         config = self.world.logs / "containerd.toml"
         config.write_text(CONFIG.format(socket=self.socket) + snippet("cri"))
-        return self.world.start("containerd", "/usr/bin/containerd", "--config", config, env={"PATH": path})
+        return self.world.start("containerd", self.program("containerd"), "--config", config, env={"PATH": path})
 
     def _ready(self) -> bool:
         try:
             status = self.call("Status")["status"]
         except grpc.RpcError:
             return False
-        return bool(status) and all(condition["status"] for condition in status["conditions"])
+        wanted = [one["status"] for one in status["conditions"] if one["type"] in ("RuntimeReady", "NetworkReady")]
+        return wanted == [True, True]
 
     def call(self, method: str, **values: Any) -> dict[str, Any]:
         """Call a method of RuntimeService."""

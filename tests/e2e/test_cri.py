@@ -26,13 +26,18 @@ KEY = "com.urunc.unikernel"
 @pytest.fixture(scope="module")
 def kubelet(tmp_path_factory: pytest.TempPathFactory, testguest: Path) -> Iterator[Kubelet]:
     """A containerd with the plug-in, for the whole module."""
+    yield from serve_kubelet(Kubelet, tmp_path_factory, testguest)
+
+
+def serve_kubelet(kind: type[Kubelet], tmp_path_factory: pytest.TempPathFactory, testguest: Path) -> Iterator[Kubelet]:
+    """Start one of this kind with the images of the tests."""
     if not Path("/usr/lib/cni/bridge").exists():
         pytest.skip("containernetworking-plugins is not installed")
     folder = tmp_path_factory.mktemp("cri")
     world = World(folder)
     engine = None
     try:
-        engine = Kubelet(world, Path("/usr/bin/runc"), write_entry(folder / "bin"))
+        engine = kind(world, Path("/usr/bin/runc"), write_entry(folder / "bin"))
         engine.load(images.busybox(), folder)
         engine.load(images.busybox("test/pause:1", ("sleep", "100000")), folder)
         facts = {"unikernelType": "unikraft", "hypervisor": "qemu", "cmdline": "app"}
@@ -199,7 +204,8 @@ def test_containerd_restarts_and_no_request_is_lost(kubelet: Kubelet, pods: Any,
     wait_for("the guest is ready", lambda: "ready" in pod.log("guest"))
     world = kubelet.world
     traffic = world.start("traffic", "/usr/bin/python3", "-IS", "-c", TRAFFIC, pod.address, "300")
-    daemon = next(pid for pid, command in world.processes() if command.startswith("/usr/bin/containerd --config"))
+    line = f"{kubelet.program('containerd')} --config"
+    daemon = next(pid for pid, command in world.processes() if command.startswith(line))
     world.run("kill", f"-{signal}", str(daemon))
     kubelet.daemon.wait(30)
     kubelet.daemon = kubelet._start()

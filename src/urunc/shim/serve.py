@@ -43,7 +43,6 @@ def serve(identity: Identity, listener: _socket.socket) -> None:
         _lower_oom_score()
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
         shim = _Shim(identity, listener)
-        gc.collect()
         gc.freeze()  # what is here now is here for good: a fork then copies fewer pages
         gc.enable()
         log.debug(f"serving `{identity.path}`")
