@@ -227,6 +227,20 @@ def test_a_process_that_is_not_there(world: World, method: str) -> None:
     assert world.refused(method, id="web", exec_id="nobody")[0] == ttrpc.NOT_FOUND
 
 
+def test_a_container_deleted_before_its_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = world.create()
+
+    def delete(place: Any, force: bool) -> tuple[dict[str, Any], int]:
+        os.kill(pid, signal.SIGKILL)
+        return {}, -1
+
+    monkeypatch.setattr(work, "delete", delete)
+    assert world.call("Delete", id="web")["pid"] == pid
+    world.serve_until(lambda: not os.path.exists(f"/proc/{pid}"))
+    topics = world.publisher.topics
+    assert topics in (["/tasks/create", "/tasks/delete"], ["/tasks/create", "/tasks/exit", "/tasks/delete"])
+
+
 class TestRefusals:
     """What the runtime refuses reaches the user word for word, under the code that containerd looks at."""
 

@@ -1,7 +1,7 @@
 """The control port of a Linux guest: signals in, the exit status out. One line each; see guest/init.
 
-The shim is the port's one client from the container's creation on: what the guest says while nobody listens is lost.
-The guest is hostile: lines are short, unknown ones are ignored, and nothing is awaited.
+The shim reads it from the container's creation on. The guest is hostile, and `runtime.control`, which knows the words,
+takes it so.
 """
 
 from __future__ import annotations

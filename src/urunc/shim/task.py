@@ -335,22 +335,25 @@ class Service:
         if not process.exec_id:
             self._last_look(container)
         process.end(status, when)
-        self._publisher.publish(
-            "/tasks/exit",
-            {
-                "container_id": container.id,
-                "id": process.exec_id or container.id,
-                "pid": process.pid,
-                "exit_status": status,
-                "exited_at": timestamp(when),
-            },
-        )
+        if self._containers.get(container.id) is container:  # one deleted before its start is not told any more
+            self._tell_exit(container, process)
         for call in process.waiting:
             call.answer(process.exit_values())
         process.waiting.clear()
         if process.exec_id and container.deferred_end is not None:
             end, container.deferred_end = container.deferred_end, None
             self._init_ended(container, *end)
+
+    def _tell_exit(self, container: Container, process: Process) -> None:
+        self._publisher.publish(
+            "/tasks/exit",
+            {
+                "container_id": container.id,
+                "id": process.exec_id or container.id,
+                "pid": process.pid,
+                **process.exit_values(),
+            },
+        )
 
     def _last_look(self, container: Container) -> None:
         """Tell of a death for want of memory before the end itself, which may be noticed first."""
