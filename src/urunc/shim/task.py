@@ -13,7 +13,7 @@ from ..errors import StateError, UruncError
 from ..linux import cgroup
 from . import io, messages, work
 from .guest import GuestPort
-from .messages import RUNC_OPTIONS, RUNNING, TASK_METHODS, timestamp, unpack
+from .messages import RUNC_OPTIONS, RUNNING, TASK_METHODS, unpack
 from .oom import OomWatch
 from .places import DEFAULT_ROOT, Place, save_place
 from .process import Container, Process
