@@ -59,6 +59,29 @@ NETWORKS = {
     "two": Network(nics=(SECOND_NIC, PLAIN_NIC), dns=("10.0.0.53",), hostname="web"),
 }
 
+IPV6_ADDRESS = Address(ip="2001:db8::5", prefix=128, family=6)
+IPV6_ROUTES = (
+    Route(gateway="fe80::1", metric=1024, source="2001:db8::5", family=6),
+    Route(destination="fe80::1", prefix=128, metric=1024, family=6),
+)
+IPV6_NIC = Nic(
+    ifname="eth0",
+    tap="urunc0-abcdefg",
+    mac="02:00:00:00:00:06",
+    addresses=(IPV6_ADDRESS,),
+    routes=IPV6_ROUTES,
+    neighbours=(Neighbour(ip="fe80::1", mac="ee:ee:ee:ee:ee:ee"),),
+)
+DUAL_NIC = PLAIN_NIC.replace(
+    addresses=(*PLAIN_NIC.addresses, IPV6_ADDRESS),
+    routes=(*PLAIN_NIC.routes, *IPV6_ROUTES),
+)
+WITH_IPV6 = {
+    "dual": Network(nics=(DUAL_NIC,), dns=("10.0.0.53", "fd00::53"), hostname="web"),
+    "ipv6": Network(nics=(IPV6_NIC,), dns=("fd00::53",), hostname="web"),
+}
+"""Beside NETWORKS, for one kind of root: the address does not care which."""
+
 ARGS = ("/bin/app", "two words", 'quote"s', "-x=1")
 ENV = ("PATH=/bin:/usr/bin", "GREETING=hello world")
 
@@ -112,7 +135,9 @@ def make_machine(
     kernel = kernel_for(guest, monitor, network, root)
     accel = "kvm" if can.kvm == "required" else "tcg"
     context = make_context(guest, kernel, model, accel=accel)
-    boot = guests.load(guest).boot(app or make_app(guest, monitor, root), network, root, can, context)
+    app = app or make_app(guest, monitor, root)
+    network = network.limited(guests.load(guest).boot(app, Network(), root, can, context).nics)
+    boot = guests.load(guest).boot(app, network, root, can, context)
     return Machine(
         name="web",
         arch="x86_64",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from urunc.errors import SpecError
 from urunc.vm import bootstring
-from urunc.vm.machine import Address, Network, Nic
-from vmcases import NETWORKS, OFF_LINK_NIC, PLAIN_NIC, SECOND_NIC
+from urunc.vm.machine import Address, Network, Nic, Route
+from vmcases import DUAL_NIC, IPV6_NIC, NETWORKS, OFF_LINK_NIC, PLAIN_NIC, SECOND_NIC
 
 
 @pytest.mark.parametrize(
@@ -50,9 +51,37 @@ def test_ipv4_only() -> None:
     assert bootstring.resolvers(NETWORKS["plain"]) == ("10.0.0.53", "10.0.0.54")
 
 
-def test_one_nic() -> None:
-    assert bootstring.one_nic(Network()) == (None, ())
-    assert bootstring.one_nic(NETWORKS["plain"]) == (PLAIN_NIC, ())
-    nic, messages = bootstring.one_nic(NETWORKS["two"])
-    assert nic == PLAIN_NIC
-    assert "net1" in messages[0]
+def test_an_ipv6_gateway_is_no_ipv4_gateway() -> None:
+    nic = PLAIN_NIC.replace(routes=(Route(gateway="fe80::1"), Route(gateway="10.0.0.1", family=6)))
+    assert bootstring.gateway(nic) == bootstring.gateway_ipv6(nic) == ""
+    assert bootstring.gateway_ipv6(DUAL_NIC) == "fe80::1"
+
+
+def test_without_ipv6() -> None:
+    assert bootstring.without_ipv6("mewz", None) == ()
+    assert bootstring.without_ipv6("mewz", PLAIN_NIC, SECOND_NIC) == ()
+    assert bootstring.without_ipv6("mewz", PLAIN_NIC.replace(addresses=())) == ()
+    (message,) = bootstring.without_ipv6("mewz", DUAL_NIC, SECOND_NIC)
+    assert "`mewz`" in message
+    assert "eth0" in message
+    assert "net1" not in message
+    assert bootstring.without_ipv6("mewz", IPV6_NIC, SECOND_NIC)
+    with pytest.raises(SpecError, match="eth0 has IPv6 addresses alone, and the guest `mewz`"):
+        bootstring.without_ipv6("mewz", IPV6_NIC)
+
+
+def test_the_primary_nic() -> None:
+    assert Network().primary() is None
+    assert Network(nics=(SECOND_NIC,)).primary() is SECOND_NIC
+    assert NETWORKS["two"].primary() is PLAIN_NIC
+    assert Network(nics=(SECOND_NIC, IPV6_NIC)).primary() is IPV6_NIC
+    assert Network(nics=(IPV6_NIC, PLAIN_NIC)).primary() is PLAIN_NIC
+
+
+def test_a_guest_that_takes_fewer_nics() -> None:
+    two = NETWORKS["two"]
+    assert two.limited(None) is two.limited(2) is two
+    assert two.limited(1).nics == (PLAIN_NIC,)
+    assert two.limited(0).nics == ()
+    three = two.replace(nics=(SECOND_NIC, IPV6_NIC, PLAIN_NIC))
+    assert three.limited(2).nics == (PLAIN_NIC, SECOND_NIC)

@@ -13,7 +13,7 @@ import pytest
 
 from urunc.vm import choose, monitors
 from urunc.vm.machine import Root
-from vmcases import NETWORKS, VERSIONS, describe, launch, make_machine
+from vmcases import NETWORKS, VERSIONS, WITH_IPV6, describe, launch, make_machine
 
 FOLDER = Path(__file__).resolve().parent.parent / "golden"
 
@@ -26,12 +26,14 @@ def cases() -> list[tuple[str, str, str, str, str, str]]:
         known = VERSIONS[row.monitor]
         versions = [".".join(map(str, version)) for version in known] if len(known) > 1 else [""]
         found += [(row.guest, row.monitor, *case) for case in product(versions, models, NETWORKS, row.roots)]
+        ipv6 = WITH_IPV6 if row.guest in ("linux", "mirage") else ("dual",)
+        found += [(row.guest, row.monitor, *case) for case in product(versions, models, ipv6, ("none",))]
     return found
 
 
 @pytest.mark.parametrize(("guest", "monitor", "version", "model", "network", "root"), cases())
 def test_command_line(guest: str, monitor: str, version: str, model: str, network: str, root: str) -> None:
-    machine = make_machine(guest, monitor, NETWORKS[network], Root(kind=root), model)
+    machine = make_machine(guest, monitor, {**NETWORKS, **WITH_IPV6}[network], Root(kind=root), model)
     numbers = tuple(int(part) for part in version.split(".")) if version else ()
     actual = describe(machine.boot, launch(machine, monitor, numbers))
     path = FOLDER / f"{'-'.join(part for part in (guest, monitor, version, model, network, root) if part)}.txt"

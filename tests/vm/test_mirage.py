@@ -11,7 +11,7 @@ from urunc.oci.app import App
 from urunc.vm.guests import mirage
 from urunc.vm.machine import Boot, Context, KernelInfo, Network, Root
 from urunc.vm.monitors import qemu, spt
-from vmcases import NETWORKS, solo5_kernel
+from vmcases import NETWORKS, WITH_IPV6, solo5_kernel
 
 
 def boot(
@@ -58,8 +58,25 @@ def test_takes_as_many_nics_as_the_manifest_declares() -> None:
 
 
 def test_more_nics_are_said() -> None:
-    assert boot(network=NETWORKS["two"]).messages == (
-        "the guest takes one network interface: it gets eth0; left out: net1",
+    result = boot(network=NETWORKS["two"], kernel=solo5_kernel("spt", 2, 0))
+    assert result.arguments == ("--ipv4=172.17.0.2/16", "--ipv4-gateway=172.17.0.1")
+    assert "net1" in result.messages[0]
+
+
+def test_ipv6_beside_ipv4_and_alone() -> None:
+    ipv6 = ("--ipv6=2001:db8::5/128", "--ipv6-gateway=fe80::1", "--accept-router-advertisements=false")
+    ipv4 = ("--ipv4=172.17.0.2/16", "--ipv4-gateway=172.17.0.1")
+    assert boot("-v", network=WITH_IPV6["dual"]).arguments == (*ipv4, *ipv6, "-v")
+    assert boot("-v", network=WITH_IPV6["ipv6"]).arguments == (*ipv6, "--ipv6-only=true", "-v")
+
+
+def test_an_option_that_the_image_gives_is_not_given_twice() -> None:
+    own = ("--ipv4=10.0.0.9/24", "--ipv6-gateway=fe80::9")
+    assert boot(*own, network=WITH_IPV6["dual"]).arguments == (
+        "--ipv4-gateway=172.17.0.1",
+        "--ipv6=2001:db8::5/128",
+        "--accept-router-advertisements=false",
+        *own,
     )
 
 

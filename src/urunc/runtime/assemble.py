@@ -35,13 +35,22 @@ def attach_network(request: Request, pid: int) -> tuple[Network, dict[str, int]]
     if not plan.taps:
         return network, {}
     with ns.inside(f"/proc/{pid}/ns/net", "network"), netlink.Rtnl() as rtnl:
-        seen = net.look(rtnl, plan.taps)
+        found = net.look(rtnl, plan.taps)
+        seen = found.limited(plan.machine.boot.nics)
         taps = net.attach(
             rtnl, seen, plan.host_uid, plan.host_gid, persistent=plan.persistent_taps, vnet_hdr=plan.vnet_hdr
         )
+    _say_left_out(found, seen)
     if seen.nics and not servers:
         log.info("the guest gets no name server: the engine gave none that it can reach, nor does [network] dns")
     return network.replace(nics=seen.nics), taps
+
+
+def _say_left_out(found: Network, seen: Network) -> None:
+    left = ", ".join(nic.ifname for nic in found.nics if nic not in seen.nics)
+    if left:
+        taken = ", ".join(nic.ifname for nic in seen.nics) or "none"
+        log.info(f"the guest takes fewer network interfaces than there are: it gets {taken}; left out: {left}")
 
 
 def _name_servers(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -31,18 +31,53 @@ def check(words: tuple[str, ...], what: str, *, empty: bool = True, newline: boo
 
 def ipv4(nic: Nic) -> Address | None:
     """Return the NIC's first IPv4 address, or None."""
+    return _first(nic, 4)
+
+
+def ipv6(nic: Nic) -> Address | None:
+    """Return the NIC's first IPv6 address, or None."""
+    return _first(nic, 6)
+
+
+def _first(nic: Nic, family: int) -> Address | None:
     for address in nic.addresses:
-        if address.family == 4:
+        if address.family == family:
             return address
     return None
 
 
 def gateway(nic: Nic) -> str:
-    """Return the IPv4 gateway of the NIC's default route, "" without one."""
+    """Return the IPv4 gateway of the NIC's IPv4 default route, "" without one."""
+    return _gateway(nic, 4)
+
+
+def gateway_ipv6(nic: Nic) -> str:
+    """Return the gateway of the NIC's IPv6 default route, "" without one."""
+    return _gateway(nic, 6)
+
+
+def _gateway(nic: Nic, family: int) -> str:
     for route in nic.routes:
-        if route.destination is None and route.family == 4 and route.gateway:
-            return route.gateway
+        if route.destination is None and route.family == family and route.gateway:
+            return route.gateway if (":" in route.gateway) == (family == 6) else ""  # IPv4 by IPv6: RFC 5549
     return ""
+
+
+def without_ipv6(guest: str, *nics: Nic | None) -> tuple[str, ...]:
+    """Return what to tell the user where a guest that has no IPv6 gets these NICs.
+
+    Raises SpecError where none of them would get an address, although the container's interfaces have some: nobody
+    could reach the guest, and it could reach nobody.
+    """
+    given = [nic for nic in nics if nic]
+    left_out = [nic.ifname for nic in given if ipv6(nic)]
+    names = ", ".join(left_out)
+    if left_out and not any(ipv4(nic) for nic in given):
+        raise SpecError(
+            f"linux.namespaces: {names} has IPv6 addresses alone, and the guest `{guest}` cannot be given any",
+            hint="give the container's network IPv4 addresses too, or take a guest with IPv6, such as linux",
+        )
+    return (f"the guest `{guest}` cannot be given IPv6 addresses: those of {names} are left out",) if left_out else ()
 
 
 def resolvers(network: Network) -> tuple[str, ...]:
@@ -70,12 +105,3 @@ def covering_prefix(address: Address, gateway: str) -> int:
         return address.prefix
     differing = (number(address.ip) ^ number(gateway)).bit_length()
     return min(address.prefix, 32 - differing)
-
-
-def one_nic(network: Network) -> tuple[Nic | None, tuple[str, ...]]:
-    """Return the NIC for a guest that takes one, and what to tell the user where there are more."""
-    nic = network.primary()
-    if nic is None or len(network.nics) == 1:
-        return nic, ()
-    left = ", ".join(other.ifname for other in network.nics if other is not nic)
-    return nic, (f"the guest takes one network interface: it gets {nic.ifname}; left out: {left}",)

@@ -58,11 +58,20 @@ class Network(Record):
     hostname: str = ""
 
     def primary(self) -> Nic | None:
-        """Return the NIC with the default route, the first where there is none, None without a NIC."""
-        for nic in self.nics:
-            if any(route.destination is None for route in nic.routes):
-                return nic
+        """Return the NIC with the default route, IPv4's before IPv6's; the first without one, None without a NIC."""
+        for family in (4, 6):
+            for nic in self.nics:
+                if any(route.destination is None and route.family == family for route in nic.routes):
+                    return nic
         return self.nics[0] if self.nics else None
+
+    def limited(self, count: int | None) -> Network:
+        """Return the network for a guest that takes `count` NICs, None for any number: the primary one comes first."""
+        if count is None or count >= len(self.nics):
+            return self
+        primary = self.primary()
+        others = tuple(nic for nic in self.nics if nic is not primary)
+        return self.replace(nics=((primary, *others) if primary else ())[:count])
 
 
 class Disk(Record):

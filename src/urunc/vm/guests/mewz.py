@@ -23,12 +23,13 @@ _MIN_MEMORY_MIB = 512  # its memory layout is fixed
 
 def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:
     """Return the boot string."""
-    nic, messages = bootstring.one_nic(network)
+    nic = network.primary()
     address = bootstring.ipv4(nic) if nic else None
     words = []
     if nic is not None and address is not None:
         gateway = bootstring.gateway(nic)
         words = [f"ip={address.ip}/{address.prefix}", *([f"gateway={gateway}"] if gateway else [])]
+    messages = bootstring.without_ipv6(NAME, nic)
     return Boot(
         command_line=" ".join(words),
         exit_device=monitor.exit_device,

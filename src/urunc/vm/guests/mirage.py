@@ -1,4 +1,8 @@
-"""MirageOS, on Solo5 and on QEMU: `--ipv4=A/LEN --ipv4-gateway=G ARGUMENTS`.
+"""MirageOS, on Solo5 and on QEMU: `--ipv4=A/LEN --ipv4-gateway=G --ipv6=A/LEN --ipv6-gateway=G ARGUMENTS`.
+
+The options are mirage-runtime's (Mirage_runtime_network), which ends a unikernel at one that it does not know or that
+comes twice. So IPv6's are there only with an address of the kind: a stack of before 4.9 may know IPv4 alone. Router
+advertisements are not heard: all is configured, and who sends them in a container's network is not to be trusted.
 
 A Solo5 tender joins its arguments by blanks, and MirageOS's parse-argv splits the result again, by quotes and
 backslashes. A Solo5 kernel that is no MirageOS (Solo5's own tests) knows neither: it gets the arguments as they are.
@@ -12,7 +16,7 @@ from ..machine import Boot
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...oci.app import App
-    from ..machine import Capabilities, Context, KernelInfo, Network, Root
+    from ..machine import Address, Capabilities, Context, KernelInfo, Network, Root
 
 NAME = "mirage"
 MONITORS = ("hvt", "spt", "qemu")
@@ -26,7 +30,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     arguments = app.args
     messages: tuple[str, ...] = ()
     if context.kernel.mirage:
-        options, messages = _options(network)
+        options, messages = _options(network, app.args)
         arguments = (*options, *(quote(word) for word in app.args))
     return Boot(
         arguments=arguments if monitor.arguments else (),
@@ -52,10 +56,24 @@ def network_devices(kernel: KernelInfo) -> int | None:
     return sum(1 for _, kind in kernel.solo5_devices if kind == "NET_BASIC")
 
 
-def _options(network: Network) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    nic, messages = bootstring.one_nic(network)
-    address = bootstring.ipv4(nic) if nic else None
-    if nic is None or address is None:
-        return (), messages
-    gateway = bootstring.gateway(nic)
-    return (f"--ipv4={address.ip}/{address.prefix}", *([f"--ipv4-gateway={gateway}"] if gateway else [])), messages
+def _options(network: Network, args: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the network's options, without those that the image's own arguments give, and messages."""
+    nic = network.primary()
+    if nic is None:
+        return (), ()
+    ipv4, ipv6 = bootstring.ipv4(nic), bootstring.ipv6(nic)
+    options = _family("ipv4", ipv4, bootstring.gateway(nic)) + _family("ipv6", ipv6, bootstring.gateway_ipv6(nic))
+    if ipv6:
+        options.append("--accept-router-advertisements=false")
+        if not ipv4:
+            options.append("--ipv6-only=true")  # else it takes the IPv4 address that it was built with
+    given = {word.partition("=")[0] for word in args}
+    others = ", ".join(other.ifname for other in network.nics if other is not nic)
+    messages = (f"the options for {others} are the image's own to give, by its names for them",) if others else ()
+    return tuple(option for option in options if option.partition("=")[0] not in given), messages
+
+
+def _family(name: str, address: Address | None, gateway: str) -> list[str]:
+    if address is None:
+        return []
+    return [f"--{name}={address.ip}/{address.prefix}", *([f"--{name}-gateway={gateway}"] if gateway else [])]

@@ -29,7 +29,8 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     document: dict[str, Any] = {"cmdline": " ".join(quote(word) for word in app.args)}
     if app.env:
         bootstring.check(app.env, "process.env")
-    nic, messages = bootstring.one_nic(network)
+    nic = network.primary()
+    messages = bootstring.without_ipv6(NAME, nic)
     address = bootstring.ipv4(nic) if nic else None
     if nic is not None and address is not None:
         gateway = bootstring.gateway(nic)

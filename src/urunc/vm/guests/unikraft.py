@@ -25,6 +25,7 @@ FILESYSTEMS: tuple[str, ...] = ()
 _INITRD_ROOT = 'vfs.fstab=[ "initrd0:/:extract::ramfs=2:" ]'
 _SHARED_ROOT = 'vfs.fstab=[ "fs0:/:9pfs:::" ]'
 _NEW_SYNTAX = (0, 16, 1)
+_NO_ADDRESS = ":"  # an empty field counts as none
 _MAX_WORDS = 60  # CONFIG_LIBUKBOOT_MAXNBARGS's default: the words after it are silently dropped
 _MAX_BYTES = 4096  # CONFIG_LIBUKBOOT_CMDLINE_MAX_LEN's default: a longer string stops the boot
 
@@ -52,7 +53,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     return Boot(
         command_line=line,
         nics=1 if old else None,
-        messages=_limits(line, app) + _ends(context),
+        messages=_left_out(network, old) + _limits(line, app) + _ends(context),
     )
 
 
@@ -84,7 +85,8 @@ def _environment(env: tuple[str, ...]) -> list[str]:
 def _network(network: Network) -> list[str]:
     """Return `netdev.ip` (lib/uknetdev): cidr[:gw[:dns0[:dns1[:hostname[:domain]]]]] for each NIC in order."""
     configs = [_nic(nic, network) for nic in network.nics]
-    configs = [config for config in configs if config]
+    while configs and configs[-1] == _NO_ADDRESS:
+        configs.pop()
     if not configs:
         return []
     return [f"netdev.ip={configs[0]}" if len(configs) == 1 else f"netdev.ip=[ {' '.join(configs)} ]"]
@@ -93,7 +95,7 @@ def _network(network: Network) -> list[str]:
 def _nic(nic: Nic, network: Network) -> str:
     address = bootstring.ipv4(nic)
     if address is None:
-        return ""
+        return _NO_ADDRESS
     servers = (*bootstring.resolvers(network), "", "")[:2]
     fields = (f"{address.ip}/{address.prefix}", bootstring.gateway(nic), *servers, network.hostname)
     return ":".join(fields).rstrip(":")
@@ -110,6 +112,11 @@ def _old_network(network: Network) -> list[str]:
         *([f"netdev.ipv4_gw_addr={gateway}"] if gateway else []),
         f"netdev.ipv4_subnet_mask={bootstring.netmask(address.prefix)}",
     ]
+
+
+def _left_out(network: Network, old: bool) -> tuple[str, ...]:
+    """Return what of the network the guest is not given: neither lib/uknetdev nor lib-lwip's start knows IPv6."""
+    return bootstring.without_ipv6(NAME, *((network.primary(),) if old else network.nics))
 
 
 def _is_old(version: str | None) -> bool:
