@@ -120,3 +120,32 @@ def test_time_offsets_reach_the_next_child() -> None:
 def test_no_offsets_touch_nothing() -> None:
     ns.set_time_offsets(())
     ns.unshare(())
+
+
+@pytest.mark.root
+def test_only_the_child_of_the_block_is_born_into_the_new_namespace() -> None:
+    def is_first() -> int:
+        child = os.fork()
+        if child == 0:
+            os._exit(os.getpid() == 1)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    with ns.for_next_child(("pid",)):
+        assert is_first() == 1
+    assert is_first() == 0
+    with ns.for_next_child(()):
+        assert is_first() == 0
+
+
+@pytest.mark.root
+def test_a_block_that_fails_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_flags: int) -> None:
+        raise PermissionError(1, "no")
+
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(RuntimeError), ns.for_next_child(("pid",)):
+        raise RuntimeError
+    monkeypatch.setattr(libc, "unshare", refuse)
+    with pytest.raises(KernelError), ns.for_next_child(("pid",)):
+        pass
+    assert os.listdir("/proc/self/fd") == before

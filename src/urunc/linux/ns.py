@@ -130,6 +130,36 @@ class inside:  # noqa: N801  # it reads as the statement it is
             os.close(self._own)
 
 
+class for_next_child:  # noqa: N801  # it reads as the statement it is
+    """Have children born into new namespaces of these kinds, pid or time, while the block lasts. Raises as `unshare`.
+
+    Only one child may be born in it: once process 1 of a pid namespace has ended, the kernel refuses another.
+    """
+
+    def __init__(self, kinds: Iterable[str]) -> None:
+        self._kinds = tuple(kinds)
+        self._own: list[int] = []
+
+    def __enter__(self) -> None:
+        self._own = [os.open(own_path(kind), os.O_RDONLY | os.O_CLOEXEC) for kind in self._kinds]
+        try:
+            unshare(self._kinds)
+        except BaseException:
+            self._close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            for kind, fd in zip(self._kinds, self._own, strict=True):
+                libc.setns(fd, NS_FLAGS[kind])
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        for fd in self._own:
+            os.close(fd)
+
+
 def set_time_offsets(offsets: Iterable[tuple[str, int, int]]) -> None:
     """Set (clock, seconds, nanoseconds) for the time namespace that the next child will be in.
 

@@ -129,7 +129,8 @@ def _enter_namespaces(orders: Orders) -> None:
         _expect(orders.channel, "maps")
     if "user" in plan.namespaces or any(kind == "user" for kind, _path in plan.joins):
         proc.become(0, 0, None)
-    ns.unshare({*plan.namespaces, "mount"} - {"user", "cgroup", *born_into(plan)})  # a joined mount namespace is others' too: copy it
+    # a joined mount namespace is others' too: copy it
+    ns.unshare({*plan.namespaces, "mount"} - {"user", "cgroup", *born_into(plan)})
     if "time" in plan.namespaces:
         ns.set_time_offsets(orders.spec.time_offsets)
 
