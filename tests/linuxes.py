@@ -16,6 +16,7 @@ APPLETS = (
     *("sh", "cat", "cp", "echo", "env", "id", "ln", "ls", "mkdir", "mknod", "mount", "mv", "printf", "readlink", "rm"),
     *("stat", "chmod", "chown", "sync", "test", "touch", "true", "dd", "find", "umount", "od", "head", "wc", "mkfifo"),
 )
+MODULES = (*linux_guest.MODULES, "9p", "9pnet", "9pnet_virtio", "netfs", "fscache", "snd")
 KERNEL_9P = "URUNC_TEST_KERNEL_9P"
 
 
@@ -49,7 +50,7 @@ def add_kernel(rootfs: Path, kernel: Path) -> None:
     base = kernel.parent.parent if kernel.parent.name == "boot" else Path("/")
     source, target = base / "lib/modules" / release, rootfs / "lib/modules" / release
     for path in source.rglob("*.ko*"):
-        if any(part in path.parts for part in ("virtio", "9p", "netfs", "fscache", "block", "net", "char", "core")):
+        if path.name.partition(".")[0].replace("-", "_") in MODULES:
             copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, copy)

@@ -39,6 +39,8 @@ def test_disks_are_always_raw() -> None:
         "if=none,id=disk1,format=raw,readonly=on,file=/dev/fdset/1",
     ]
     assert "virtio-blk-pci,drive=disk1,logical_block_size=4096" in words
+    device = option(argv(make(disks=(Disk(path="/disk0", device=True),))), "-drive")
+    assert device == "if=none,id=disk0,format=raw,file.driver=host_device,file.filename=/dev/fdset/0"
 
 
 def test_commas_are_doubled_in_options_and_nowhere_else() -> None:

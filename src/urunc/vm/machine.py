@@ -81,6 +81,7 @@ class Disk(Record):
     readonly: bool = False
     name: str = ""
     sector_size: int = 512
+    device: bool = False  # a block device and not a file
 
 
 class Root(Record):

@@ -167,7 +167,12 @@ def disks(app: App, sources: tuple[DiskSource, ...]) -> tuple[Disk, ...]:
     """Return the machine's disks, one for each source."""
     name = app.block_device or ""
     return tuple(
-        Disk(path=source.path, readonly=source.readonly, name=name if index == len(sources) - 1 else "")
+        Disk(
+            path=source.path,
+            readonly=source.readonly,
+            name=name if index == len(sources) - 1 else "",
+            device=source.device,
+        )
         for index, source in enumerate(sources)
     )
 

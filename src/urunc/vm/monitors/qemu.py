@@ -187,10 +187,11 @@ def _nic(index: int, nic: Nic, fd: int, machine: Machine) -> list[str]:
 def _disk(index: int, disk: Disk, machine: Machine) -> list[str]:
     """Return a disk that was opened for QEMU, whose user need not be allowed to open it."""
     readonly = ",readonly=on" if disk.readonly else ""
+    file = "file.driver=host_device,file.filename" if disk.device else "file"
     sectors = f",logical_block_size={disk.sector_size}" if disk.sector_size != 512 else ""
     return [
         "-drive",
-        f"if=none,id=disk{index},format=raw{readonly},file=/dev/fdset/{index}",
+        f"if=none,id=disk{index},format=raw{readonly},{file}=/dev/fdset/{index}",
         "-device",
         f"{_virtio('blk', machine)},drive=disk{index}{sectors}",
     ]
