@@ -206,13 +206,19 @@ static long set_link(uint32_t index, uint64_t mtu)
 	return netlink_do(&request);
 }
 
-/* Addresses work at once: the container's namespace has checked already that nobody else has them. */
-static void accept_addresses_unchecked(const struct nic *nic)
+/*
+ * Addresses work at once: the container's namespace has checked already that nobody else has them. All is in the
+ * configuration, so that routers need not advertise: any neighbour could (CVE-2020-10749).
+ */
+static void set_ipv6_options(const struct nic *nic)
 {
+	static const char *const options[] = { "/accept_dad", "/accept_ra" };
 	char path[PATH_MAX];
 
-	join(path, sizeof(path), "/proc/sys/net/ipv6/conf/", nic->name, "/accept_dad");
-	write_file(path, "0");
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		join(path, sizeof(path), "/proc/sys/net/ipv6/conf/", nic->name, options[i]);
+		write_file(path, "0");
+	}
 }
 
 static bool bring_up(const struct nic *nic)
@@ -225,7 +231,7 @@ static bool bring_up(const struct nic *nic)
 			say("mtu `%s` is not a number up to 65535", config.records[i].value);
 			return false;
 		}
-	accept_addresses_unchecked(nic);
+	set_ipv6_options(nic);
 	error = set_link(nic->index, mtu);
 	if (error < 0)
 		say("cannot bring %s up: %s", nic->name, error_text(error));
