@@ -8,7 +8,12 @@ from __future__ import annotations
 import os
 
 from .. import jsonio
+from ..errors import SpecError, reason
 from ..record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULT_ROOT = "/run/containerd/runc"
 """As containerd's own shim has it; the namespace's name follows. `urunc --root /run/containerd/runc/NAMESPACE list`."""
@@ -52,6 +57,19 @@ def load_place(bundle: str) -> Place | None:
             return Place(**jsonio.loads(file.read(jsonio.MAX_BYTES)))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+
+
+def read_config(bundle: str) -> dict[str, Any]:
+    """Return the bundle's config.json as it is, {} where it holds no object. Raises SpecError."""
+    path = f"{bundle}/config.json"
+    try:
+        with open(path, "rb") as file:
+            config = jsonio.loads(file.read(jsonio.MAX_BYTES + 1))
+    except OSError as error:
+        raise SpecError(f"cannot read `{path}`: {reason(error)}") from None
+    except ValueError as error:
+        raise SpecError(f"`{path}` is not JSON: {error}") from None
+    return config if isinstance(config, dict) else {}
 
 
 def read_delegate(root: str = "/run/urunc") -> str:

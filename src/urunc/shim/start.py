@@ -10,8 +10,8 @@ import _socket
 import errno
 import os
 
-from .. import jsonio
-from ..errors import HostError, SpecError, reason
+from ..errors import HostError, reason
+from .places import read_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,22 +23,13 @@ else:
 SOCKET_FOLDER = "/run/containerd/s"
 GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
 """Annotations whose value names the pod: containers that share it share a shim. The first that is there decides."""
-_CONFIG_LIMIT = 16 << 20
 _BACKLOG = 64
 _CONNECT_SECONDS = 0.1
 
 
 def group_of(bundle: str, name: str) -> str:
     """Return the pod of the container, its own id where it is in none. Raises SpecError."""
-    path = f"{bundle}/config.json"
-    try:
-        with open(path, "rb") as file:
-            config = jsonio.loads(file.read(_CONFIG_LIMIT))
-    except OSError as error:
-        raise SpecError(f"cannot read `{path}`: {reason(error)}") from None
-    except ValueError as error:
-        raise SpecError(f"`{path}` is not JSON: {error}") from None
-    annotations = config.get("annotations") if isinstance(config, dict) else None
+    annotations = read_config(bundle).get("annotations")
     for key in GROUPS:
         value = annotations.get(key) if isinstance(annotations, dict) else None
         if isinstance(value, str) and value:

@@ -14,6 +14,7 @@ from ..runtime import lifecycle, limits, load, pause
 from ..runtime import update as change
 from ..runtime.options import Options
 from . import delegated, rootfs
+from .places import read_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,12 +49,23 @@ def _create(place: Place, terminal: bool) -> tuple[dict[str, Any], int]:
 
 
 def _create_delegated(place: Place, terminal: bool) -> tuple[dict[str, Any], int]:
+    place = place.replace(systemd=place.systemd or _is_systemds(read_config(place.bundle)))
     verb = ["create", "--bundle", place.bundle]
     verb += ["--no-pivot"] if place.no_pivot else []
     verb += ["--no-new-keyring"] if place.no_new_keyring else []
     pid, master = delegated.make(place, tuple(verb), place.id, terminal)
     _write_pid_file(place, pid)
     return {"pid": pid, "ours": False, "cgroup": cgroup_of(pid), "stop": ""}, master
+
+
+def _is_systemds(config: dict[str, Any]) -> bool:
+    """Return whether cgroupsPath has systemd's form, `a.slice:prefix:name`.
+
+    The form decides for a unikernel. runc goes by its flag, and a kubelet that has systemd make the cgroups has no way
+    to tell a shim of another name than runc's so.
+    """
+    path = str((config.get("linux") or {}).get("cgroupsPath", ""))
+    return path.count(":") == 2 and path.partition(":")[0].endswith(".slice")
 
 
 def _write_pid_file(place: Place, pid: int) -> None:
