@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from urunc.errors import HostError
 from urunc.shim.children import Children
-from urunc.shim.io import Owner, Pump, Streams, _unquote, await_logger, logger_argv, open_streams
+from urunc.shim.io import Owner, Streams, _unquote, await_logger, logger_argv, open_streams
 from urunc.shim.loop import Loop
+from urunc.shim.pump import Pump
 
 Serve = Callable[[Callable[[], object]], None]
 OWNER = Owner("default", "web")
