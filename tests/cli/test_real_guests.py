@@ -119,6 +119,53 @@ def test_solo5_answers_ping(cli: Cli, make_solo5: Callable[..., Bundle], world: 
         cli.end("guest")
 
 
+def add_interface(world: World, netns: Netns, name: str, address: str, gateway: str) -> None:
+    """Put another veth into the namespace; its other end is called `to-NAME`."""
+    world.run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", name, "netns", netns.name)
+    world.run("ip", "address", "add", f"{gateway}/24", "dev", f"to-{name}")
+    world.run("ip", "link", "set", f"to-{name}", "up")
+    world.run("ip", "-n", netns.name, "link", "set", name, "addrgenmode", "none")
+    world.run("ip", "-n", netns.name, "address", "add", f"{address}/24", "dev", name)
+    world.run("ip", "-n", netns.name, "link", "set", name, "up")
+    show = ("ip", "-n", netns.name, "-br", "link", "show", "dev", name)
+    wait_for("the link is up", lambda: "UP" in world.run(*show).stdout.split())
+    netns.remember()
+
+
+def test_solo5_two_interfaces(cli: Cli, make_solo5: Callable[..., Bundle], world: World) -> None:
+    """test_net_2if is 10.0.0.2 at its manifest's first device and 10.1.0.2 at its second."""
+    with Netns(world, "two", subnet="10.0.0") as netns:
+        add_interface(world, netns, "net1", "10.1.0.2", "10.1.0.1")
+        bundle = make_solo5("test_net_2if")
+        bundle.namespace("network", netns.path)
+        cli.create("guest", bundle)
+        cli("start", "guest")
+        cli.wait_console("guest", "Serving ping")
+        for address in ("10.0.0.2", "10.1.0.2"):
+            argv = ("ping", "-c1", "-W1", address)
+            wait_for(f"an answer of {address}", lambda: world.run(*argv, check=False).returncode == 0)  # noqa: B023
+        cli.end("guest")
+
+
+def test_solo5_that_takes_one_interface_of_two(cli: Cli, make_solo5: Callable[..., Bundle], world: World) -> None:
+    """It gets the one with the default route, though that is the second; the other is left alone."""
+    with Netns(world, "one", ifname="net0", subnet="10.5.0") as netns:
+        world.run("ip", "-n", netns.name, "route", "del", "default")
+        add_interface(world, netns, "eth0", "10.0.0.2", "10.0.0.1")
+        world.run("ip", "-n", netns.name, "route", "add", "default", "via", "10.0.0.1")
+        netns.remember()
+        bundle = make_solo5("test_net")
+        bundle.namespace("network", netns.path)
+        cli.create("guest", bundle)
+        assert "it gets eth0; left out: net0" in cli.log.read_text()
+        cli("start", "guest")
+        cli.wait_console("guest", "Serving ping on 10.0.0.2")
+        for address in ("10.0.0.2", netns.address):
+            argv = ("ping", "-c1", "-W1", address)
+            wait_for(f"an answer of {address}", lambda: world.run(*argv, check=False).returncode == 0)  # noqa: B023
+        cli.end("guest")
+
+
 def test_solo5_stop(cli: Cli, make_solo5: Callable[..., Bundle], world: World, tender: str) -> None:
     """A guest that waits is ended by TERM, though spt has no handler for it."""
     bundle = make_solo5("test_time")

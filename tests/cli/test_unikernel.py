@@ -199,6 +199,28 @@ def test_a_slash_32_with_a_gateway_off_the_link(cli: Cli, make_unikernel: Callab
         cli.end("guest")
 
 
+@pytest.mark.parametrize("both", [False, True], ids=["IPv6 alone", "both families"])
+def test_ipv6_for_a_guest_that_has_none(
+    cli: Cli, make_unikernel: Callable[..., Bundle], world: World, both: bool
+) -> None:
+    with Netns(world, "six") as netns:
+        ip = ("ip", "-n", netns.name)
+        world.run(*ip, "address", "add", "fd77::2/64", "dev", "eth0", "nodad")
+        if not both:
+            world.run(*ip, "address", "del", f"{netns.address}/24", "dev", "eth0")
+        netns.remember()
+        bundle = make_unikernel()
+        bundle.namespace("network", netns.path)
+        assert (cli.create("guest", bundle, check=False) == 0) == both
+        if both:
+            assert "IPv6 addresses: those of eth0 are left out" in cli.log.read_text()
+            cli("start", "guest")
+            cli.wait_console("guest", f"ip: {netns.address}")
+            cli.end("guest")
+        else:
+            assert "eth0 has IPv6 addresses alone, and the guest `unikraft`" in cli.last_error()
+
+
 def test_an_empty_namespace_gives_no_nic(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
     cli.create("guest", make_unikernel())
     cli("start", "guest")
