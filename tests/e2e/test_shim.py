@@ -113,7 +113,10 @@ def ctr(containerd: Containerd, shim: Path, guest: images.Image, tmp_path: Path)
     def keeps(item: str) -> bool:
         return containerd.keeps("cgroups", item) or containerd.keeps("files", item) or item == "/run/containerd/s"
 
-    wait_for(f"nothing left: {more()}", lambda: not more(), 10)
+    try:
+        wait_for("nothing left", lambda: not more(), 10)
+    except AssertionError:
+        pytest.fail(f"left behind: {more()}")
 
 
 class TestOrdinary:
