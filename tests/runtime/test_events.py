@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
+import containers
 from cgroup_child import sleeper
 from urunc.errors import StateError, UsageError
-from urunc.linux import proc
 from urunc.runtime import control, events, store
-from urunc.runtime.store import Container
 
 NAME = "web"
 RUNC = {"cpu", "cpuset", "memory", "pids", "blkio", "hugetlb", "intel_rdt", "network_interfaces"}
@@ -21,22 +20,9 @@ RUNC = {"cpu", "cpuset", "memory", "pids", "blkio", "hugetlb", "intel_rdt", "net
 
 def claim(folder: Path, pid: int, **fields: Any) -> str:
     """Make the record of a container whose process is `pid`; return the state root."""
-    container = Container(
-        id=NAME,
-        oci_version="1.0.2",
-        bundle="/b",
-        rootfs="/r",
-        created="",
-        guest="unikraft",
-        monitor="qemu",
-        accel="tcg",
-        memory_mib=32,
-        boot_id=proc.boot_id(),
-        pid=pid,
-        start_time=proc.start_time(pid) or 0,
-    )
     root = str(folder / "state")
-    store.claim(root, container.replace(**fields)).release()
+    record = containers.container(accel="tcg", memory_mib=32, **containers.process(pid)).replace(**fields)
+    store.claim(root, record).release()
     return root
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from pathlib import Path
 
 import pytest
 
+import containers
 from urunc.errors import StateError
-from urunc.linux import proc
 from urunc.runtime import pause, status, store
-from urunc.runtime.store import Container
 
 NAME = "ice"
 
@@ -22,21 +20,8 @@ def root(tmp_path: Path) -> str:
     freezer = tmp_path / "freezer"
     freezer.mkdir()
     (freezer / "freezer.state").write_text("THAWED")
-    pid = os.getpid()
-    container = Container(
-        id=NAME,
-        oci_version="1.0.2",
-        bundle="/b",
-        rootfs="/r",
-        created="",
-        guest="unikraft",
-        monitor="qemu",
-        boot_id=proc.boot_id(),
-        pid=pid,
-        start_time=proc.start_time(pid) or 0,
-        cgroup={"freezer": str(freezer)},
-    )
-    store.claim(str(tmp_path / "state"), container).release()
+    record = containers.container(id=NAME, cgroup={"freezer": str(freezer)}, **containers.process())
+    store.claim(str(tmp_path / "state"), record).release()
     return str(tmp_path / "state")
 
 

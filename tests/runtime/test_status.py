@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from containers import container
 from urunc.errors import StateError
 from urunc.linux import proc
 from urunc.runtime import status
-from urunc.runtime.store import Container
 
 NAME = "web"
 
@@ -20,20 +20,6 @@ NAME = "web"
 def root(tmp_path: Path) -> str:
     (tmp_path / NAME).mkdir()
     return str(tmp_path)
-
-
-def container(**fields: object) -> Container:
-    base = Container(
-        id=NAME,
-        oci_version="1.0.2",
-        bundle="/b",
-        rootfs="/r",
-        created="",
-        guest="unikraft",
-        monitor="qemu",
-        boot_id=proc.boot_id(),
-    )
-    return base.replace(**fields)
 
 
 def me() -> tuple[int, int]:

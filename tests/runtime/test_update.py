@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import containers
 from urunc.errors import HostError, KernelError, SpecError
-from urunc.linux import dbus, proc
+from urunc.linux import dbus
 from urunc.oci.spec import Resources
 from urunc.runtime import store, update
 from urunc.runtime.store import Container
@@ -20,21 +20,7 @@ NAME = "web"
 
 
 def container(**fields: Any) -> Container:
-    base = Container(
-        id=NAME,
-        oci_version="1.0.2",
-        bundle="/b",
-        rootfs="/r",
-        created="",
-        guest="unikraft",
-        monitor="qemu",
-        boot_id=proc.boot_id(),
-        pid=os.getpid(),
-        start_time=proc.start_time(os.getpid()) or 0,
-        memory_mib=176,
-        overhead_mib=80,
-    )
-    return base.replace(**fields)
+    return containers.container(**{**containers.process(), "memory_mib": 176, "overhead_mib": 80, **fields})
 
 
 class V2:
