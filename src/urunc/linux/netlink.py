@@ -25,9 +25,13 @@ IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
 IFF_NOARP = 0x80
 
+FORWARDING, RP_FILTER, ACCEPT_LOCAL = 1, 8, 23
+"""IPV4_DEVCONF_*: what `inet_conf` of `Rtnl.set_link` can set."""
+
 SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 """RT_SCOPE_*, by the words of `vm.machine.Route`."""
 
+_NETLINK_ROUTE = 0
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
@@ -105,6 +109,7 @@ class Link(Record):
     mac: str = ""
     kind: str = ""
     master: int = 0
+    forwarding: bool = False  # IPv4 packets that come in here are forwarded
 
     @property
     def up(self) -> bool:
@@ -151,20 +156,23 @@ class LinkNeighbour(Record):
     mac: str
 
 
-def _attribute(kind: int, payload: bytes) -> bytes:
+def attribute(kind: int, payload: bytes) -> bytes:
+    """Return one attribute of a message."""
     padding = b"\0" * (-len(payload) % 4)
     return _ATTRIBUTE.pack(len(payload) + 4, kind) + payload + padding
 
 
-def _nest(kind: int, *attributes: bytes) -> bytes:
-    return _attribute(kind | _NLA_F_NESTED, b"".join(attributes))
+def nest(kind: int, *inner: bytes) -> bytes:
+    """Return an attribute that holds others."""
+    return attribute(kind | _NLA_F_NESTED, b"".join(inner))
 
 
-def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, os.fsencode(value) + b"\0")
+def text(kind: int, value: str) -> bytes:
+    """Return an attribute of text with a NUL at its end."""
+    return attribute(kind, os.fsencode(value) + b"\0")
 
 
-def _attributes(data: bytes, offset: int = 0) -> Attributes:
+def attributes(data: bytes, offset: int = 0) -> Attributes:
     """Split a message's attributes; raise OSError EPROTO where a length does not fit."""
     found: Attributes = {}
     end = len(data)
@@ -177,7 +185,8 @@ def _attributes(data: bytes, offset: int = 0) -> Attributes:
     return found
 
 
-def _string(value: bytes | None) -> str:
+def string(value: bytes | None) -> str:
+    """Return the text of an attribute, "" where there is none."""
     return "" if value is None else os.fsdecode(value.partition(b"\0")[0])
 
 
@@ -197,12 +206,12 @@ def _family(number: int) -> int | None:
     return {int(_socket.AF_INET): 4, int(_socket.AF_INET6): 6}.get(number)
 
 
-class Rtnl:
-    """A route netlink socket of the current network namespace. Every method raises OSError with the kernel's reason."""
+class Netlink:
+    """A netlink socket of the current network namespace: requests, their acknowledgements, dumps. All raise OSError."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int) -> None:
         kind = _socket.SOCK_RAW | _socket.SOCK_CLOEXEC
-        self._socket = _socket.socket(_socket.AF_NETLINK, kind, 0)
+        self._socket = _socket.socket(_socket.AF_NETLINK, kind, protocol)
         try:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
@@ -223,8 +232,6 @@ class Rtnl:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-    # The protocol.
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._sequence += 1
@@ -284,6 +291,13 @@ class Rtnl:
                     raise InterruptedError(EINTR, what)
                 return found
 
+
+class Rtnl(Netlink):
+    """A route netlink socket of the current network namespace. Every method raises OSError with the kernel's reason."""
+
+    def __init__(self) -> None:
+        super().__init__(_NETLINK_ROUTE)
+
     # What is there.
 
     def links(self) -> list[Link]:
@@ -341,23 +355,23 @@ class Rtnl:
         change = (0 if up is None else IFF_UP) | (0 if arp is None else IFF_NOARP)
         body = _IFINFO.pack(0, 0, index, flags, change)
         if mtu is not None:
-            body += _attribute(_IFLA_MTU, pack("I", mtu))
+            body += attribute(_IFLA_MTU, pack("I", mtu))
         if mac is not None:
-            body += _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+            body += attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
         if master is not None:
-            body += _attribute(_IFLA_MASTER, pack("I", master))
+            body += attribute(_IFLA_MASTER, pack("I", master))
         if name is not None:
-            body += _text(_IFLA_IFNAME, name)
+            body += text(_IFLA_IFNAME, name)
         if inet_conf:
-            values = [_attribute(key, pack("I", value)) for key, value in inet_conf.items()]
-            body += _nest(_IFLA_AF_SPEC, _nest(int(_socket.AF_INET), _nest(_IFLA_INET_CONF, *values)))
+            values = [attribute(key, pack("I", value)) for key, value in inet_conf.items()]
+            body += nest(_IFLA_AF_SPEC, nest(int(_socket.AF_INET), nest(_IFLA_INET_CONF, *values)))
         self._do("change the link", _RTM_SETLINK, 0, body)
         if addrgen_none:
             self._set_addrgen_none(index)
 
     def _set_addrgen_none(self, index: int) -> None:
-        mode = _attribute(_IFLA_INET6_ADDR_GEN_MODE, pack("B", _IN6_ADDR_GEN_MODE_NONE))
-        spec = _nest(_IFLA_AF_SPEC, _nest(int(_socket.AF_INET6), mode))
+        mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, pack("B", _IN6_ADDR_GEN_MODE_NONE))
+        spec = nest(_IFLA_AF_SPEC, nest(int(_socket.AF_INET6), mode))
         try:
             self._do("turn IPv6 off on the link", _RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + spec)
         except OSError as error:
@@ -374,7 +388,7 @@ class Rtnl:
         address = _socket.inet_pton(family, ip)
         flags = _IFA_F_NODAD if family == _socket.AF_INET6 else 0
         body = _IFADDR.pack(int(family), prefix, flags, 0, index)
-        body += _attribute(_IFA_LOCAL, address) + _attribute(_IFA_ADDRESS, address)
+        body += attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address)
         self._do("add the address", _RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_EXCL, body)
 
     # Traffic control.
@@ -385,7 +399,7 @@ class Rtnl:
         for body in self._dump("list the qdiscs", _RTM_GETQDISC, _TCMSG.pack(0, 0, 0, 0, 0)):
             _, index, handle, _, _ = _TCMSG.unpack_from(body)
             if handle == _INGRESS_HANDLE:
-                found[index] = _number(_attributes(body, _TCMSG.size).get(_TCA_INGRESS_BLOCK))
+                found[index] = _number(attributes(body, _TCMSG.size).get(_TCA_INGRESS_BLOCK))
         return found
 
     def add_ingress(self, index: int, block: int = 0) -> None:
@@ -393,14 +407,14 @@ class Rtnl:
 
         A number is all that a qdisc can be marked with; it must be unlike that of every other one in the namespace.
         """
-        body = _TCMSG.pack(0, index, _INGRESS_HANDLE, _TC_H_INGRESS, 0) + _text(_TCA_KIND, "ingress")
+        body = _TCMSG.pack(0, index, _INGRESS_HANDLE, _TC_H_INGRESS, 0) + text(_TCA_KIND, "ingress")
         if block:
-            body += _attribute(_TCA_INGRESS_BLOCK, pack("I", block))
+            body += attribute(_TCA_INGRESS_BLOCK, pack("I", block))
         self._do("add the ingress qdisc", _RTM_NEWQDISC, _NLM_F_CREATE | _NLM_F_EXCL, body)
 
     def delete_ingress(self, index: int) -> None:
         """Delete the ingress qdisc with its filters. Gone already, with the device or without it, is no error."""
-        body = _TCMSG.pack(0, index, _INGRESS_HANDLE, _TC_H_INGRESS, 0) + _text(_TCA_KIND, "ingress")
+        body = _TCMSG.pack(0, index, _INGRESS_HANDLE, _TC_H_INGRESS, 0) + text(_TCA_KIND, "ingress")
         try:
             self._do("delete the ingress qdisc", _RTM_DELQDISC, 0, body)
         except OSError as error:
@@ -413,12 +427,12 @@ class Rtnl:
         `block` is the number that its ingress qdisc was added with.
         """
         mirred = _MIRRED.pack(0, 0, _TC_ACT_STOLEN, 0, 0, _TCA_EGRESS_REDIR, to_index)
-        action = _nest(
+        action = nest(
             1,
-            _text(_TCA_ACT_KIND, "mirred"),
-            _nest(_TCA_ACT_OPTIONS, _attribute(_TCA_MIRRED_PARMS, mirred)),
+            text(_TCA_ACT_KIND, "mirred"),
+            nest(_TCA_ACT_OPTIONS, attribute(_TCA_MIRRED_PARMS, mirred)),
         )
-        options = _u32_selector((0, 0, 0)) + _nest(_TCA_U32_ACT, action)
+        options = _u32_selector((0, 0, 0)) + nest(_TCA_U32_ACT, action)
         self._add_filter(index, _REDIRECT_PRIORITY, _ETH_P_ALL, options, block)
 
     def let_arp_through(self, index: int, ip: str) -> None:
@@ -434,13 +448,13 @@ class Rtnl:
         self._let_through(index, _SOLICITATION_PRIORITY, _ETH_P_IPV6, *kinds, *target)
 
     def _let_through(self, index: int, priority: int, protocol: int, *keys: tuple[int, int, int]) -> None:
-        self._add_filter(index, priority, protocol, _u32_selector(*keys) + _attribute(_TCA_U32_CLASSID, pack("I", 1)))
+        self._add_filter(index, priority, protocol, _u32_selector(*keys) + attribute(_TCA_U32_CLASSID, pack("I", 1)))
 
     def _add_filter(self, index: int, priority: int, protocol: int, options: bytes, block: int = 0) -> None:
         info = priority << 16 | _socket.htons(protocol)
         device, parent = (_IFINDEX_MAGIC_BLOCK, block) if block else (index, _INGRESS_HANDLE)
         body = _TCMSG.pack(0, device, 0, parent, info)
-        body += _text(_TCA_KIND, "u32") + _nest(_TCA_OPTIONS, options)
+        body += text(_TCA_KIND, "u32") + nest(_TCA_OPTIONS, options)
         self._do("add the filter", _RTM_NEWTFILTER, _NLM_F_CREATE | _NLM_F_EXCL, body)
 
     def redirects(self, index: int) -> list[int]:
@@ -466,7 +480,7 @@ def _raise_error(what: str, flags: int, payload: bytes, header: int = 16) -> Non
     message = f"cannot {what}: {os.strerror(-code)}"
     if flags & _NLM_F_ACK_TLVS:
         skipped = header if flags & _NLM_F_CAPPED else (unpack_from("I", payload, 4)[0] + 3) & ~3
-        reason = _string(_attributes(payload, 4 + skipped).get(_NLMSGERR_ATTR_MSG))
+        reason = string(attributes(payload, 4 + skipped).get(_NLMSGERR_ATTR_MSG))
         if reason:
             message = f"{message} ({reason})"
     raise OSError(-code, message)
@@ -475,29 +489,36 @@ def _raise_error(what: str, flags: int, payload: bytes, header: int = 16) -> Non
 def _u32_selector(*keys: tuple[int, int, int]) -> bytes:
     """Return a selector of (offset, mask, value): the word at each offset under its mask is the value."""
     head = pack("BBBxHHhhI", _TC_U32_TERMINAL, 0, len(keys), 0, 0, 0, 0, 0)
-    return _attribute(
+    return attribute(
         _TCA_U32_SEL, head + b"".join(pack("!II", mask, value) + pack("ii", offset, 0) for offset, mask, value in keys)
     )
 
 
 def _link(body: bytes) -> Link:
     _, kind, index, flags, _ = _IFINFO.unpack_from(body)
-    found = _attributes(body, _IFINFO.size)
+    found = attributes(body, _IFINFO.size)
     return Link(
         index=index,
-        name=_string(found.get(_IFLA_IFNAME)),
+        name=string(found.get(_IFLA_IFNAME)),
         type=kind,
         flags=flags,
         mtu=_number(found.get(_IFLA_MTU)),
         mac=_mac(found.get(_IFLA_ADDRESS)),
-        kind=_string(_attributes(found.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND)),
+        kind=string(attributes(found.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND)),
         master=_number(found.get(_IFLA_MASTER)),
+        forwarding=_forwarding(found.get(_IFLA_AF_SPEC, b"")),
     )
+
+
+def _forwarding(spec: bytes) -> bool:
+    """Read IPV4_DEVCONF_FORWARDING from the numbers of a device's IPv4 configuration."""
+    values = attributes(attributes(spec).get(int(_socket.AF_INET), b"")).get(_IFLA_INET_CONF, b"")
+    return len(values) >= 4 * FORWARDING and unpack_from("I", values, 4 * (FORWARDING - 1))[0] != 0
 
 
 def _address(body: bytes) -> LinkAddress | None:
     number, prefix, short_flags, scope, index = _IFADDR.unpack_from(body)
-    found = _attributes(body, _IFADDR.size)
+    found = attributes(body, _IFADDR.size)
     family = _family(number)
     flags = _number(found[_IFA_FLAGS]) if _IFA_FLAGS in found else short_flags
     value = found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS))  # LOCAL is the own end of a point-to-point link
@@ -510,7 +531,7 @@ def _address(body: bytes) -> LinkAddress | None:
 
 def _routes(body: bytes) -> list[LinkRoute]:
     number, prefix, _src, _tos, table, protocol, scope, kind, flags = _RTMSG.unpack_from(body)
-    found = _attributes(body, _RTMSG.size)
+    found = attributes(body, _RTMSG.size)
     family = _family(number)
     if _RTA_TABLE in found:
         table = _number(found[_RTA_TABLE])
@@ -545,7 +566,7 @@ def _hops(data: bytes) -> list[tuple[int, int, Attributes]]:
         length, flags, _weight, index = _RTNEXTHOP.unpack_from(data, offset)
         if length < _RTNEXTHOP.size:
             raise OSError(EPROTO, "netlink: a next hop of an impossible length")
-        hops.append((index, flags, _attributes(data[offset : offset + length], _RTNEXTHOP.size)))
+        hops.append((index, flags, attributes(data[offset : offset + length], _RTNEXTHOP.size)))
         offset += (length + 3) & ~3
     return hops
 
@@ -560,7 +581,7 @@ def _gateway(hop: Attributes) -> str | None:
 
 def _neighbour(body: bytes) -> LinkNeighbour | None:
     number, index, state, _flags, _kind = _NDMSG.unpack_from(body)
-    found = _attributes(body, _NDMSG.size)
+    found = attributes(body, _NDMSG.size)
     family = _family(number)
     if family is None or not state & _NUD_PERMANENT or _NDA_DST not in found or _NDA_LLADDR not in found:
         return None
@@ -569,20 +590,20 @@ def _neighbour(body: bytes) -> LinkNeighbour | None:
 
 def _redirect_targets(body: bytes) -> list[int]:
     """Return the targets of one u32 filter of a dump; none for the hash table that u32 lists beside its filters."""
-    found = _attributes(body, _TCMSG.size)
-    if _string(found.get(_TCA_KIND)) != "u32":
+    found = attributes(body, _TCMSG.size)
+    if string(found.get(_TCA_KIND)) != "u32":
         return []
-    options = _attributes(found.get(_TCA_OPTIONS, b""))
-    targets = map(_redirect_target, _attributes(options.get(_TCA_U32_ACT, b"")).values())
+    options = attributes(found.get(_TCA_OPTIONS, b""))
+    targets = map(_redirect_target, attributes(options.get(_TCA_U32_ACT, b"")).values())
     return [target for target in targets if target is not None]
 
 
 def _redirect_target(action: bytes) -> int | None:
     """Return the device index of a mirred egress redirect, None for any other action."""
-    found = _attributes(action)
-    if _string(found.get(_TCA_ACT_KIND)) != "mirred":
+    found = attributes(action)
+    if string(found.get(_TCA_ACT_KIND)) != "mirred":
         return None
-    parameters = _attributes(found.get(_TCA_ACT_OPTIONS, b"")).get(_TCA_MIRRED_PARMS)
+    parameters = attributes(found.get(_TCA_ACT_OPTIONS, b"")).get(_TCA_MIRRED_PARMS)
     if parameters is None:
         return None
     *_rest, eaction, target = _MIRRED.unpack_from(parameters)

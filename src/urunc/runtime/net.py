@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 _OUR_BLOCKS = 0x75 << 24
 """How urunc's ingress qdisc on an engine's interface is known: its filter block's number begins with this byte."""
 
-_RP_FILTER, _ACCEPT_LOCAL = 8, 23  # IPV4_DEVCONF_*
-_LOOSE = 2
+_LOOSE = 2  # of rp_filter
 
 
 def is_own_namespace(path: str) -> bool:
@@ -57,7 +56,7 @@ def look(rtnl: Rtnl, tap_names: Sequence[str]) -> Network:
         links, addresses = rtnl.links(), rtnl.addresses()
         routes, neighbours = rtnl.routes(), rtnl.neighbours()
     except OSError as error:
-        raise _kernel_error("cannot look at the container's network", error) from error
+        raise kernel_error("cannot look at the container's network", error) from error
     chosen = eligible(links, addresses)
     if len(chosen) > len(tap_names):
         names = ", ".join(f"`{link.name}`" for link in chosen)
@@ -139,14 +138,14 @@ def attach(
         _free_from_leftovers(rtnl, network.nics, indexes)
         try:
             for nic in network.nics:
-                fds[nic.tap] = _open_tap(nic.tap, uid, gid, persistent=persistent, vnet_hdr=vnet_hdr, device=device)
+                fds[nic.tap] = open_tap(nic.tap, uid, gid, persistent=persistent, vnet_hdr=vnet_hdr, device=device)
                 _connect(rtnl, nic, indexes[nic.ifname], _socket.if_nametoindex(nic.tap))
         except BaseException:
             remove(rtnl, tuple(fds))
             _close(fds)
             raise
     except OSError as error:
-        raise _kernel_error("cannot connect the guest to the container's network", error) from error
+        raise kernel_error("cannot connect the guest to the container's network", error) from error
     if persistent:
         _close(fds)
     return fds
@@ -176,13 +175,14 @@ def _block(index: int) -> int:
     return _OUR_BLOCKS | index & 0xFFFFFF
 
 
-def _open_tap(name: str, uid: int, gid: int, *, persistent: bool, vnet_hdr: bool, device: str) -> int:
+def open_tap(name: str, uid: int, gid: int, *, persistent: bool, vnet_hdr: bool, device: str = tap.DEVICE) -> int:
+    """Make a tap and return its descriptor. Raises HostError, KernelError."""
     try:
         return tap.open_tap(name, persistent=persistent, uid=uid, gid=gid, vnet_hdr=vnet_hdr, device=device)
     except FileNotFoundError as error:
         raise HostError(f"cannot make a tap: `{device}` is not there", hint="load the kernel module tun") from error
     except OSError as error:
-        raise _kernel_error(f"cannot make the tap `{name}`", error) from error
+        raise kernel_error(f"cannot make the tap `{name}`", error) from error
 
 
 def _connect(rtnl: Rtnl, nic: Nic, interface: int, made: int) -> None:
@@ -215,7 +215,7 @@ def _answer_for(rtnl: Rtnl, made: int, name: str, gateways: list[Neighbour]) -> 
     The question comes from the guest's address, which is also the namespace's own on the engine's interface: so the
     tap must accept local sources, and look for no route back through itself (rp_filter, loose). IPv6 knows neither.
     """
-    rtnl.set_link(made, mac=gateways[0].mac, inet_conf={_ACCEPT_LOCAL: 1, _RP_FILTER: _LOOSE})
+    rtnl.set_link(made, mac=gateways[0].mac, inet_conf={netlink.ACCEPT_LOCAL: 1, netlink.RP_FILTER: _LOOSE})
     for gateway in gateways:
         if ":" in gateway.ip:
             _have_ipv6(name)
@@ -245,7 +245,7 @@ def detach(path: str, taps: Sequence[str]) -> None:
     except (FileNotFoundError, SpecError):
         return
     except OSError as error:
-        raise _kernel_error(f"cannot disconnect the guest from the network namespace `{path}`", error) from error
+        raise kernel_error(f"cannot disconnect the guest from the network namespace `{path}`", error) from error
 
 
 def remove(rtnl: Rtnl, taps: Sequence[str]) -> None:
@@ -267,7 +267,8 @@ def _close(fds: dict[str, int]) -> None:
         os.close(fds.popitem()[1])
 
 
-def _kernel_error(message: str, error: OSError) -> KernelError:
+def kernel_error(message: str, error: OSError) -> KernelError:
+    """Return the KernelError for what `message` says could not be done."""
     code = error.errno or 0
     reason = error.strerror or os.strerror(code)
     return KernelError(f"{message}: {reason[:1].lower()}{reason[1:]}", errno=code)
