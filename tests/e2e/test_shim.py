@@ -114,7 +114,7 @@ def ctr(containerd: Containerd, shim: Path, guest: images.Image, tmp_path: Path)
         return containerd.keeps("cgroups", item) or containerd.keeps("files", item) or item == "/run/containerd/s"
 
     try:
-        wait_for("nothing left", lambda: not more(), 10)
+        wait_for("nothing left", lambda: not more(), 20)
     except AssertionError:
         pytest.fail(f"left behind: {more()}")
 
