@@ -33,19 +33,21 @@ VERB = f"{EVERY} urunc.runtime urunc.runtime.store urunc.verbs"
 CONTAINER = f"{VERB} select urunc.linux urunc.linux.proc urunc.runtime.lifecycle urunc.runtime.status"
 CREATE = f"""
 {CONTAINER}
-_blake2 _ctypes _socket _struct binascii math
-urunc.linux.cgroup urunc.linux.fsops urunc.linux.idmap urunc.linux.libc urunc.linux.mounts urunc.linux.netlink
+_ctypes _socket _struct binascii math
+urunc.linux.cgroup urunc.linux.fsops urunc.linux.idmap urunc.linux.libc urunc.linux.mounts urunc.linux.ns
 urunc.linux.removal
-urunc.linux.ns urunc.linux.seccomp urunc.linux.tap
 urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.node urunc.oci.parse
 urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
 urunc.runtime.assemble urunc.runtime.channel urunc.runtime.console urunc.runtime.create urunc.runtime.hooks
 urunc.runtime.host urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words
-urunc.runtime.load urunc.runtime.net
-urunc.runtime.options urunc.runtime.plan urunc.runtime.settings urunc.runtime.teardown urunc.runtime.timeline
+urunc.runtime.load urunc.runtime.options urunc.runtime.plan urunc.runtime.settings urunc.runtime.teardown
+urunc.runtime.timeline
 urunc.vm urunc.vm.bootstring urunc.vm.choose urunc.vm.cpio urunc.vm.elf urunc.vm.guests urunc.vm.guests.unikraft
 urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port urunc.vm.storage
 """
+NETWORK = "urunc.linux.netlink urunc.linux.tap urunc.runtime.net"
+SECCOMP = "_blake2 urunc.linux.seccomp"
+
 DELETE = """
 urunc.linux.cgroup urunc.linux.removal urunc.runtime.teardown
 """
@@ -109,6 +111,18 @@ def test_a_containers_life(loaded: Callable[..., list[str]], bundle: Path) -> No
     loaded("delete", "--force", "web")
     for line, modules in LIFE:
         assert (line, loaded(*line.replace("BUNDLE", str(bundle)).split())) == (line, sorted(set(modules.split())))
+
+
+@pytest.mark.root
+def test_what_only_some_containers_need(loaded: Callable[..., list[str]], tmp_path: Path, testguest: Path) -> None:
+    bundle = bundles.unikernel(tmp_path / "bundle", testguest, "wait")
+    bundle.hook("prestart", "/bin/true")
+    bundle.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+    bundle.write()
+    for _ in range(2):  # the first fills the caches
+        modules = loaded("create", "--bundle", str(bundle.folder), "web")
+        loaded("delete", "--force", "web")
+    assert set(modules) - set(CREATE.split()) == set(f"{NETWORK} {SECCOMP}".split())
 
 
 @pytest.mark.parametrize("flag", ["--version", "--help"])

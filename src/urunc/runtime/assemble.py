@@ -9,14 +9,14 @@ import os
 
 from .. import log
 from ..errors import SpecError, reason
-from ..linux import netlink, ns
+from ..linux import ns
 from ..vm import guests, monitors
 from ..vm.machine import GuestFile, Host, Network
-from . import net
 from .plan import guest_context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..oci.spec import Spec
     from ..vm.machine import Launch, Machine
     from .load import Request
 
@@ -32,8 +32,11 @@ def attach_network(request: Request, pid: int) -> tuple[Network, dict[str, int]]
     plan = request.plan
     servers, search = _name_servers(request)
     network = Network(dns=servers, search=search, hostname=request.spec.hostname)
-    if not plan.taps:
+    if not plan.taps or not _may_have_interfaces(request.spec):
         return network, {}
+    from ..linux import netlink
+    from . import net
+
     with ns.inside(f"/proc/{pid}/ns/net", "network"), netlink.Rtnl() as rtnl:
         found = net.look(rtnl, plan.taps)
         seen = found.limited(plan.machine.boot.nics)
@@ -44,6 +47,12 @@ def attach_network(request: Request, pid: int) -> tuple[Network, dict[str, int]]
     if seen.nics and not servers:
         log.info("the guest gets no name server: the engine gave none that it can reach, nor does [network] dns")
     return network.replace(nics=seen.nics), taps
+
+
+def _may_have_interfaces(spec: Spec) -> bool:
+    """A namespace that `create` has made, and that no hook has seen, is as empty as the kernel makes it."""
+    namespace = spec.namespace("network")
+    return bool((namespace and namespace.path) or spec.hooks.prestart or spec.hooks.create_runtime)
 
 
 def _say_left_out(found: Network, seen: Network) -> None:
@@ -59,6 +68,8 @@ def _name_servers(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
     search: tuple[str, ...] = ()
     given = request.mounts.resolv_conf
     if given:
+        from . import net
+
         servers, search = net.parse_resolv_conf(_read_source(request, given.source).decode("utf-8", "replace"))
     return servers or request.config.dns, search
 

@@ -63,7 +63,7 @@ def _check_console(options: Options, request: Request, stays: bool) -> None:
 def _first_record(request: Request, options: Options) -> Container:
     """Return the record that holds the undo of every later step."""
     spec, plan = request.spec, request.plan
-    paths = cgroup.paths(cgroup.detect(), plan.cgroup)
+    paths = cgroup.paths(request.cgroups, plan.cgroup)
     network = spec.namespace("network")
     now = time.time_ns()
     return Container(

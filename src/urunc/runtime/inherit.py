@@ -12,7 +12,7 @@ import _socket
 import os
 
 from ..errors import HostError, ImageError
-from ..linux import fsops, mounts, seccomp
+from ..linux import fsops, mounts
 from ..vm import cpio
 from . import console, load
 from .init import Orders
@@ -79,8 +79,16 @@ def open_all(
         rootfs_tree=_rootfs_tree(spec, plan, owned),
         terminal=terminal,
         new_keyring=new_keyring,
-        filter_program=seccomp.compile_cached(spec.seccomp, request.facts.arch, cache) if spec.seccomp else None,
+        filter_program=_seccomp_filter(spec, request.facts.arch, cache),
     )
+
+
+def _seccomp_filter(spec: Spec, arch: str, cache: str) -> bytes | None:
+    if not spec.seccomp:
+        return None
+    from ..linux import seccomp
+
+    return seccomp.compile_cached(spec.seccomp, arch, cache)
 
 
 def listen(place: str, name: str) -> int:

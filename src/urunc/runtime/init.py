@@ -14,7 +14,7 @@ import os
 
 from .. import jsonio
 from ..errors import KernelError, SpecError, reason
-from ..linux import fsops, libc, mounts, ns, proc, seccomp
+from ..linux import fsops, libc, mounts, ns, proc
 from ..oci.spec import Hook, User
 from . import channel as wire
 from . import hooks
@@ -335,6 +335,8 @@ def _give_up_rights(orders: Orders) -> None:
 
 def _filter_calls(orders: Orders) -> None:
     if orders.filter_program is not None:
+        from ..linux import seccomp  # which has compiled the program, in `create`
+
         seccomp.install(orders.filter_program, seccomp.filter_flags(orders.spec.seccomp or {}))
 
 

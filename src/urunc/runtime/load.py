@@ -15,7 +15,7 @@ from ..oci.annotations import PREFIX
 from ..oci.spec import IdMap
 from ..record import Record
 from ..vm import choose, elf, guests, monitors
-from . import host, net, settings
+from . import host, settings
 from . import plan as plans
 from .plan import Facts, plan
 
@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..linux.cgroup import Layout
     from ..oci.app import App
     from ..oci.checks import MountPlan
     from ..oci.config import Config
@@ -46,6 +47,7 @@ class Request(Record):
     app: App
     mounts: MountPlan
     config: Config
+    cgroups: Layout
     facts: Facts
     plan: Plan
     began: int = 0  # monotonic nanoseconds
@@ -173,7 +175,8 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
         checks.check(spec, app)
         mounts = checks.classify_mounts(spec, takes_files=app.guest == "linux", unsupported=config.unsupported_mounts)
         mounts = mounts.replace(messages=(*checks.notes(spec, app), *mounts.messages))
-        facts = look(root, spec, app, config, rootfs)
+        layout = cgroup.detect()
+        facts = look(root, spec, app, config, rootfs, layout)
         decided = plan(options, path, spec, app, mounts, config, facts, systemd)
     finally:
         os.close(rootfs)
@@ -184,6 +187,7 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
         app=app,
         mounts=mounts,
         config=config,
+        cgroups=layout,
         facts=facts,
         plan=decided,
         began=began,
@@ -207,7 +211,7 @@ def read_settings(root: str) -> Config:
     return settings.load(f"{root}/{CACHE}")
 
 
-def look(root: str, spec: Spec, app: App, config: Config, rootfs: int) -> Facts:
+def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: Layout) -> Facts:
     """Return what the plan must know of the host and the image."""
     cache, arch = f"{root}/{CACHE}", os.uname().machine
     can, settings_of_monitor = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
@@ -224,7 +228,7 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int) -> Facts:
         arch=arch,
         cpus=host.cpu_count(),
         kvm=host.kvm_state(cache) if can.kvm != "no" and settings_of_monitor.accel != "tcg" else "none",
-        cgroup_version=cgroup.detect().version,
+        cgroup_version=layout.version,
         own_network=_own_network(spec),
         kernel=kernel,
         binary=found.binary,
@@ -282,4 +286,8 @@ def read_guest_init() -> bytes:
 
 def _own_network(spec: Spec) -> bool:
     namespace = spec.namespace("network")
-    return namespace is not None and (namespace.path is None or net.is_own_namespace(namespace.path))
+    if namespace is None or namespace.path is None:
+        return namespace is not None
+    from . import net
+
+    return net.is_own_namespace(namespace.path)
