@@ -7,6 +7,7 @@
 #define NEW_ROOT URUNC "/root"
 #define FILES URUNC "/files"
 #define ASIDE "/run/.urunc-share"
+#define COPIES "/run/.urunc-files"
 #define MNT_DETACH 2
 #define DEVICE_PATIENCE_MS 3000
 /* mmap: shared writable mappings work, and what another writes to the folder is seen. */
@@ -172,6 +173,18 @@ static long mount_volume(const char *source, const char *type, unsigned long fla
 	return call(mount, source, target, type, flags, equal(type, "9p") ? SHARE_OPTIONS : "");
 }
 
+/* A disk at the path of the container's device. */
+static long bind_device(const char *source, const char *target)
+{
+	long error;
+
+	wait_for_device(source);
+	if (equal(source, target))
+		return 0;
+	error = make_empty_file(target);
+	return error < 0 ? error : call(mount, source, target, 0, MS_BIND, 0);
+}
+
 /* One file of a share: the share is mounted aside for as long as it takes to bind the file. */
 static long mount_file(const char *source, const char *type, unsigned long flags, const char *target, const char *name)
 {
@@ -199,6 +212,8 @@ static long mount_record(const char *what, const char *name)
 	if (!next_word(&what, source, sizeof(source)) || !next_word(&what, type, sizeof(type)) ||
 	    !next_word(&what, mode, sizeof(mode)) || what[0] != '/')
 		return -EINVAL;
+	if (equal(type, "bind"))
+		return bind_device(source, what);
 	if (equal(mode, "ro"))
 		flags |= MS_RDONLY;
 	return name ? mount_file(source, type, flags, what, name) : mount_volume(source, type, flags, what);
@@ -279,6 +294,18 @@ static long copy_file(const char *source, const char *target)
 	return n;
 }
 
+/* On a read-only root: a copy in /run, bound to what is there. */
+static long bind_copy(const char *source, const char *path, const char *target)
+{
+	char copy[PATH_MAX];
+	long error = call(faccessat, AT_FDCWD, target, 0);
+
+	if (error < 0 || !join(copy, sizeof(copy), COPIES, path, ""))
+		return -EROFS;
+	error = copy_file(source, copy);
+	return error < 0 ? error : call(mount, copy, target, 0, MS_BIND, 0);
+}
+
 /* A record `file` is an absolute path; what belongs there lies at the same path below /.urunc/files. */
 static bool place_file(const char *path)
 {
@@ -288,6 +315,8 @@ static bool place_file(const char *path)
 	if (path[0] == '/' && join(source, sizeof(source), FILES, path, "") &&
 	    join(target, sizeof(target), prefix, path, ""))
 		error = copy_file(source, target);
+	if (error == -EROFS)
+		error = bind_copy(source, path, target);
 	if (error < 0)
 		say("cannot place the file `%s`: %s", path, error_text(error));
 	return error >= 0;

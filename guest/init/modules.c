@@ -143,7 +143,8 @@ static void load_file_system(const char *source, const char *type)
 {
 	if (source[0] == '/')
 		want("virtio_blk");
-	want(type);
+	if (!equal(type, "bind") && !equal(type, "tmpfs"))
+		want(type);
 	if (equal(type, "9p"))
 		want("9pnet_virtio");
 }

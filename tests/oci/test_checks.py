@@ -82,7 +82,7 @@ def test_good_ones(good: Spec) -> None:
             "linux.resources.cpu.burst: 6 is above the quota 5",
         ),
         (
-            GOOD.replace(devices=(Device(path="/dev/null", kind="c"), Device(path="/dev/sda", kind="b"))),
+            GOOD.replace(devices=(Device(path="/dev/null", kind="c"), Device(path="/dev/sda", kind="c"))),
             "linux.devices[1]: `/dev/sda` cannot be given to a virtual machine",
         ),
         (GOOD.replace(unsupported=("linux.intelRdt",)), "linux.intelRdt: not supported"),
@@ -204,3 +204,82 @@ def test_notes_say_what_was_asked_for_and_does_not_reach_the_guest() -> None:
         "process.apparmorProfile is not applied: docker-default",
         "process.selinuxLabel is not applied: label",
     )
+
+
+ALL = checks.Takes(copies=True, shares="yes", tmpfs=True, disks=True)
+FILE, FOLDER = checks.Source(kind="file", small=True), checks.Source(kind="folder", small=True)
+LARGE, BLOCK = checks.Source(kind="folder"), checks.Source(kind="block", device=(8, 1))
+DATA = Mount(destination="/data", type="bind", source="/srv", options=("rbind",))
+CONFIG = DATA.replace(destination="/config", options=("rbind", "ro"))
+TOKEN = CONFIG.replace(destination="/var/run/secrets/kubernetes.io/serviceaccount")
+DISK = Mount(destination="/disk", type="ext4", source="/dev/sda1")
+SCRATCH = Mount(destination="/scratch", type="tmpfs")
+
+
+@pytest.mark.parametrize(
+    ("mount", "source", "changes", "way"),
+    [
+        (DATA, LARGE, {}, "share"),
+        (DATA, FILE, {"shares": "maybe"}, "share"),
+        (CONFIG, FOLDER, {}, "share"),  # which shows later changes
+        (CONFIG, FOLDER, {"shares": "maybe"}, "copy"),
+        (CONFIG, FILE, {"shares": "no"}, "copy"),
+        (CONFIG, LARGE, {"shares": "maybe"}, "share"),
+        (TOKEN, FOLDER, {}, "share"),
+        (TOKEN, FOLDER, {"shares": "no"}, "copy"),
+        (DISK, BLOCK, {}, "disk"),
+        (SCRATCH, checks.Source(), {}, "tmpfs"),
+    ],
+)
+def test_volumes(mount: Mount, source: checks.Source, changes: dict[str, object], way: str) -> None:
+    found = checks.classify_mounts(
+        GOOD.replace(mounts=(mount,)), takes_files=True, takes=ALL.replace(**changes), sources={0: source}
+    )
+    readonly = "ro" in mount.options
+    assert found.volumes == (checks.Volume(mount=mount, way=way, readonly=readonly, source=source),)
+    assert found.dropped == ()
+    assert bool(found.messages) == (way == "copy")
+
+
+@pytest.mark.parametrize(
+    ("mount", "source", "changes"),
+    [
+        (DATA, FOLDER, {"shares": "no"}),  # to be written
+        (CONFIG, LARGE, {"shares": "no"}),
+        (CONFIG, FOLDER, {"shares": "no", "copies": False}),
+        (DATA, checks.Source(), {}),
+        (DATA, BLOCK, {}),
+        (DATA.replace(destination="/"), FOLDER, {}),
+        (DATA.replace(destination="/proc"), FOLDER, {}),
+        (DISK, FILE, {}),
+        (DISK, BLOCK, {"disks": False}),
+        (SCRATCH, checks.Source(), {"tmpfs": False}),
+        (DISK.replace(type="nfs"), BLOCK, {}),
+    ],
+)
+def test_volumes_that_cannot_be_given(mount: Mount, source: checks.Source, changes: dict[str, object]) -> None:
+    found = GOOD.replace(mounts=(mount,))
+    with pytest.raises(SpecError, match=r"^mounts\[0\]: "):
+        checks.classify_mounts(found, takes_files=True, takes=ALL.replace(**changes), sources={0: source})
+
+
+def test_what_nobody_asked_for_is_shared_only_where_it_surely_can_be() -> None:
+    found = GOOD.replace(mounts=(TOKEN,))
+    plan = checks.classify_mounts(
+        found, takes_files=True, takes=ALL.replace(shares="maybe", copies=False), sources={0: FOLDER}
+    )
+    assert (plan.volumes, plan.dropped) == ((), (TOKEN,))
+
+
+def test_only_what_is_not_an_engines_own_is_looked_at() -> None:
+    hosts = DATA.replace(destination="/etc/hosts")
+    assert checks.undecided(GOOD.replace(mounts=(hosts, DATA, SCRATCH, DISK, TOKEN))) == (1, 3, 4)
+
+
+def test_block_devices_are_disks() -> None:
+    disk = Device(path="/dev/xvda", kind="b", major=8, minor=1)
+    found = GOOD.replace(devices=(Device(path="/dev/null", kind="c"), disk))
+    checks.check(found, APP)
+    assert checks.find_disks(found, takes_disks=True) == (disk,)
+    with pytest.raises(SpecError, match=r"^linux\.devices\[1\]: "):
+        checks.find_disks(found, takes_disks=False)

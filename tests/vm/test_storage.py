@@ -108,7 +108,7 @@ def test_how_a_monitor_gets_at_an_image() -> None:
 
 def test_how_a_monitor_gets_at_the_rootfs() -> None:
     root = Root(kind="block", rootfs=True)
-    found = DiskSource(path="/disk0", source="/dev/loop7", device=True, by="fd")
+    found = DiskSource(path="/disk0", source="/dev/loop7", device=True, rootfs=True, number=(7, 7), by="fd")
     assert sources(app(mount_rootfs=True), root, device=EXT4) == [found]
     fire = app(monitor="firecracker", mount_rootfs=True)
     assert sources(fire, root, device=EXT4) == [found.replace(path="/dev/disk0", by="node")]

@@ -12,14 +12,46 @@ from .node import plain, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .app import App
-    from .spec import IdMap, Mount, Spec
+    from .spec import Device, IdMap, Mount, Spec
+
+
+class Source(Record):
+    """What a mount's source is on the host: "file", "folder", "block" (a device), or "other", which no guest gets."""
+
+    kind: str = "other"
+    small: bool = False  # a file, or a folder of files, that may be copied for the guest: see runtime.volumes
+    device: tuple[int, int] = (0, 0)  # (major, minor) of a block device
+
+
+class Volume(Record):
+    """A mount that the guest gets, and how: "copy" in its initrd, "share" by 9p, "tmpfs" of its own, "disk"."""
+
+    mount: Mount
+    way: str
+    readonly: bool = False
+    source: Source = Source()
+
+
+class Takes(Record):
+    """What volumes the guest can be given. `shares` is "maybe" where its kernel cannot be looked into."""
+
+    copies: bool = False
+    shares: str = "no"  # "no", "maybe" or "yes"
+    tmpfs: bool = False
+    disks: bool = False
+
+
+NO_VOLUMES = Takes()
 
 
 class MountPlan(Record):
     """What becomes of `mounts`."""
 
     given: tuple[Mount, ...] = ()  # binds of files that the guest gets: hosts, hostname, resolv.conf
+    volumes: tuple[Volume, ...] = ()
     dropped: tuple[Mount, ...] = ()  # left out; `messages` says so
     resolv_conf: Mount | None = None  # where to read the name servers, whether or not the guest takes the file
     messages: tuple[str, ...] = ()
@@ -93,9 +125,12 @@ def _quota_and_burst(spec: Spec, app: App) -> None:
 
 
 def _devices(spec: Spec, app: App) -> None:
-    """A node of the host is of no use to a guest with a kernel of its own, and leaving it out would be a surprise."""
+    """A node of the host is of no use to a guest with a kernel of its own, and leaving it out would be a surprise.
+
+    A block device is: see `find_disks`.
+    """
     for index, device in enumerate(spec.devices):
-        if device.path not in _HARMLESS_DEVICES:
+        if device.kind != "b" and device.path not in _HARMLESS_DEVICES:
             raise SpecError(
                 f"linux.devices[{index}]: {show(device.path)} cannot be given to a virtual machine",
                 hint="start the container without --privileged and --device",
@@ -194,18 +229,56 @@ _ENGINE_BINDS = (
 """What engines bind without their user's asking, and a guest that does not ask can do without."""
 
 
-def classify_mounts(spec: Spec, *, takes_files: bool, unsupported: str = "error") -> MountPlan:
+_OWN_FOLDERS = ("/", "/proc", "/sys", "/dev")
+"""Where a guest's init has mounts of its own, or the root."""
+
+_DISK_TYPES = ("ext2", "ext3", "ext4", "erofs", "squashfs", "xfs", "btrfs")
+
+
+def find_disks(spec: Spec, *, takes_disks: bool) -> tuple[Device, ...]:
+    """Return the block devices of `linux.devices`, which the guest gets as disks. Raises SpecError where it cannot."""
+    found = tuple(device for device in spec.devices if device.kind == "b")
+    for index, device in enumerate(spec.devices):
+        if device.kind == "b" and not takes_disks:
+            raise SpecError(f"linux.devices[{index}]: {show(device.path)} cannot be given to the guest as a disk")
+    return found
+
+
+def undecided(spec: Spec) -> tuple[int, ...]:
+    """Return the numbers of the mounts whose source `classify_mounts` must know."""
+    return tuple(
+        index
+        for index, mount in enumerate(spec.mounts)
+        if not (_is_kernel_mount(mount) or _is_engine_file(mount))
+        and (mount.type == "bind" or mount.type in _DISK_TYPES)
+    )
+
+
+def classify_mounts(
+    spec: Spec,
+    *,
+    takes_files: bool,
+    unsupported: str = "error",
+    takes: Takes = NO_VOLUMES,
+    sources: Mapping[int, Source] | None = None,
+) -> MountPlan:
     """Decide what becomes of every mount of the Spec.
 
-    `takes_files` is whether the guest can be given small files (Linux with an initrd); `unsupported` is the
-    configuration's `unsupported_mounts`. Raises SpecError for a mount that cannot be given, a message instead
-    where `unsupported` is "warn".
+    `takes_files` is whether the guest can be given small files (Linux with an initrd), `takes` which volumes, whose
+    `sources` are known by the mounts' numbers; `unsupported` is the configuration's `unsupported_mounts`. Raises
+    SpecError for a mount that cannot be given, a message instead where `unsupported` is "warn".
     """
-    given, dropped, kernel = [], [], []
+    given, volumes, dropped, kernel = [], [], [], []
     messages: list[str] = []
     for index, mount in enumerate(spec.mounts):
         if takes_files and _is_engine_file(mount):
             given.append(mount)
+            continue
+        volume = _find_volume(mount, (sources or {}).get(index, Source()), takes, spec)
+        if volume:
+            volumes.append(volume)
+            if volume.way == "copy":
+                messages.append(f"mount {show(mount.destination)} is a copy: the guest does not see later changes")
             continue
         dropped.append(mount)
         if _is_kernel_mount(mount):
@@ -217,8 +290,37 @@ def classify_mounts(spec: Spec, *, takes_files: bool, unsupported: str = "error"
     if kernel:
         messages.insert(0, f"mounts left out, the guest has its own: {', '.join(kernel)}")
     return MountPlan(
-        given=tuple(given), dropped=tuple(dropped), resolv_conf=_find_resolv_conf(spec), messages=tuple(messages)
+        given=tuple(given),
+        volumes=tuple(volumes),
+        dropped=tuple(dropped),
+        resolv_conf=_find_resolv_conf(spec),
+        messages=tuple(messages),
     )
+
+
+def _find_volume(mount: Mount, source: Source, takes: Takes, spec: Spec) -> Volume | None:
+    """Return how the guest gets a mount, None where it does not.
+
+    A share shows later changes, so it comes before a copy. What an engine mounts unasked is not worth a guest that
+    does not boot: it is shared only with a kernel that surely can.
+    """
+    if _is_kernel_mount(mount) or _is_engine_file(mount) or mount.destination in _OWN_FOLDERS:
+        return None
+    unasked = _is_engine_bind(mount, spec)
+    readonly = "ro" in mount.options
+    way = ""
+    if mount.type == "tmpfs" and takes.tmpfs and not unasked:
+        way = "tmpfs"
+    elif mount.type == "bind" and source.kind in ("file", "folder"):
+        if takes.shares == "yes":
+            way = "share"
+        elif takes.copies and readonly and source.small:
+            way = "copy"
+        elif takes.shares == "maybe" and not unasked:
+            way = "share"
+    elif mount.type in _DISK_TYPES and source.kind == "block" and takes.disks:
+        way = "disk"
+    return Volume(mount=mount, way=way, readonly=readonly, source=source) if way else None
 
 
 def _is_kernel_mount(mount: Mount) -> bool:

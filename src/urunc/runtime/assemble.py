@@ -91,6 +91,7 @@ def finish_machine(request: Request, network: Network) -> Machine:
         GuestFile(path=mount.destination, content=_read_source(request, mount.source), mode=0o644)
         for mount in request.mounts.given
     )
+    files += _copies(request)
     context = guest_context(request.spec, request.facts, machine.model, machine.accel, files, plan.mounts)
     can = monitors.load(plan.monitor).CAPABILITIES
     boot = guests.load(plan.guest).boot(request.app, network, plan.root, can, context)
@@ -98,6 +99,16 @@ def finish_machine(request: Request, network: Network) -> Machine:
         if message not in plan.messages:
             log.info(message)
     return machine.replace(network=network, boot=boot)
+
+
+def _copies(request: Request) -> tuple[GuestFile, ...]:
+    """Return the files of the volumes that are copied for the guest."""
+    copied = [volume.mount for volume in request.mounts.volumes if volume.way == "copy"]
+    if not copied:
+        return ()
+    from . import volumes
+
+    return tuple(file for mount in copied for file in volumes.read(request.bundle, mount))
 
 
 def make_launch(request: Request, machine: Machine) -> Launch:

@@ -328,7 +328,7 @@ class _Creation:
 
     def _close_disks(self) -> None:
         """Close the device that only the guest is to have; a loop device stays, held open for its mount."""
-        for path in [disk.path for disk in self.plan.disks if disk.device]:
+        for path in [disk.path for disk in self.plan.disks if disk.rootfs]:
             if path in self.disks:
                 os.close(self.disks.pop(path))
 

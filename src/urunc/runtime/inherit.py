@@ -11,7 +11,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from ..errors import HostError, ImageError
+from ..errors import HostError, ImageError, SpecError, reason
 from ..linux import fsops, mounts
 from ..vm import cpio
 from . import console, load
@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..oci.spec import Spec
     from ..vm.machine import Boot
+    from ..vm.storage import ShareSource
     from .channel import Channel
     from .load import Request
     from .plan import ImageFile, Node, Plan
@@ -73,7 +74,7 @@ def open_all(
         trees=[
             *_bind_trees(plan, owned),
             *_image_trees(request, place, owned),
-            *_share_trees(plan, owned),
+            *_share_trees(request.bundle, plan, owned),
             *_fifo_trees(plan, place, owned),
         ],
         rootfs_tree=_rootfs_tree(spec, plan, owned),
@@ -162,15 +163,22 @@ def _image_trees(request: Request, place: str, owned: Descriptors) -> list[tuple
         os.close(rootfs)
 
 
-def _share_trees(plan: Plan, owned: Descriptors) -> list[tuple[str, int]]:
-    """Return the folders that the guest shares: nothing that is mounted below them, and nothing to run or to open raw.
+def _share_trees(bundle: str, plan: Plan, owned: Descriptors) -> list[tuple[str, int]]:
+    """Return the folders that the guest shares: nothing to run in them, and no device to open.
 
     What the guest makes set-user-id in there stays so on the host, as with any container's rootfs.
     """
     return [
-        (share.target, owned.add(mounts.clone_tree(share.source or plan.rootfs, readonly=share.readonly, noexec=True)))
+        (share.target, owned.add(_share_tree(os.path.join(bundle, share.source or plan.rootfs), share)))
         for share in plan.shares
     ]
+
+
+def _share_tree(source: str, share: ShareSource) -> int:
+    try:
+        return mounts.clone_tree(source, readonly=share.readonly, recursive=share.recursive, noexec=True)
+    except OSError as error:
+        raise SpecError(f"mounts: `{source}` cannot be shared with the guest: {reason(error)}") from None
 
 
 def _fifo_trees(plan: Plan, place: str, owned: Descriptors) -> list[tuple[str, int]]:

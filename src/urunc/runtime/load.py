@@ -12,6 +12,7 @@ from ..oci import app as apps
 from ..oci import checks
 from ..oci import spec as specs
 from ..oci.annotations import PREFIX
+from ..oci.checks import Takes
 from ..oci.spec import IdMap
 from ..record import Record
 from ..vm import choose, elf, guests, monitors
@@ -173,10 +174,10 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
         config = read_settings(root)
         spec = _with_joined_maps(spec)
         checks.check(spec, app)
-        mounts = checks.classify_mounts(spec, takes_files=app.guest == "linux", unsupported=config.unsupported_mounts)
-        mounts = mounts.replace(messages=(*checks.notes(spec, app), *mounts.messages))
         layout = cgroup.detect()
         facts = look(root, spec, app, config, rootfs, layout)
+        mounts = _find_volumes(options.bundle, spec, app, config, facts)
+        mounts = mounts.replace(messages=(*checks.notes(spec, app), *mounts.messages))
         decided = plan(options, path, spec, app, mounts, config, facts, systemd)
     finally:
         os.close(rootfs)
@@ -206,6 +207,33 @@ def _with_joined_maps(spec: Spec) -> Spec:
     return spec.replace(uid_maps=tuple(lines[0]), gid_maps=tuple(lines[1]))
 
 
+def _find_volumes(bundle: str, spec: Spec, app: App, config: Config, facts: Facts) -> MountPlan:
+    """Return what becomes of the mounts; those that are no engine's own are looked at."""
+    undecided = checks.undecided(spec)
+    takes = _takes(spec, app, facts)
+    sources = {}
+    if undecided and takes != checks.NO_VOLUMES:
+        from . import volumes
+
+        sources = {index: volumes.look(bundle, spec.mounts[index], index) for index in undecided}
+    takes_files = app.guest == "linux"
+    return checks.classify_mounts(
+        spec, takes_files=takes_files, unsupported=config.unsupported_mounts, takes=takes, sources=sources
+    )
+
+
+def _takes(spec: Spec, app: App, facts: Facts) -> Takes:
+    """Return which volumes the guest can be given: those that urunc's own init mounts, by what its kernel has."""
+    if app.guest != "linux":
+        return checks.NO_VOLUMES
+    can = monitors.load(app.monitor).CAPABILITIES
+    shares = "no"
+    if "9p" in can.shares and "9p" not in facts.lacks:
+        shares = "yes" if "9p" in facts.has else "maybe"
+    copies = not spec.root_readonly or app.initrd is not None or not (app.block or app.mount_rootfs)
+    return Takes(copies=copies, shares=shares, tmpfs=True, disks=can.max_disks > 0)
+
+
 def read_settings(root: str) -> Config:
     """Return the host's configuration. Raises ConfigError."""
     return settings.load(f"{root}/{CACHE}")
@@ -222,8 +250,9 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
     device: Device | None = None
     modules: tuple[GuestFile, ...] = ()
     lacks: tuple[str, ...] = ()
+    has: tuple[str, ...] = ()
     if app.block or app.mount_rootfs or (app.guest == "linux" and not app.initrd):
-        block, device, modules, lacks = _look_at_storage(spec, app, rootfs, kernel)
+        block, device, modules, has, lacks = _look_at_storage(spec, app, rootfs, kernel)
     return Facts(
         arch=arch,
         cpus=host.cpu_count(),
@@ -239,6 +268,7 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
         block=block,
         device=device,
         modules=modules,
+        has=has,
         lacks=lacks,
         guest_init=read_guest_init() if app.guest == "linux" else None,
         tsc_khz=host.tsc_khz(cache) if emulates else 0,
@@ -247,7 +277,7 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
 
 def _look_at_storage(
     spec: Spec, app: App, rootfs: int, kernel: KernelInfo
-) -> tuple[BlockImage | None, Device | None, tuple[GuestFile, ...], tuple[str, ...]]:
+) -> tuple[BlockImage | None, Device | None, tuple[GuestFile, ...], tuple[str, ...], tuple[str, ...]]:
     """Return what the image's block image is, what backs its rootfs, and what `storage.read_modules` does."""
     from ..vm.machine import driver
     from ..vm.modules import DRIVERS, SHARE_DRIVERS
@@ -264,7 +294,7 @@ def _look_at_storage(
     if app.mount_rootfs:
         device = storage.find_device(os.path.realpath(f"/proc/self/fd/{rootfs}"))
     if app.guest != "linux" or app.initrd:
-        return block, device, (), ()
+        return block, device, (), (), ()
     filesystems = [driver(found.filesystem) for found in (block, device) if found and found.filesystem]
     names = (*DRIVERS, *SHARE_DRIVERS, *filesystems)
     return block, device, *storage.read_modules(rootfs, kernel, names)

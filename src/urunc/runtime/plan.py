@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..errors import ImageError, SpecError
 from ..oci import resources as cgroup_rules
+from ..oci.checks import find_disks
 from ..oci.spec import DeviceRule, IdMap, Process, User
 from ..record import Record
 from ..vm import choose, guests, monitors, port, storage
@@ -60,7 +61,8 @@ class Facts(Record):
     block: BlockImage | None = None  # the image's, where it names one
     device: Device | None = None  # what is mounted as the rootfs, where the image asks for it and it is a block device
     modules: tuple[GuestFile, ...] = ()  # see Context.modules
-    lacks: tuple[str, ...] = ()  # drivers that a Linux guest's kernel surely has not
+    has: tuple[str, ...] = ()  # drivers that a Linux guest's kernel surely has
+    lacks: tuple[str, ...] = ()  # .. and has not
     guest_init: bytes | None = None  # urunc's own init for Linux guests
     tsc_khz: int = 0  # the host's clock rate, for a guest that cannot measure it; 0 where unknown
 
@@ -147,11 +149,20 @@ def plan(
     storage.check_drivers(root, facts.lacks)
     shares, folders = storage.root_shares(root)
     mounts_inside = storage.block_mounts(app, root, disks, facts.block)
+    drives = storage.disks(app, disks)
+    blocks = find_disks(spec, takes_disks=app.guest == "linux" and can.max_disks > 0)
+    if mounts.volumes or blocks:
+        from ..vm import volumes
+
+        more = volumes.attach(mounts.volumes, blocks, can, len(disks), len(shares))
+        disks, drives = disks + more.disks, drives + volumes.disks(more.disks)
+        shares, folders = shares + more.shares, folders + more.folders
+        mounts_inside += more.mounts
     machine = _machine(options, spec, app, config, facts, accel, root, mounts_inside).replace(
-        disks=storage.disks(app, disks), shares=shares
+        disks=drives, shares=shares
     )
     monitors.load(app.monitor).check(machine)
-    nodes = _nodes(spec, can, accel) + _disk_nodes(spec, disks, device)
+    nodes = _nodes(spec, can, accel) + _disk_nodes(spec, disks)
     rules = cgroup_rules.device_rules(spec.resources.devices, _rules(nodes, disks))
     cgroup = _cgroup(options.id, spec, systemd)
     by_systemd = cgroup.driver == "systemd"
@@ -335,20 +346,20 @@ def _images(app: App, boot: Boot, disks: tuple[DiskSource, ...], copy: bool) -> 
     return tuple(files)
 
 
-def _disk_nodes(spec: Spec, disks: tuple[DiskSource, ...], device: Device | None) -> tuple[Node, ...]:
-    """Return the node of the rootfs's device, where the monitor opens it itself."""
+def _disk_nodes(spec: Spec, disks: tuple[DiskSource, ...]) -> tuple[Node, ...]:
+    """Return the nodes of block devices, where the monitor opens them itself."""
     user = spec.process.user if spec.process else User()
     return tuple(
         Node(
             path=disk.path.removeprefix("/dev/"),
-            major=device.major,
-            minor=device.minor,
+            major=disk.number[0],
+            minor=disk.number[1],
             kind="b",
             uid=mapped(user.uid, spec.uid_maps, "linux.uidMappings"),
             gid=mapped(user.gid, spec.gid_maps, "linux.gidMappings"),
         )
         for disk in disks
-        if device and disk.by == "node"
+        if disk.by == "node"
     )
 
 

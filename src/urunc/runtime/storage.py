@@ -92,19 +92,20 @@ def find_device(rootfs: str) -> Device | None:
 
 def read_modules(
     rootfs: int, kernel: KernelInfo, names: tuple[str, ...]
-) -> tuple[tuple[GuestFile, ...], tuple[str, ...]]:
-    """Return those of the kernel's modules in the rootfs, with their modules.dep, and the names that it surely lacks.
+) -> tuple[tuple[GuestFile, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return those of the kernel's modules in the rootfs, with their modules.dep, and what it surely has and lacks.
 
-    Both are empty where the rootfs has no folder for the kernel. Raises ImageError for one that cannot be read, or
+    All are empty where the rootfs has no folder for the kernel. Raises ImageError for one that cannot be read, or
     modules that are larger together than any should be.
     """
     release = _find_release(rootfs, kernel)
     folder, size = f"{_MODULES}/{release}", 0
     index = _read_text(rootfs, f"{folder}/modules.dep") if release else None
     if index is None:
-        return (), ()
+        return (), (), ()
     builtin = _read_text(rootfs, f"{folder}/modules.builtin")
-    lacks = tuple(name for name in names if builtin is not None and modules.lacks(name, index, builtin))
+    lacks = tuple(name for name in names if modules.lacks(name, index, builtin or ""))
+    has = tuple(name for name in names if name not in lacks)
     paths, left = modules.closure(index, names)
     files = []
     for path in paths:
@@ -114,7 +115,7 @@ def read_modules(
         size += len(content)
         files.append(GuestFile(path=f"{folder}/{path}", content=content, mode=0o644))
     listed = GuestFile(path=f"{folder}/modules.dep", content=left.encode("utf-8", "surrogateescape"), mode=0o644)
-    return (listed, *files), lacks
+    return (listed, *files), has, lacks if builtin is not None else ()
 
 
 def _find_release(rootfs: int, kernel: KernelInfo) -> str:
@@ -151,9 +152,25 @@ def open_images(rootfs: int, plan: Plan, held: Descriptors) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for disk in plan.disks:
-        if not disk.device and disk.by != "bind":
-            found[disk.path] = held.add(_open_image(rootfs, disk))
+        if disk.by != "bind" and not disk.rootfs:
+            found[disk.path] = held.add(_open_volume(disk) if disk.device else _open_image(rootfs, disk))
     return found
+
+
+def _open_volume(disk: DiskSource) -> int:
+    """Open a block device for the guest alone, by a node of our own: its path need not be on this host."""
+    nodes = fsops.detached_tmpfs("size=64k,mode=700")
+    try:
+        fsops.make_node(nodes, "disk", "b", *disk.number, 0o600, 0, 0)
+        flags = os.O_RDONLY if disk.readonly else os.O_RDWR
+        return os.open("disk", flags | os.O_EXCL | os.O_CLOEXEC, dir_fd=nodes)
+    except OSError as error:
+        raise HostError(
+            f"the block device `{disk.source}` cannot be given to the guest alone: {reason(error)}",
+            hint="is it mounted, or another guest's?",
+        ) from None
+    finally:
+        os.close(nodes)
 
 
 def _open_image(rootfs: int, disk: DiskSource) -> int:

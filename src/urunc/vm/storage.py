@@ -52,16 +52,19 @@ class DiskSource(Record):
     path: str  # in the monitor's root: the Disk's
     source: str
     device: bool = False
+    rootfs: bool = False  # it is the device of the container's rootfs
+    number: tuple[int, int] = (0, 0)  # (major, minor) of a device
     readonly: bool = False
     by: str = "bind"
 
 
 class ShareSource(Record):
-    """A folder of the host at `target` in the monitor's root; `source` is "" for the container's rootfs."""
+    """A folder or file of the host at `target` in the monitor's root; `source` is "" for the container's rootfs."""
 
     target: str
     source: str = ""
     readonly: bool = False
+    recursive: bool = False  # with what is mounted below it
 
 
 def find_root(
@@ -160,7 +163,15 @@ def disk_sources(
 def _device_source(device: Device, can: Capabilities, readonly: bool) -> DiskSource:
     by_fd = can.disk_by == "fd"
     path = "/disk0" if by_fd else "/dev/disk0"
-    return DiskSource(path=path, source=device.source, device=True, readonly=readonly, by="fd" if by_fd else "node")
+    return DiskSource(
+        path=path,
+        source=device.source,
+        device=True,
+        rootfs=True,
+        number=(device.major, device.minor),
+        readonly=readonly,
+        by="fd" if by_fd else "node",
+    )
 
 
 def disks(app: App, sources: tuple[DiskSource, ...]) -> tuple[Disk, ...]:

@@ -1,0 +1,110 @@
+"""How the volumes of a container become disks, shares and mounts of a guest that can be given them. Pure.
+
+Numbers go on where the root's own disks and shares end. A single file is shared in a folder that holds nothing else.
+"""
+
+from __future__ import annotations
+
+from ..errors import SpecError
+from ..record import Record
+from .machine import Disk, GuestMount, Share
+from .storage import DiskSource, ShareSource, disk_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..oci.checks import Volume
+    from ..oci.spec import Device as Node
+    from .machine import Capabilities
+
+FILE = "file"
+"""What the one file in a share is called: no name of the image's or the engine's choice stands in an option."""
+
+
+class Attached(Record):
+    """What a machine gets beside its root, what that comes from, and where the guest mounts it."""
+
+    disks: tuple[DiskSource, ...] = ()
+    shares: tuple[Share, ...] = ()
+    folders: tuple[ShareSource, ...] = ()
+    mounts: tuple[GuestMount, ...] = ()
+
+
+def attach(
+    volumes: tuple[Volume, ...], devices: tuple[Node, ...], can: Capabilities, disks: int, shares: int
+) -> Attached:
+    """Return what the volumes and the block devices become, where the root has that many `disks` and `shares`.
+
+    Raises SpecError where the monitor cannot attach so many disks.
+    """
+    found = Attached()
+    for volume in volumes:
+        if volume.way == "share":
+            found = _add_share(found, volume, shares + len(found.shares))
+        elif volume.way == "disk":
+            found = _add_disk(found, volume, can, disks + len(found.disks))
+        elif volume.way == "tmpfs":
+            mount = GuestMount(source="tmpfs", fstype="tmpfs", target=volume.mount.destination, readonly=False)
+            found = found.replace(mounts=(*found.mounts, mount))
+    for device in devices:
+        found = _add_device(found, device, can, disks + len(found.disks))
+    count = disks + len(found.disks)
+    if count > can.max_disks:
+        raise SpecError(f"mounts, linux.devices: {count} disks, the monitor `{can.name}` can attach {can.max_disks}")
+    return found
+
+
+def disks(sources: tuple[DiskSource, ...]) -> tuple[Disk, ...]:
+    """Return the machine's disks."""
+    return tuple(Disk(path=source.path, readonly=source.readonly, device=True) for source in sources)
+
+
+def _add_share(found: Attached, volume: Volume, number: int) -> Attached:
+    path, single = f"/share{number}", volume.source.kind == "file"
+    folder = ShareSource(
+        target=f"{path}/{FILE}" if single else path,
+        source=volume.mount.source,
+        readonly=volume.readonly,
+        recursive="rbind" in volume.mount.options,
+    )
+    mount = GuestMount(
+        source=f"fs{number}",
+        fstype="9p",
+        target=volume.mount.destination,
+        readonly=volume.readonly,
+        name=FILE if single else "",
+    )
+    return found.replace(
+        shares=(*found.shares, Share(path=path, tag=f"fs{number}", readonly=volume.readonly)),
+        folders=(*found.folders, folder),
+        mounts=(*found.mounts, mount),
+    )
+
+
+def _source(index: int, path: str, number: tuple[int, int], can: Capabilities, readonly: bool) -> DiskSource:
+    by_fd = can.disk_by == "fd"
+    return DiskSource(
+        path=f"/disk{index}" if by_fd else f"/dev/disk{index}",
+        source=path,
+        device=True,
+        number=number,
+        readonly=readonly,
+        by="fd" if by_fd else "node",
+    )
+
+
+def _add_disk(found: Attached, volume: Volume, can: Capabilities, index: int) -> Attached:
+    source = _source(index, volume.mount.source, volume.source.device, can, volume.readonly)
+    mount = GuestMount(
+        source=disk_name(index),
+        fstype={"ext3": "ext4"}.get(volume.mount.type, volume.mount.type),
+        target=volume.mount.destination,
+        readonly=volume.readonly,
+    )
+    return found.replace(disks=(*found.disks, source), mounts=(*found.mounts, mount))
+
+
+def _add_device(found: Attached, device: Node, can: Capabilities, index: int) -> Attached:
+    """A block device is a disk, and stands in the guest at the path that the container was to have it at, too."""
+    source = _source(index, device.path, (device.major, device.minor), can, False)
+    mount = GuestMount(source=disk_name(index), fstype="bind", target=device.path)
+    return found.replace(disks=(*found.disks, source), mounts=(*found.mounts, mount))
