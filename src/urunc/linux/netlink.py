@@ -18,6 +18,7 @@ from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
 ARPHRD_ETHER = 1
@@ -234,9 +235,17 @@ class Netlink:
         self._socket.close()
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
+        self._send_all([(kind, flags, body)])
+
+    def _send_all(self, messages: Sequence[tuple[int, int, bytes]]) -> None:
+        """Send messages as one datagram, and under one number: all answers are to them."""
         self._sequence += 1
-        header = _HEADER.pack(_HEADER.size + len(body), kind, flags | _NLM_F_REQUEST, self._sequence, self._port)
-        self._socket.sendto(header + body, (0, 0))
+        data = b""
+        for kind, flags, body in messages:
+            size = _HEADER.size + len(body)
+            data += _HEADER.pack(size, kind, flags | _NLM_F_REQUEST, self._sequence, self._port) + body
+            data += b"\0" * (-size % 4)
+        self._socket.sendto(data, (0, 0))
 
     def _receive(self) -> list[tuple[int, int, bytes]]:
         """Return (kind, flags, body) of the messages of one datagram that answer the last request."""
@@ -262,7 +271,7 @@ class Netlink:
         while True:
             for answer, answer_flags, payload in self._receive():
                 if answer == _NLMSG_ERROR:
-                    _raise_error(what, answer_flags, payload)
+                    raise_error(what, answer_flags, payload)
                     return
 
     def _dump(self, what: str, kind: int, body: bytes) -> list[bytes]:
@@ -281,12 +290,12 @@ class Netlink:
             for answer, flags, payload in self._receive():
                 interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
                 if answer == _NLMSG_ERROR:
-                    _raise_error(what, flags, payload)
+                    raise_error(what, flags, payload)
                 elif answer != _NLMSG_DONE:
                     found.append(payload)
                     continue
                 elif len(payload) >= 4:
-                    _raise_error(what, flags | _NLM_F_CAPPED, payload, header=0)
+                    raise_error(what, flags | _NLM_F_CAPPED, payload, header=0)
                 if interrupted:
                     raise InterruptedError(EINTR, what)
                 return found
@@ -472,7 +481,7 @@ class Rtnl(Netlink):
         return [target for body in bodies for target in _redirect_targets(body)]
 
 
-def _raise_error(what: str, flags: int, payload: bytes, header: int = 16) -> None:
+def raise_error(what: str, flags: int, payload: bytes, header: int = 16) -> None:
     """Raise the error of an NLMSG_ERROR (or NLMSG_DONE) body, nothing where it holds none."""
     (code,) = unpack_from("i", payload)
     if code == 0:

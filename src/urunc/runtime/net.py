@@ -142,12 +142,12 @@ def attach(
                 _connect(rtnl, nic, indexes[nic.ifname], _socket.if_nametoindex(nic.tap))
         except BaseException:
             remove(rtnl, tuple(fds))
-            _close(fds)
+            close(fds)
             raise
     except OSError as error:
         raise kernel_error("cannot connect the guest to the container's network", error) from error
     if persistent:
-        _close(fds)
+        close(fds)
     return fds
 
 
@@ -232,15 +232,20 @@ def _have_ipv6(name: str) -> None:
         file.write(b"0")
 
 
-def detach(path: str, taps: Sequence[str]) -> None:
+def detach(path: str, taps: Sequence[str], *, behind_nat: bool = False) -> None:
     """Undo `attach` in the namespace at `path`: remove these taps, and the redirects to them or to vanished taps.
 
-    Does nothing where the namespace is gone, or is the runtime's own; may be called again. Raises KernelError.
+    With `behind_nat`, undo `nat.attach`. Does nothing where the namespace is gone, or is the runtime's own; may be
+    called again. Raises KernelError.
     """
     try:
         if ns.is_hosts(path, "network"):
             return
         with ns.inside(path, "network"), netlink.Rtnl() as rtnl:
+            if behind_nat:
+                from . import nat
+
+                nat.detach(rtnl, taps)
             remove(rtnl, taps)
     except (FileNotFoundError, SpecError):
         return
@@ -262,7 +267,8 @@ def remove(rtnl: Rtnl, taps: Sequence[str]) -> None:
                 raise
 
 
-def _close(fds: dict[str, int]) -> None:
+def close(fds: dict[str, int]) -> None:
+    """Close the descriptors of taps, and forget them."""
     while fds:
         os.close(fds.popitem()[1])
 
