@@ -3,33 +3,45 @@
     bench/startup.py [--urunc PROGRAM] [--bundle DIR] [--runc PROGRAM] [--runc-bundle DIR] [--rounds N] [--json]
 
 Interleaved: one round is a whole life with each runtime and one bare interpreter, so that a machine that slows
-down does so for all. CPU time is of the verb's own process and the children that it waited for, and for `create`
-also what the container's init has used when it waits for `start`; what the container itself uses is not in it.
-The figures are the medians, the ratios those of medians. Needs root, and a bundle whose container waits: without
---bundle the test guest in guest/build, without --runc-bundle a busybox that sleeps. The exit status is 1 where a
-limit of the project is broken.
+down does so for all. CPU time is of the verb's own process and of the children that it waited for. `init` is the
+container's first process, which this program inherits and so can ask the kernel about: from the fork until it has
+executed the monitor, at whose first instruction it is stopped; of runc's container, whose init is not so easily
+stopped, the program's own start is in it (a static busybox that sleeps, below half a millisecond). A life is
+create, start, kill, delete and init. The figures are medians, the ratios those of medians.
+
+Needs root. Without --urunc it installs the checkout into a folder of its own: what is measured is what is installed.
+Without --bundle the bundle is of the test guest in guest/build, without --runc-bundle of a busybox that sleeps; the
+states are in /dev/shm, since /run is in memory as well. The exit status is 1 where a limit of the project is broken.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+libc = ctypes.CDLL(None, use_errno=True)
 HERE = Path(__file__).resolve().parent
 TESTGUEST = HERE.parent / "guest/build/testguest.elf"
 INTERPRETER = "/usr/bin/python3"
 VERBS = ("create", "state", "start", "kill", "delete")
-LIFE = ("create", "start", "kill", "delete")
+LIFE = ("create", "start", "kill", "delete", "init")
 LIMITS = {"create": 2.3, "state": 1.3, "start": 1.3, "kill": 1.3, "delete": 1.3}
 """Times the bare interpreter; and a whole life is not to cost more than runc's."""
+
+PR_SET_CHILD_SUBREAPER = 36
+PTRACE_SEIZE = 0x4206
+PTRACE_O_TRACEEXEC = 0x10
+PTRACE_EVENT_EXEC = 4
+WALL = 0x40000000
 
 PLAIN = {
     "ociVersion": "1.0.2",
@@ -45,7 +57,9 @@ PLAIN = {
 
 def main() -> int:
     options = parse(sys.argv[1:])
-    with tempfile.TemporaryDirectory(prefix="urunc-bench-") as folder:
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise SystemExit("cannot become the reaper of what is left of a container")
+    with tempfile.TemporaryDirectory(prefix="urunc-bench-", dir="/dev/shm") as folder:
         times = measure(options, Path(folder))
     report(times, options.json)
     return 1 if broken(times) else 0
@@ -53,7 +67,7 @@ def main() -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="CPU time of each verb")
-    parser.add_argument("--urunc", default=str(HERE.parent / "scripts/urunc"))
+    parser.add_argument("--urunc")
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--runc", default=shutil.which("runc"))
     parser.add_argument("--runc-bundle", type=Path)
@@ -64,33 +78,49 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     """Return milliseconds by name, such as "urunc create"."""
-    runtimes = {"urunc": (options.urunc, options.bundle or unikernel(folder / "unikernel"))}
+    urunc = options.urunc or install(folder / "installed")
+    runtimes = {"urunc": (urunc, options.bundle or unikernel(folder / "unikernel"))}
     if options.runc:
         runtimes["runc"] = (options.runc, options.runc_bundle or ordinary(folder / "ordinary"))
     times: dict[str, list[float]] = {}
     for number in range(options.rounds + 1):
         round_times = {"python": cpu_milliseconds([INTERPRETER, "-IS", "-c", "pass"])}
         for name, (program, bundle) in runtimes.items():
-            for verb, cost in live(program, folder / f"{name}-state", bundle, f"bench-{os.getpid()}").items():
-                round_times[f"{name} {verb}"] = cost
+            root, container = folder / f"{name}-state", f"bench-{os.getpid()}"
+            costs = live(program, root, bundle, container, stop=name == "urunc")
+            round_times.update((f"{name} {verb}", cost) for verb, cost in costs.items())
         if number:  # the first round fills caches
             for key, cost in round_times.items():
                 times.setdefault(key, []).append(cost)
     return times
 
 
-def live(program: str, root: Path, bundle: Path, name: str) -> dict[str, float]:
-    """Take one container through its life. Return what each verb cost, and the whole of LIFE."""
-    call = [program, "--root", str(root)]
-    arguments = {"create": ["--bundle", str(bundle), name], "kill": [name, "KILL"]}
+def install(folder: Path) -> str:
+    subprocess.run(
+        ["make", "-s", "-C", HERE.parent, "install", f"PREFIX={folder}", f"PYTHON={INTERPRETER}"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return f"{folder}/bin/urunc"
+
+
+def live(program: str, root: Path, bundle: Path, name: str, *, stop: bool) -> dict[str, float]:
+    """Take one container through its life. Return what each verb and init cost, and the whole of LIFE."""
+    call = [program, "--root", str(root), "--log", f"{root}.log"]
+    pid_file = f"{root}.pid"
     costs = {}
     try:
-        for verb in VERBS:
-            if verb == "delete":
-                wait_stopped(call, name)
-            costs[verb] = cpu_milliseconds([*call, verb, *arguments.get(verb, [name])])
-            if verb == "create":
-                costs[verb] += init_milliseconds(find_state(call, name)["pid"])
+        costs["create"] = cpu_milliseconds([*call, "create", "--pid-file", pid_file, "--bundle", str(bundle), name])
+        init = int(Path(pid_file).read_text())
+        costs["state"] = cpu_milliseconds([*call, "state", name])
+        if stop:
+            stop_at_execve(init)
+        costs["start"] = cpu_milliseconds([*call, "start", name])
+        if stop:
+            wait_for_execve(init)
+        costs["kill"] = cpu_milliseconds([*call, "kill", name, "KILL"])
+        costs["init"] = milliseconds(os.wait4(init, 0)[2])
+        costs["delete"] = cpu_milliseconds([*call, "delete", name])
     except BaseException:
         cpu_milliseconds([*call, "delete", "--force", name])
         raise
@@ -98,27 +128,16 @@ def live(program: str, root: Path, bundle: Path, name: str) -> dict[str, float]:
     return costs
 
 
-def wait_stopped(call: list[str], name: str) -> None:
-    for _ in range(200):
-        if find_state(call, name)["status"] == "stopped":
-            return
-        time.sleep(0.01)
-    raise SystemExit(f"{name} does not stop")
+def stop_at_execve(pid: int) -> None:
+    """Have a process stop once it has executed another program, which then costs nothing more."""
+    if libc.ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACEEXEC):
+        raise SystemExit(f"cannot trace {pid}: {os.strerror(ctypes.get_errno())}")
 
 
-def find_state(call: list[str], name: str) -> dict[str, Any]:
-    reader, writer = os.pipe()
-    pid = spawn([*call, "state", name], writer)
-    os.close(writer)
-    with open(reader, "rb") as file:
-        state = json.load(file)
-    os.waitpid(pid, 0)
-    return state
-
-
-def init_milliseconds(pid: int) -> float:
-    """Return the CPU time that a process and its threads have used (proc(5), schedstat)."""
-    return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e6
+def wait_for_execve(pid: int) -> None:
+    status = os.waitpid(pid, WALL)[1]
+    if not os.WIFSTOPPED(status) or status >> 16 != PTRACE_EVENT_EXEC:
+        raise SystemExit(f"the container's init did not execute the monitor (status {status:#x})")
 
 
 def cpu_milliseconds(argv: list[str]) -> float:
@@ -129,6 +148,10 @@ def cpu_milliseconds(argv: list[str]) -> float:
     _, status, usage = os.wait4(pid, 0)
     if status:
         raise SystemExit(f"{' '.join(argv)}: exit status {os.waitstatus_to_exitcode(status)}")
+    return milliseconds(usage)
+
+
+def milliseconds(usage: Any) -> float:
     return (usage.ru_utime + usage.ru_stime) * 1000
 
 
@@ -187,7 +210,7 @@ def report(times: dict[str, list[float]], as_json: bool) -> None:
         return
     print(f"CPU time, median of {len(times['python'])} (lowest), ms; python3 -IS -c pass: {figures['python']:.2f}")
     print(f"{'verb':8} {'urunc':>15} {'x python':>9} {'limit':>6} {'runc':>15} {'x runc':>7}")
-    for verb in (*VERBS, "life"):
+    for verb in (*VERBS, "init", "life"):
         ours, other = f"urunc {verb}", f"runc {verb}"
         line = f"{verb:8} {cell(times[ours])} {figures[ours] / figures['python']:9.2f} {LIMITS.get(verb, ''):>6}"
         if other in times:
