@@ -36,8 +36,8 @@ CREATE = f"""
 _ctypes _socket _struct binascii math
 urunc.linux.cgroup urunc.linux.fsops urunc.linux.idmap urunc.linux.libc urunc.linux.mounts urunc.linux.ns
 urunc.linux.removal
-urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.node urunc.oci.parse
-urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
+urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.network urunc.oci.node
+urunc.oci.parse urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
 urunc.runtime.assemble urunc.runtime.channel urunc.runtime.console urunc.runtime.create urunc.runtime.hooks
 urunc.runtime.host urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words
 urunc.runtime.load urunc.runtime.options urunc.runtime.plan urunc.runtime.settings urunc.runtime.teardown

@@ -10,6 +10,7 @@ import os
 from .. import log
 from ..errors import SpecError, reason
 from ..linux import ns
+from ..oci import network as networks
 from ..vm import guests, monitors
 from ..vm.machine import GuestFile, Host, Network
 from .plan import guest_context
@@ -24,7 +25,7 @@ _ENGINE_FILE_LIMIT = 1 << 20
 
 
 def attach_network(request: Request, pid: int) -> tuple[Network, dict[str, int]]:
-    """Look at the network namespace of process `pid` and put taps beside its interfaces.
+    """Look at the network namespace of process `pid` and put taps beside its interfaces, or behind them (NAT).
 
     Returns the guest's network, and the taps' descriptors by name where they are not persistent. Raises HostError,
     KernelError; what a failing call has made is undone.
@@ -35,12 +36,16 @@ def attach_network(request: Request, pid: int) -> tuple[Network, dict[str, int]]
     if not plan.taps or not _may_have_interfaces(request.spec):
         return network, {}
     from ..linux import netlink
-    from . import net
+
+    if plan.network == networks.NAT:
+        from . import nat as mode
+    else:
+        from . import net as mode  # type: ignore[no-redef]
 
     with ns.inside(f"/proc/{pid}/ns/net", "network"), netlink.Rtnl() as rtnl:
-        found = net.look(rtnl, plan.taps)
+        found = mode.look(rtnl, plan.taps)
         seen = found.limited(plan.machine.boot.nics)
-        taps = net.attach(
+        taps = mode.attach(
             rtnl, seen, plan.host_uid, plan.host_gid, persistent=plan.persistent_taps, vnet_hdr=plan.vnet_hdr
         )
     _say_left_out(found, seen)

@@ -13,6 +13,7 @@ import time
 from .. import jsonio, log
 from ..errors import KernelError, SpecError, UruncError
 from ..linux import cgroup, idmap, libc, ns, proc
+from ..oci import network as networks
 from ..oci import resources as cgroup_rules
 from . import assemble, console, hooks, inherit, init, status, store, teardown
 from . import channel as wire
@@ -85,6 +86,7 @@ def _first_record(request: Request, options: Options) -> Container:
         scope=plan.cgroup.unit if plan.cgroup.driver == "systemd" else "",
         network_path=(network.path or "") if network else "",
         taps=plan.taps,
+        behind_nat=plan.network == networks.NAT,
         rootfs_mount=(plan.device.source, plan.device.mounted_as, *plan.device.options) if plan.device else (),
         stop=plan.stop,
         hooks={kind: [hook.to_data() for hook in getattr(spec.hooks, kind)] for kind in _LATE_HOOKS},

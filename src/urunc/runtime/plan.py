@@ -7,6 +7,7 @@ undo can be recorded before the first step.
 from __future__ import annotations
 
 from ..errors import ImageError, SpecError
+from ..oci import network as networks
 from ..oci import resources as cgroup_rules
 from ..oci.checks import find_disks
 from ..oci.spec import DeviceRule, IdMap, Process, User
@@ -117,6 +118,7 @@ class Plan(Record):
     taps: tuple[str, ...] = ()  # names for as many NICs as the machine may get
     persistent_taps: bool = False
     vnet_hdr: bool = False
+    network: str = networks.REDIRECT  # how the guest is connected: see oci.network
     machine: Machine
     overhead_mib: int = 0  # what the monitor needs beside the guest's memory
     root: Root = Root()
@@ -196,6 +198,7 @@ def plan(
         taps=tuple(f"{_TAP_PREFIX}{index}-{_short(options.id)}" for index in range(can.max_nics)),
         persistent_taps=can.tap_by == "name",
         vnet_hdr=can.vnet_hdr,
+        network=networks.mode(spec.annotations),
         machine=machine,
         overhead_mib=choose.overhead(settings, can.overhead_mib),
         root=root,

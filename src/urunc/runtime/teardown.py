@@ -91,7 +91,7 @@ def _detach_network(container: Container) -> None:
     if container.network_path and container.taps and os.path.exists(container.network_path):
         from . import net
 
-        net.detach(container.network_path, container.taps)
+        net.detach(container.network_path, container.taps, behind_nat=container.behind_nat)
 
 
 def _give_back_rootfs(container: Container) -> None:
