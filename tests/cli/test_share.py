@@ -149,6 +149,30 @@ def test_another_user(cli: Cli, make_shared: Callable[..., Bundle], form: str) -
     assert (bundle.rootfs / "etc/passwd").read_text().startswith("root:")
 
 
+def test_an_overlay(cli: Cli, make_shared: Callable[..., Bundle], tmp_path: Path) -> None:
+    """As engines make a rootfs: what the guest writes is in the upper folder, what it removes is hidden there."""
+    bundle = make_shared("cat /lower/file; echo more >> /lower/file; rm /gone; mv /old /new; ls /; exit 0")
+    lower = bundle.rootfs.rename(tmp_path / "lower")
+    for name in ("upper", "work"):
+        (tmp_path / name).mkdir()
+    bundle.rootfs.mkdir()
+    (lower / "lower").mkdir()
+    (lower / "lower/file").write_text("lower\n")
+    for name in ("gone", "old"):
+        (lower / name).write_text(name)
+    options = f"lowerdir={lower},upperdir={tmp_path / 'upper'},workdir={tmp_path / 'work'}"
+    cli.world.run("mount", "-t", "overlay", "-o", options, "overlay", str(bundle.rootfs))
+    try:
+        status, console = run(cli, bundle)
+    finally:
+        cli.world.run("umount", str(bundle.rootfs))
+    assert status == 0, console
+    assert (tmp_path / "upper/lower/file").read_text() == "lower\nmore\n"
+    assert (lower / "lower/file").read_text() == "lower\n"
+    assert (tmp_path / "upper/new").read_text() == "old"
+    assert stat.S_ISCHR((tmp_path / "upper/gone").stat().st_mode)
+
+
 def test_a_folder_of_many_files_and_a_program_that_maps_one(cli: Cli, make_shared: Callable[..., Bundle]) -> None:
     bundle = make_shared("ls /many | wc -l; cat /many/999; exit 3")
     (bundle.rootfs / "many").mkdir()

@@ -6,14 +6,12 @@ Must not know what is in the rootfs.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from _struct import pack
-from errno import EBUSY, EINVAL, ENOENT
+from errno import EBUSY, EINVAL, ENOENT, ENXIO
 
 from ..errors import HostError, KernelError, reason
-from ..linux import libc
+from ..linux import libc, loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,9 +58,6 @@ _PROPAGATION = {
 _PAGE = 4096 - 1
 """mount(2) copies one page of data, its closing NUL included."""
 _BUSY_SECONDS = 1.0
-_LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A
-_LO_READ_ONLY, _LO_AUTOCLEAR = 1, 4
-_LOOP_ATTEMPTS = 20
 
 
 class Parsed:
@@ -152,42 +147,20 @@ def _loop_device(image: str, parsed: Parsed) -> str:
     """Return a loop device of the file that frees itself once it is unmounted."""
     readonly = bool(parsed.flags & libc.MS_RDONLY)
     file = os.open(image, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
-    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
-        for _ in range(_LOOP_ATTEMPTS):
-            device = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
-            if _configure_loop(device, file, image, readonly):
-                return device
+        device = loop.attach(file, image, readonly=readonly)
+    except OSError as error:
+        if error.errno == ENXIO:
+            raise HostError(f"cannot mount the rootfs: no loop device is free for `{image}`") from None
+        raise
     finally:
-        os.close(control)
         os.close(file)
-    raise HostError(f"cannot mount the rootfs: no loop device is free for `{image}`")
+    _held_loops.append(device)
+    return f"/dev/loop{os.minor(os.fstat(device).st_rdev)}"
 
 
 _held_loops: list[int] = []
 """Descriptors of loop devices, open until the mount holds the device (to the end of the operation's process)."""
-
-
-def _configure_loop(device: str, file: int, image: str, readonly: bool) -> bool:
-    """Return whether the device is ours now; another process may have taken it first."""
-    flags = _LO_AUTOCLEAR | (_LO_READ_ONLY if readonly else 0)
-    # struct loop_config: fd, block_size, struct loop_info64, reserved[8]
-    info = (
-        pack("=5Q4I", 0, 0, 0, 0, 0, 0, 0, 0, flags) + os.fsencode(image)[-63:].ljust(64, b"\0") + bytes(64 + 32 + 16)
-    )
-    try:
-        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.ioctl(fd, _LOOP_CONFIGURE, pack("=II", file, 0) + info + bytes(64))
-    except OSError as error:
-        os.close(fd)
-        if error.errno == EBUSY:
-            return False
-        raise
-    _held_loops.append(fd)
-    return True
 
 
 def _mount_points(target: str) -> list[str]:
