@@ -377,3 +377,54 @@ def test_a_triple_fault_is_the_failure_that_firecracker_understands(
     with linux.boot(configuration, "-d", "cpu_reset", "-D", str(log), machine="q35", boot_string=boot_string) as qemu:
         assert qemu.wait() == 0
     assert ("Triple fault" in log.read_text()) == faults
+
+
+def test_volumes_and_files_on_a_read_only_root(linux: Linux, tmp_path: Path) -> None:
+    busybox = shutil.which("busybox")
+    if busybox is None or shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs busybox and mkfs.ext4")
+    tree, empty = tmp_path / "tree", tmp_path / "empty"
+    for name in ("bin", "etc", "the data", "scratch", "dev", "proc", "sys", "run"):
+        (tree / name).mkdir(parents=True)
+    empty.mkdir()
+    shutil.copy(busybox, tree / "bin/busybox")
+    (tree / "bin/sh").symlink_to("busybox")
+    (tree / "etc/hosts").write_text("the image's\n")
+    drives: list[str] = []
+    for number, folder in enumerate((tree, empty)):
+        disk = tmp_path / f"disk{number}"
+        subprocess.run(["mkfs.ext4", "-q", "-d", str(folder), str(disk), "8M"], check=True)
+        readonly = "" if number else ",readonly=on"
+        drives += ["-drive", f"if=none,id=d{number},format=raw{readonly},file={disk}"]
+        drives += ["-device", f"virtio-blk-device,drive=d{number}"]
+    script = "PATH=/bin; busybox cat /etc/hosts /proc/mounts; echo kept > '/the data/kept'; [ -b /dev/my/disk ]"
+    configuration = shell(
+        script,
+        ("root", "/dev/vda ext4 ro"),
+        ("mount", "/dev/vdb ext4 rw /the data"),
+        ("mount", "tmpfs tmpfs ro /scratch"),
+        ("mount", "/dev/vdb bind rw /dev/my/disk"),
+        ("file", "/etc/hosts"),
+    )
+    status, text = linux.run(configuration, *drives, files={"/etc/hosts": b"the engine's\n"})
+    assert status == 0, text
+    assert "the engine's\n" in text and "the image's" not in text
+    assert "/dev/vda / ext4 ro" in text and "/dev/vdb /the\\040data ext4 rw,nosuid,nodev" in text
+    assert "tmpfs /scratch tmpfs ro" in text
+    fsck = subprocess.run(["fsck.ext4", "-fn", str(tmp_path / "disk1")], capture_output=True, text=True, check=False)
+    assert fsck.returncode == 0, fsck.stdout
+    kept = subprocess.run(["debugfs", "-R", "cat /kept", str(tmp_path / "disk1")], capture_output=True, check=True)
+    assert kept.stdout == b"kept\n"
+
+
+@pytest.mark.parametrize(
+    ("mount", "message"),
+    [
+        ("/dev/vdz ext4 rw /data", "cannot mount the volume `/dev/vdz ext4 rw /data`: no such file"),
+        ("fs1 9p rw data", "cannot mount the volume `fs1 9p rw data`: invalid argument"),
+        ("tmpfs nosuchfs rw /data", "cannot mount the volume `tmpfs nosuchfs rw /data`: no such device"),
+    ],
+)
+def test_a_volume_that_cannot_be_is_an_error(linux: Linux, mount: str, message: str) -> None:
+    status, text = linux.run(shell("echo ran", ("mount", mount)))
+    assert status == 125 and message in text and "ran\n" not in text

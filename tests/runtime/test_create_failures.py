@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bundles
+import linuxes
 from urunc.errors import KernelError, StateError, UruncError
-from urunc.linux import cgroup, mounts, proc
+from urunc.linux import cgroup, mountinfo, mounts, ns, proc
 from urunc.runtime import init, lifecycle, status, store
 from urunc.runtime.options import Globals, Options
 from urunc.runtime.timeline import Timeline
@@ -145,6 +146,35 @@ def test_a_failing_step_leaves_nothing(place: Place) -> None:
         assert place.leftovers() == [], step
         ran = place.marks.exists()
         assert ran == (steps.index(step) >= steps.index("hooks")), f"{step}: poststop hooks ran: {ran}"
+
+
+def test_a_failing_step_mounts_the_rootfs_again(place: Place, tmp_path: Path) -> None:
+    """A rootfs on a block device is unmounted for the guest; every mount is in the child's own namespace here."""
+    disk, rootfs = tmp_path / "disk", str(place.bundle.rootfs)
+    linuxes.make_disk(place.bundle.rootfs, disk)
+    place.bundle.annotate(unikernelType="mirage", mountRootfs="true")
+    place.bundle.write()
+    create = place.create
+
+    def mounted_create() -> None:
+        ns.unshare(("mount",))
+        mounts.set_propagation("rprivate")
+        subprocess.run(["mount", "-o", "loop,nosuid", str(disk), rootfs], check=True)
+        before = mountinfo.find(rootfs)
+        try:
+            create()
+        except UruncError:
+            if mountinfo.find(rootfs) != before:
+                os._exit(77)
+            raise
+        assert mountinfo.find(rootfs) is None
+
+    place.create = mounted_create  # type: ignore[method-assign]
+    steps = own(steps_of(place))
+    assert "device" in steps
+    for step in steps:
+        assert at_step(place, step, fail) == 1, step
+        assert place.leftovers() == [], step
 
 
 def test_a_killed_create_leaves_what_delete_force_clears(place: Place) -> None:
