@@ -17,6 +17,7 @@ from urunc.errors import HostError, KernelError
 from urunc.linux import ns, tap
 from urunc.linux.netlink import Rtnl
 from urunc.linux.nftables import Nftables
+from urunc.oci.network import GUEST
 from urunc.runtime import nat, net
 from urunc.vm.machine import Address, Network, Nic, Route
 
@@ -88,7 +89,7 @@ class Guest:
     def send(self, to: str, port: int, payload: bytes) -> None:
         """Send a datagram from port 7 to the world."""
         gateway = self._gateway_mac()
-        os.write(self.fd, _udp(gateway, MAC, nat.GUEST, to, 7, port, payload))
+        os.write(self.fd, _udp(gateway, MAC, GUEST, to, 7, port, payload))
 
     def _gateway_mac(self) -> str:
         with Rtnl() as rtnl:
@@ -231,7 +232,7 @@ def test_the_pod_keeps_its_network_and_the_guest_has_it_too(kinds: tuple[str, ..
             try:
                 data, address = sidecar.recvfrom(2000)
                 sidecar.sendto(b"pod:" + data, address)
-                assert _ask(nat.GUEST, 8080) == b"guest:hello"  # as Knative's proxy does
+                assert _ask(GUEST, 8080) == b"guest:hello"  # as Knative's proxy does
                 guest.send(WORLD, 53, b"from the guest")
                 client.sendto(b"from the pod", (WORLD, 53))
                 assert os.waitpid(child, 0)[1] == 0
@@ -270,7 +271,7 @@ def test_tcp_goes_where_a_socket_listens() -> None:
                     os.write(fd, _answer_arp(frame))
                 if frame[12:14] == b"\x08\0" and frame[23] == 6:
                     break
-            assert frame[30:34] == socket.inet_aton(nat.GUEST)
+            assert frame[30:34] == socket.inet_aton(GUEST)
             assert frame[36:38] == (8080).to_bytes(2, "big")
             assert os.waitpid(child, 0)[1] == 0
 

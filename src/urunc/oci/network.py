@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 KEY = "com.urunc.network"
 REDIRECT, NAT = "redirect", "nat"
 
+GATEWAY, GUEST, PREFIX = "172.16.1.1", "172.16.1.2", 24
+"""The two ends of the network between a namespace and the guest behind its NAT; a known one, for Knative's proxy."""
+
 CONTAINER_NAME = "io.kubernetes.cri.container-name"
 _KNATIVE_GUEST, _KNATIVE_PROXY = "user-container", "queue-proxy"
 

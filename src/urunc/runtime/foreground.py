@@ -33,7 +33,7 @@ def run(settings: Globals, options: Options) -> int:
     """Create and start the container. Returns 0 with --detach, else the exit status (128 + N after signal N)."""
     request = load.load(settings.root, options, systemd=settings.systemd_cgroup)
     if request is None:
-        lifecycle.hand_over(settings)
+        lifecycle.hand_over(settings, options)
     if options.detach:
         creation.create(settings.root, options, request)
         _start_or_delete(settings, options)

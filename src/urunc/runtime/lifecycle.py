@@ -35,7 +35,7 @@ def create(settings: Globals, options: Options) -> None:
 
     request = load.load(settings.root, options, systemd=settings.systemd_cgroup)
     if request is None:
-        hand_over(settings)
+        hand_over(settings, options)
     if options.dry_run:
         _print_plan(request)
         return
@@ -48,10 +48,12 @@ def _print_plan(request: Any) -> None:
     os.write(1, jsonio.indented(request.plan.to_data()).encode() + b"\n")
 
 
-def hand_over(settings: Globals) -> NoReturn:
+def hand_over(settings: Globals, options: Options) -> NoReturn:
     """Execute the delegate with the command line as it was given."""
-    from . import delegate, load
+    from . import delegate, knative, load
 
+    if not options.dry_run:
+        knative.adapt(options.bundle)
     delegate.exec_delegate(load.read_settings(settings.root).delegate, settings.argv)
 
 

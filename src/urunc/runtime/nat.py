@@ -22,6 +22,7 @@ from errno import EOPNOTSUPP, EPROTONOSUPPORT
 from ..errors import HostError
 from ..linux import netlink, nftables
 from ..linux.nftables import Chain, Nftables
+from ..oci.network import GATEWAY, GUEST, PREFIX
 from ..vm.machine import Address, Network, Nic, Route
 from . import net
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from ..errors import KernelError
     from ..linux.netlink import Link, LinkAddress, Rtnl
 
-GATEWAY, GUEST, PREFIX = "172.16.1.1", "172.16.1.2", 24
 _OUR_TABLES = "urunc"  # how the names of taps begin, and those of their tables
 
 

@@ -10,7 +10,7 @@ import os
 from ..errors import StateError
 from ..linux import cgroup
 from ..runtime import create as creation
-from ..runtime import lifecycle, limits, load, pause
+from ..runtime import knative, lifecycle, limits, load, pause
 from ..runtime import update as change
 from ..runtime.options import Options
 from . import delegated, rootfs
@@ -49,6 +49,7 @@ def _create(place: Place, terminal: bool) -> tuple[dict[str, Any], int]:
 
 
 def _create_delegated(place: Place, terminal: bool) -> tuple[dict[str, Any], int]:
+    knative.adapt(place.bundle)
     place = place.replace(systemd=place.systemd or _is_systemds(read_config(place.bundle)))
     verb = ["create", "--bundle", place.bundle]
     verb += ["--no-pivot"] if place.no_pivot else []

@@ -1,0 +1,156 @@
+"""Network mode `nat` with the test guest: the pod keeps its network, and nothing is left in its namespace."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bundles import Bundle, Netns
+from driver import Cli
+from world import World, wait_for
+
+pytestmark = pytest.mark.root
+
+MODE = "com.urunc.network"
+NAME = "io.kubernetes.cri.container-name"
+GUEST = "172.16.1.2"
+
+
+@pytest.fixture
+def netns(world: World) -> Iterator[Netns]:
+    """A pod's namespace; after the test it must hold exactly what it held before, and forward no more."""
+    with Netns(world, "pod") as made:
+        yield made
+        assert forwarding(world, made) == "0"
+        assert not rules(world, made)
+
+
+def forwarding(world: World, netns: Netns) -> str:
+    """Whether the namespace's eth0 forwards: 0 or 1."""
+    return inside(world, netns, "cat", "/proc/sys/net/ipv4/conf/eth0/forwarding")
+
+
+def rules(world: World, netns: Netns) -> str:
+    """The namespace's NAT rules."""
+    return inside(world, netns, "nft", "list", "ruleset") if shutil.which("nft") else ""
+
+
+def inside(world: World, netns: Netns, *argv: str) -> str:
+    """Run a command in the namespace, as a container of the pod's would."""
+    return world.run("ip", "netns", "exec", netns.name, *argv).stdout.strip()
+
+
+def fetch(world: World, address: str, *, prefix: tuple[str, ...] = ()) -> str:
+    """Return the test guest's page, once it is there."""
+    argv = (*prefix, "curl", "-sf", "--max-time", "3", f"http://{address}/")
+    return str(wait_for(f"a page from {address}", lambda: world.run(*argv, check=False).stdout))
+
+
+@pytest.mark.parametrize("annotation", [(MODE, "nat"), (NAME, "user-container")], ids=["asked for", "Knative"])
+def test_the_pod_and_the_guest_share_the_address(
+    cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns, world: World, annotation: tuple[str, str]
+) -> None:
+    bundle = make_unikernel()
+    bundle.namespace("network", netns.path)
+    bundle.config["annotations"][annotation[0]] = annotation[1]
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    console = cli.wait_console("guest", "ready")
+    assert f"netdev.ip={GUEST}/24:172.16.1.1" in console
+    assert "testguest" in fetch(world, netns.address)  # from outside, at the pod's address
+    assert "testguest" in fetch(world, GUEST, prefix=("ip", "netns", "exec", netns.name))  # from a sidecar
+    assert inside(world, netns, "ping", "-c1", "-W3", netns.gateway)  # which has the network
+    assert inside(world, netns, "ping", "-c1", "-W3", GUEST)
+    cli.end("guest")
+
+
+def test_a_sidecars_port_is_the_sidecars(
+    cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns, world: World
+) -> None:
+    bundle = make_unikernel()
+    bundle.namespace("network", netns.path)
+    bundle.config["annotations"][MODE] = "nat"
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    assert "testguest" in fetch(world, netns.address)
+    server = ("ip", "netns", "exec", netns.name, "busybox", "httpd", "-f", "-p", "80", "-h", "/run")
+    sidecar = world.start("sidecar", *server)
+    code = ("curl", "-s", "--max-time", "3", "-o", "/dev/null", "-w", "%{http_code}", f"http://{netns.address}/")
+    wait_for("the sidecar's answer", lambda: world.run(*code, check=False).stdout == "404")
+    world.run("kill", *(str(pid) for pid, command in world.processes() if "httpd" in command))
+    sidecar.wait()
+    del world.services["sidecar"]
+    cli.end("guest")
+
+
+def test_knatives_proxy_is_told_of_the_guest(
+    cli: Cli,
+    make_unikernel: Callable[..., Bundle],
+    make_ordinary: Callable[..., Bundle],
+    netns: Netns,
+) -> None:
+    """The proxy goes to runc, in the guest's namespace, and reaches the guest by its environment."""
+    guest = make_unikernel()
+    proxy = make_ordinary("sh", "-c", 'echo "$SERVING_READINESS_PROBE"; wget -q -O - "http://$REDIRECT_IP/"')
+    (proxy.rootfs / "bin/wget").symlink_to("busybox")
+    proxy.config["process"]["env"].append('SERVING_READINESS_PROBE={"tcpSocket":{"port":80,"host":"127.0.0.1"}}')
+    for bundle, name in ((guest, "user-container"), (proxy, "queue-proxy")):
+        bundle.namespace("network", netns.path)
+        bundle.config["annotations"][NAME] = name
+    cli.create("guest", guest)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    assert cli.to_file("proxy", "run", f"--bundle={proxy.write()}", "proxy", check=False) == 0
+    assert f'{{"port":80,"host":"{GUEST}"}}' in cli.console("proxy").replace(" ", "")
+    assert "testguest" in cli.console("proxy")
+    cli.end("guest")
+
+
+def test_redirect_may_be_asked_for(cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns) -> None:
+    bundle = make_unikernel()
+    bundle.namespace("network", netns.path)
+    bundle.config["annotations"].update({MODE: "redirect", NAME: "user-container"})
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", f"ip: {netns.address}")
+    cli.end("guest")
+
+
+def test_an_unknown_mode(cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns) -> None:
+    bundle = make_unikernel()
+    bundle.namespace("network", netns.path)
+    bundle.config["annotations"][MODE] = "bridge"
+    assert cli.create("guest", bundle, check=False) != 0
+    assert f"`{MODE}` is redirect or nat, not `bridge`" in cli.last_error()
+
+
+def test_a_failed_create_leaves_the_namespace_alone(
+    cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns
+) -> None:
+    bundle = make_unikernel()
+    bundle.namespace("network", netns.path)
+    bundle.config["annotations"][MODE] = "nat"
+    bundle.hook("createContainer", "/bin/false")
+    assert cli.create("guest", bundle, check=False) != 0
+
+
+def test_a_guest_that_dies_may_be_followed_by_another(
+    cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns, world: World
+) -> None:
+    """As a kubelet restarts a container in its pod; here the first is deleted late."""
+    bundles = [make_unikernel(), make_unikernel()]
+    for number, bundle in enumerate(bundles):
+        bundle.namespace("network", netns.path)
+        bundle.config["annotations"][MODE] = "nat"
+        cli.create(f"guest{number}", bundle)
+        cli("start", f"guest{number}")
+        cli.wait_console(f"guest{number}", "ready")
+        if number == 0:
+            cli("kill", "guest0", "KILL")
+            cli.wait_status("guest0", "stopped", 10)
+    cli("delete", "guest0")
+    assert "testguest" in fetch(world, netns.address)
+    cli.end("guest1")
