@@ -11,7 +11,7 @@ from urunc.oci.app import App
 from urunc.vm.guests import linux
 from urunc.vm.machine import Boot, GuestFile, GuestMount, Network, Root
 from urunc.vm.monitors import hvt, qemu
-from vmcases import LINUX_KERNEL, NETWORKS, make_context
+from vmcases import LINUX_KERNEL, NETWORKS, WITH_IPV6, make_context
 
 
 def boot(
@@ -71,6 +71,15 @@ def test_source_of_a_route_and_resolvers() -> None:
     assert ("route", "172.17.0.0/16 scope link src 172.17.0.2") in found
     assert [value for key, value in found if key == "dns"] == ["10.0.0.53", "10.0.0.54", "fd00::53"]
     assert ("search", "a.test") in found
+
+
+def test_ipv6() -> None:
+    found = records(boot("/x", network=WITH_IPV6["ipv6"]))
+    assert ("addr", "2001:db8::5/128") in found
+    assert ("route", "default via fe80::1 metric 1024 src 2001:db8::5") in found
+    assert ("route", "fe80::1/128 metric 1024") in found
+    assert ("neigh", "fe80::1 ee:ee:ee:ee:ee:ee") in found
+    assert ("dns", "fd00::53") in found
 
 
 def test_tail_holds_init_and_files() -> None:
