@@ -37,7 +37,13 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "urunc.shim.__main__": (
         "urunc.shim.main urunc.shim.start urunc.shim.messages urunc.shim.places urunc.shim.rootfs",
-        {"serve": "urunc.shim.serve urunc.oci.parse urunc.oci.parse_linux"},
+        {
+            "serve": """
+                urunc.shim.serve urunc.oci.parse urunc.oci.parse_linux
+                urunc.vm.guests.linux urunc.vm.guests.unikraft urunc.vm.monitors.qemu
+            """,
+            "cgroup": "urunc.linux.cgroup",
+        },
     ),
 }
 """By the module of an entry point: what each call needs, and by the name of a group what else is needed together.

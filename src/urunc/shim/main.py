@@ -95,6 +95,7 @@ def _start(flags: dict[str, str]) -> str:
     path = start.socket_path(folder, address, flags["namespace"], start.group_of(bundle, name))
 
     def serve(listener: _socket.socket) -> None:
+        _hasten_join()
         from . import serve as server
 
         identity = server.Identity(
@@ -108,6 +109,17 @@ def _start(flags: dict[str, str]) -> str:
         server.serve(identity, listener)
 
     return start.start(bundle, path, serve)
+
+
+def _hasten_join() -> None:
+    """Have a child wait for the kernel while the shim loads its code. It is reaped with the shim's other children."""
+    if os.fork() == 0:
+        try:
+            from ..linux import cgroup
+
+            cgroup.hasten_join()
+        finally:
+            os._exit(0)  # whatever came of it: the container's own join says what is wrong
 
 
 def _delete(flags: dict[str, str]) -> bytes:
