@@ -294,6 +294,11 @@ def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert call("web", common={"root": "r"}).root == f"{tmp_path}/r"
 
 
+def test_a_dry_run_is_for_create_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["urunc", "run", "--dry-run", "web"]) == 1
+    assert "unknown flag `--dry-run`" in capfd.readouterr().err
+
+
 def test_an_impossible_id_is_refused_before_anything_is_read() -> None:
     with pytest.raises(StateError, match="invalid container id"):
         call("a b").options()

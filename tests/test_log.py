@@ -69,7 +69,7 @@ def test_json_on_stderr_comes_once(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_log_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match=r"cannot open the log `.*/none/log`: No such file or directory"):
+    with pytest.raises(HostError, match=r"cannot open the log `.*/none/log`: no such file or directory"):
         log.open_log(f"{tmp_path}/none/log")
     with pytest.raises(HostError, match="cannot open the log"):
         log.open_log("a\0b")

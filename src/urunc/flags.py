@@ -44,7 +44,6 @@ _CREATE: tuple[Flag, ...] = (
     _PIVOT,
     ("no-new-keyring", "", "keep the caller's session keyring"),
     ("preserve-fds", "N", "keep N descriptors, from 3 on, for the container's process"),
-    ("dry-run", "", "print what would be done, and do nothing"),
 )
 
 _CRIU: tuple[Flag, ...] = (
@@ -61,7 +60,11 @@ _CRIU: tuple[Flag, ...] = (
 )
 
 VERBS: dict[str, Verb] = {
-    "create": ("ID", "create a container from a bundle", _CREATE),
+    "create": (
+        "ID",
+        "create a container from a bundle",
+        (*_CREATE, ("dry-run", "", "print what would be done, and do nothing")),
+    ),
     "start": ("ID", "start a created container", ()),
     "run": (
         "ID",

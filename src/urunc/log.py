@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from .errors import HostError, UsageError
+from .errors import HostError, UsageError, reason
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
@@ -36,7 +36,8 @@ def open_log(path: str = "", form: str = "text", *, debug: bool = False) -> None
         try:
             _fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
         except (OSError, ValueError) as failure:
-            raise HostError(f"cannot open the log `{path}`: {getattr(failure, 'strerror', failure)}") from None
+            why = reason(failure) if isinstance(failure, OSError) else str(failure)
+            raise HostError(f"cannot open the log `{path}`: {why}") from None
     _json = form == "json"
     _lowest = 0 if debug else 1 if path else 2
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import jsonio
-from .errors import HostError
+from .errors import HostError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,10 +105,10 @@ def _ps_lines(options: list[str]) -> list[str]:
     try:
         done = subprocess.run(["ps", *options], capture_output=True, check=False, stdin=subprocess.DEVNULL)
     except OSError as failure:
-        raise HostError(f"cannot run ps: {failure.strerror}", hint="install procps, or use --format json") from None
+        raise HostError(f"cannot run ps: {reason(failure)}", hint="install procps, or use --format json") from None
     if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().splitlines()[:1]
-        raise HostError(f"ps failed: {reason[0] if reason else f'exit status {done.returncode}'}")
+        said = done.stderr.decode(errors="replace").strip().splitlines()[:1]
+        raise HostError(f"ps failed: {said[0] if said else f'exit status {done.returncode}'}")
     return done.stdout.decode(errors="replace").splitlines() or [""]
 
 

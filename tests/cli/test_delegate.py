@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -43,6 +44,12 @@ def test_a_pause_container_with_its_pods_annotations(
     bundle.annotate(unikernelType="unikraft", hypervisor="qemu", binary="/unikernel/app.elf")
     bundle.config["annotations"].update(pod)
     live(cli, bundle)
+
+
+def test_dry_run_says_who_would_make_it(cli: Cli, make_ordinary: Callable[..., Bundle]) -> None:
+    done = cli("create", "--dry-run", f"--bundle={make_ordinary().write()}", "plain")
+    assert json.loads(done.stdout) == {"id": "plain", "delegate": "runc"}
+    assert cli("state", "plain", check=False).returncode == 1
 
 
 def test_output_of_the_delegate_is_the_callers(cli: Cli, make_ordinary: Callable[..., Bundle]) -> None:

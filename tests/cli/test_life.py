@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ def test_the_statuses_in_their_order(cli: Cli, make_bundle: Callable[[], Bundle]
     assert created["status"] == "created"
     assert created["bundle"] == str(bundle.folder)
     assert created["pid"] == int(pid_file.read_text())
+    assert created["rootfs"] == str(bundle.folder / "rootfs")
+    assert datetime.fromisoformat(created["created"]).tzinfo == UTC
     assert cli.world.path(f"/proc/{created['pid']}").exists()
 
     cli("start", "life")
@@ -65,6 +68,9 @@ def test_ps_lists_the_processes(cli: Cli, make_bundle: Callable[[], Bundle]) -> 
     cli("start", "busy")
     pids = json.loads(cli("ps", "--format=json", "busy").stdout)
     assert cli.state("busy")["pid"] in pids
+    cli("kill", "busy", "KILL")
+    cli.wait_status("busy", "stopped")
+    assert not json.loads(cli("ps", "--format=json", "busy").stdout)
 
 
 def test_pause_and_resume(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:

@@ -101,7 +101,7 @@ def test_the_master_reaches_the_engine(tmp_path: Path, folder: str) -> None:
 
 
 def test_a_socket_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match=r"cannot use the socket `.*/gone`: No such file or directory"):
+    with pytest.raises(HostError, match=r"cannot use the socket `.*/gone`: no such file or directory"):
         console.send_master(f"{tmp_path}/gone", 0)
 
 

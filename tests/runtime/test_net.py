@@ -721,7 +721,7 @@ def test_own_namespace() -> None:
         assert net.is_own_namespace(_bound_namespace())
         _back()
         assert not net.is_own_namespace(f"/proc/self/fd/{_HELD[-1]}")
-        with pytest.raises(SpecError, match="cannot use the network namespace `/nowhere`: No such file"):
+        with pytest.raises(SpecError, match="cannot use the network namespace `/nowhere`: no such file"):
             net.is_own_namespace("/nowhere")
 
     run_in(OUTSIDE, body)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from errno import EINVAL, ENOENT
 
-from ..errors import KernelError, SpecError
+from ..errors import KernelError, SpecError, reason
 from . import libc
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ def unshare(kinds: Iterable[str]) -> None:
         if error.errno == EINVAL:
             hint = "the kernel lacks one of these kinds"
         raise KernelError(
-            f"cannot make new namespaces ({names}): {os.strerror(error.errno or 0)}", errno=error.errno or 0, hint=hint
+            f"cannot make new namespaces ({names}): {reason(error)}", errno=error.errno or 0, hint=hint
         ) from error
 
 
@@ -92,8 +92,8 @@ def _open(path: str, kind: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        reason = "there is none" if error.errno == ENOENT else os.strerror(error.errno or 0)
-        raise SpecError(f"linux.namespaces: cannot join the {kind} namespace `{path}`: {reason}") from error
+        why = "there is none" if error.errno == ENOENT else reason(error)
+        raise SpecError(f"linux.namespaces: cannot join the {kind} namespace `{path}`: {why}") from error
 
 
 def _enter(fd: int, path: str, kind: str) -> None:
@@ -102,8 +102,7 @@ def _enter(fd: int, path: str, kind: str) -> None:
     except OSError as error:
         if error.errno == EINVAL:
             raise SpecError(f"linux.namespaces: `{path}` is not a {kind} namespace that can be joined") from error
-        reason = os.strerror(error.errno or 0)
-        message = f"cannot join the {kind} namespace `{path}`: {reason}"
+        message = f"cannot join the {kind} namespace `{path}`: {reason(error)}"
         raise KernelError(message, errno=error.errno or 0) from error
 
 
@@ -172,8 +171,8 @@ def set_time_offsets(offsets: Iterable[tuple[str, int, int]]) -> None:
         with open("/proc/self/timens_offsets", "wb", buffering=0) as file:
             file.write(lines.encode())
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise KernelError(f"cannot set the time namespace's offsets: {reason}", errno=error.errno or 0) from error
+        message = f"cannot set the time namespace's offsets: {reason(error)}"
+        raise KernelError(message, errno=error.errno or 0) from error
 
 
 def own_path(kind: str) -> str:

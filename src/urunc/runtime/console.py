@@ -14,7 +14,7 @@ import select
 import time
 from _struct import pack, unpack
 
-from ..errors import HostError
+from ..errors import HostError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def open_pty(size: tuple[int, int] | None = None, owner: int | None = None) -> t
     try:
         master = os.open("/dev/ptmx", flags)
     except OSError as failure:
-        raise HostError(f"cannot open a terminal: `/dev/ptmx`: {failure.strerror}") from None
+        raise HostError(f"cannot open a terminal: `/dev/ptmx`: {reason(failure)}") from None
     slave = -1
     try:
         fcntl.ioctl(master, _TIOCSPTLCK, pack("i", 0))
@@ -56,7 +56,7 @@ def open_pty(size: tuple[int, int] | None = None, owner: int | None = None) -> t
         for fd in (master, slave):
             if fd >= 0:
                 os.close(fd)
-        raise HostError(f"cannot open a terminal: {failure.strerror}") from None
+        raise HostError(f"cannot open a terminal: {reason(failure)}") from None
     return master, slave
 
 
@@ -98,7 +98,7 @@ def send_descriptor(path: str, fd: int, name: str) -> None:
     except BlockingIOError:
         raise HostError(f"nobody answers at the socket `{path}`") from None
     except OSError as failure:
-        raise HostError(f"cannot use the socket `{path}`: {failure.strerror or failure}") from None
+        raise HostError(f"cannot use the socket `{path}`: {reason(failure)}") from None
 
 
 def _send(path: str, fd: int, name: str) -> None:

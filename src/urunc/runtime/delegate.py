@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import HostError
+from ..errors import HostError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def exec_delegate(program: str, argv: tuple[str, ...]) -> NoReturn:
     try:
         os.execv(path, (path, *argv[1:]))  # noqa: S606
     except OSError as failure:
-        raise HostError(f"cannot run the delegate `{path}`: {failure.strerror}") from None
+        raise HostError(f"cannot run the delegate `{path}`: {reason(failure)}") from None
 
 
 def _is_urunc(path: str) -> bool:

@@ -26,7 +26,7 @@ STOP_SIGNALS = (SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGPWR, 37)
 
 
 def create(settings: Globals, options: Options) -> None:
-    """Make a container that waits for `start`; print the plan instead with --dry-run.
+    """Make a container that waits for `start`; print the plan instead with --dry-run, or who would make it.
 
     Executes the delegate, and does not return, where the bundle holds no unikernel.
     """
@@ -34,26 +34,29 @@ def create(settings: Globals, options: Options) -> None:
     from . import load
 
     request = load.load(settings.root, options, systemd=settings.systemd_cgroup)
+    if options.dry_run:
+        _print(
+            {"id": options.id, "delegate": load.read_settings(settings.root).delegate}
+            if request is None
+            else request.plan.to_data()
+        )
+        return
     if request is None:
         hand_over(settings, options)
-    if options.dry_run:
-        _print_plan(request)
-        return
     creation.create(settings.root, options, request)
 
 
-def _print_plan(request: Any) -> None:
+def _print(data: dict[str, Any]) -> None:
     from .. import jsonio
 
-    os.write(1, jsonio.indented(request.plan.to_data()).encode() + b"\n")
+    os.write(1, jsonio.indented(data).encode() + b"\n")
 
 
 def hand_over(settings: Globals, options: Options) -> NoReturn:
     """Execute the delegate with the command line as it was given."""
     from . import delegate, knative, load
 
-    if not options.dry_run:
-        knative.adapt(options.bundle)
+    knative.adapt(options.bundle)
     delegate.exec_delegate(load.read_settings(settings.root).delegate, settings.argv)
 
 
@@ -119,13 +122,17 @@ def _end_failed_start(root: str, container: Container) -> None:
 
 
 def state(root: str, name: str) -> dict[str, Any]:
-    """Return the state document (runtime.md, "State")."""
-    container = store.want(root, name)
-    return status.document(container, status.of(root, container))
+    """Return the state document (runtime.md, "State"), with `rootfs` and `created` as runc's has them."""
+    return _shown(root, store.want(root, name))
+
+
+def _shown(root: str, container: Container) -> dict[str, Any]:
+    document = status.document(container, status.of(root, container))
+    return {**document, "rootfs": container.rootfs, "created": container.created}
 
 
 def list_states(root: str) -> list[dict[str, Any]]:
-    """Return one state document per container of ours, with `created`, `rootfs` and `owner` as runc's list has them.
+    """Return one state document per container of ours, with `owner`, a uid, beside it.
 
     A record that cannot be read is a warning: it must not hide the others.
     """
@@ -137,15 +144,12 @@ def list_states(root: str) -> list[dict[str, Any]]:
             log.warn(str(error))
             continue
         if container is not None:
-            document = status.document(container, status.of(root, container))
-            found.append(
-                {**document, "rootfs": container.rootfs, "created": container.created, "owner": container.owner}
-            )
+            found.append({**_shown(root, container), "owner": container.owner})
     return found
 
 
 def ps(root: str, name: str) -> list[int]:
-    """Return the host's process ids in the container's cgroup."""
+    """Return the host's process ids in the container's cgroup, [] where it has ended."""
     from ..linux import cgroup
 
     container = store.want(root, name)

@@ -17,7 +17,7 @@ import _socket
 import os
 from errno import ENODEV
 
-from ..errors import HostError, KernelError, SpecError
+from ..errors import HostError, KernelError, SpecError, reason
 from ..linux import netlink, ns, tap
 from ..vm.machine import Address, Neighbour, Network, Nic, Route
 
@@ -42,8 +42,7 @@ def is_own_namespace(path: str) -> bool:
     try:
         return not ns.is_hosts(path, "network")
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise SpecError(f"linux.namespaces: cannot use the network namespace `{path}`: {reason}") from error
+        raise SpecError(f"linux.namespaces: cannot use the network namespace `{path}`: {reason(error)}") from error
 
 
 def look(rtnl: Rtnl, tap_names: Sequence[str]) -> Network:
@@ -275,9 +274,8 @@ def close(fds: dict[str, int]) -> None:
 
 def kernel_error(message: str, error: OSError) -> KernelError:
     """Return the KernelError for what `message` says could not be done."""
-    code = error.errno or 0
-    reason = error.strerror or os.strerror(code)
-    return KernelError(f"{message}: {reason[:1].lower()}{reason[1:]}", errno=code)
+    why = error.strerror or reason(error)  # netlink says more than the number does
+    return KernelError(f"{message}: {why[:1].lower()}{why[1:]}", errno=error.errno or 0)
 
 
 def parse_resolv_conf(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -23,7 +23,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "start": (CREATED,),
     "kill": (CREATED, RUNNING, PAUSED),
     "delete": (CREATED, STOPPED),
-    "ps": (CREATED, RUNNING, PAUSED),
+    "ps": (CREATED, RUNNING, PAUSED, STOPPED),
     "pause": (CREATED, RUNNING),
     "resume": (PAUSED,),
     "update": (CREATED, RUNNING, PAUSED),

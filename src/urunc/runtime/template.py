@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import HostError, UsageError
+from ..errors import HostError, UsageError, reason
 from ..jsonio import indented
 from ..oci.annotations import PREFIX
 from ..usage import SPEC_VERSION
@@ -59,4 +59,4 @@ def write(bundle: str, data: dict[str, Any]) -> None:
     except FileExistsError:
         raise HostError(f"`{path}` exists already", hint="remove it, or give another folder with --bundle") from None
     except OSError as failure:
-        raise HostError(f"cannot write `{path}`: {failure.strerror}") from None
+        raise HostError(f"cannot write `{path}`: {reason(failure)}") from None
