@@ -38,8 +38,10 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
     "urunc.shim.__main__": (
         "urunc.shim.main urunc.shim.start urunc.shim.messages urunc.shim.places urunc.shim.rootfs",
         {
-            "serve": """
-                urunc.shim.serve urunc.oci.parse urunc.oci.parse_linux
+            "serve": "urunc.shim.serve urunc.runtime.settings urunc.runtime.teardown urunc.runtime.init_words",
+            "serve.create": """
+                urunc.runtime.create urunc.runtime.load urunc.runtime.knative
+                urunc.oci.parse urunc.oci.parse_linux
                 urunc.vm.guests.linux urunc.vm.guests.unikraft urunc.vm.monitors.qemu
             """,
             "cgroup": "urunc.linux.cgroup",
@@ -48,8 +50,8 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
 }
 """By the module of an entry point: what each call needs, and by the name of a group what else is needed together.
 
-Each with all that it imports. A group is read, and all of it run, when one of its modules is wanted; of several
-groups that have the module, the last one.
+Each with all that it imports, `a.b` without what `a` has. A group is read, and all of it run, when one of its modules
+is wanted; of several groups that have the module, the last one.
 """
 
 
@@ -123,7 +125,8 @@ def write_groups(tree: Path, modules: dict[str, tuple[bool, CodeType]], loader: 
         first = [*_loaded_by(tree, always), entry]
         places: dict[str, str] = {}
         for group, imports in groups.items():
-            names = [name for name in _loaded_by(tree, imports) if name not in first]
+            before = {name for name, place in places.items() if place == group.rpartition(".")[0]}.union(first)
+            names = [name for name in _loaded_by(tree, imports) if name not in before]
             (folder / group).write_bytes(marshal.dumps(packed(names)))
             places.update((name, group) for name in names)
         (folder / entry).write_bytes(marshal.dumps((loader, places, packed(first))))

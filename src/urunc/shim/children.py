@@ -7,6 +7,7 @@ nobody claims are kept. Knows nothing of containers.
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 
@@ -123,6 +124,7 @@ def _note(*_: object) -> None:
 def _be_child(body: Callable[[], None], stdio: tuple[int, int, int], keep: Iterable[int]) -> NoReturn:
     code = 1
     try:
+        gc.disable()  # it ends before there is anything to collect
         _signal.set_wakeup_fd(-1)
         for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGINT):
             _signal.signal(number, _signal.SIG_DFL)

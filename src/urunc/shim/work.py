@@ -1,6 +1,7 @@
 """What the operations do, in their forked children: each verb for a unikernel by `runtime`, else by the delegate.
 
-Importing this imports the whole runtime, so the shim does it once, before it serves.
+The children hold what most of them need. What makes a container is more than the rest of the shim, and is
+needed once in a container's life: it is imported in the child that does it, and an idle shim is small.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ import os
 
 from ..errors import StateError
 from ..linux import cgroup
-from ..runtime import create as creation
-from ..runtime import knative, lifecycle, limits, load, pause
-from ..runtime import update as change
+from ..runtime import lifecycle, pause
 from ..runtime.options import Options
 from . import delegated, rootfs
 from .places import read_config
@@ -37,6 +36,9 @@ def create(place: Place, mounts: list[Values], terminal: bool) -> tuple[dict[str
 
 
 def _create(place: Place, terminal: bool) -> tuple[dict[str, Any], int]:
+    from ..runtime import create as creation
+    from ..runtime import load
+
     options = Options(id=place.id, bundle=place.bundle, no_pivot=place.no_pivot, no_new_keyring=place.no_new_keyring)
     request = load.load(place.root, options, systemd=place.systemd)
     if request is None:
@@ -49,6 +51,8 @@ def _create(place: Place, terminal: bool) -> tuple[dict[str, Any], int]:
 
 
 def _create_delegated(place: Place, terminal: bool) -> tuple[dict[str, Any], int]:
+    from ..runtime import knative
+
     knative.adapt(place.bundle)
     place = place.replace(systemd=place.systemd or _is_systemds(read_config(place.bundle)))
     verb = ["create", "--bundle", place.bundle]
@@ -109,6 +113,9 @@ def update(place: Place, resources: bytes) -> tuple[dict[str, Any], int]:
     if not place.ours:
         delegated.call(place, "update", "--resources", "-", place.id, stdin=resources)
         return {}, -1
+    from ..runtime import limits
+    from ..runtime import update as change
+
     change.update(place.root, place.id, limits.parse(resources))
     return {}, -1
 
