@@ -183,8 +183,10 @@ bool load_modules(void)
 	}
 	if (nic)
 		want("virtio_net");
-	if (control)
+	if (control) {
 		want("virtio_console");
+		want("pvpanic_mmio"); /* a PC's too, by ACPI: without it QEMU takes a panic for a clean end */
+	}
 	load_file_systems();
 	return true;
 }

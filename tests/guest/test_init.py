@@ -269,6 +269,14 @@ def test_signals_come_in_and_the_status_goes_out(linux: Linux, machine: str) -> 
     assert b"term\n" in qemu.output
 
 
+def test_a_panic_is_told_to_the_monitor(linux: Linux, tmp_path: Path) -> None:
+    device = ("-device", "pvpanic", "-action", "panic=exit-failure")
+    configuration = shell("echo c > /proc/sysrq-trigger", ("control", PORT), end="poweroff")
+    port = serial_port("q35", tmp_path / "control")
+    with linux.boot(configuration, *port, *device, machine="q35") as qemu:
+        assert qemu.wait() == 1
+
+
 def test_a_visitor_may_come_late_and_go_early(linux: Linux) -> None:
     with controlled(linux, "microvm", "trap 'echo hup' HUP; echo up; while :; do sleep 0.05; done") as (qemu, path):
         qemu.wait_for(b"up\n")
