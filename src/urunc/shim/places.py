@@ -43,6 +43,12 @@ def is_left(place: Place) -> bool:
     return any(os.path.lexists(f"{place.root}/{name}") for name in (place.id, f".{place.id}.new"))
 
 
+def make_folder(path: str, mode: int) -> None:
+    """Make a folder and its parents. As a rule it is there, and the half of `os` that has `makedirs` is not loaded."""
+    if not os.path.isdir(path):
+        os.makedirs(path, mode, exist_ok=True)
+
+
 def save_place(place: Place) -> None:
     """Write the place into the bundle."""
     path = f"{place.bundle}/{PLACE_FILE}"

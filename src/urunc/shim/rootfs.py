@@ -12,6 +12,7 @@ from errno import EBUSY, EINVAL, ENOENT, ENXIO
 
 from ..errors import HostError, KernelError, reason
 from ..linux import libc, loop
+from .places import make_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def mount_all(mounts: list[Values], target: str) -> None:
     """Mount them in their order on `target`, which is made. Raises, with nothing mounted, where one fails."""
     if not mounts:
         return
-    os.makedirs(target, mode=0o711, exist_ok=True)
+    make_folder(target, 0o711)
     try:
         for mount in mounts:
             place = os.path.join(target, mount["target"].lstrip("/")) if mount["target"] else target

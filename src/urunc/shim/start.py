@@ -11,7 +11,7 @@ import errno
 import os
 
 from ..errors import HostError, reason
-from .places import read_config
+from .places import make_folder, read_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def socket_path(folder: str, address: str, namespace: str, group: str) -> str:
 def listen(path: str) -> _socket.socket | None:
     """Return a listening socket, None where a shim listens there already. Raises HostError."""
     try:
-        os.makedirs(os.path.dirname(path), mode=0o711, exist_ok=True)
+        make_folder(os.path.dirname(path), 0o711)
         try:
             return _bind(path)
         except OSError as error:

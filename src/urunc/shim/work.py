@@ -13,7 +13,7 @@ from ..linux import cgroup
 from ..runtime import lifecycle, pause
 from ..runtime.options import Options
 from . import delegated, rootfs
-from .places import read_config
+from .places import make_folder, read_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def create(place: Place, mounts: list[Values], terminal: bool) -> tuple[dict[str
     target = f"{place.bundle}/rootfs"
     rootfs.mount_all(mounts, target)
     try:
-        os.makedirs(place.root, mode=0o700, exist_ok=True)
+        make_folder(place.root, 0o700)
         return _create(place, terminal)
     except BaseException:
         rootfs.unmount_all(target)
