@@ -47,8 +47,13 @@ class Modules:
         """Do nothing: it has run with its group."""
 
     def run(self, group: Group) -> None:
-        """Make the modules of a group and run their code, by hand: that costs a third of an import."""
-        for name, package, code in group:
+        """Make the modules of a group and run their code, by hand: that costs a third of an import.
+
+        The group is emptied: a module's own code is of no use once it has run, and the shim stays for long.
+        """
+        group.reverse()
+        while group:
+            name, package, code = group.pop()
             if name in sys.modules:
                 continue
             parent, _, last = name.rpartition(".")
