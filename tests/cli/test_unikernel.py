@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -302,9 +303,11 @@ def test_a_flood_on_the_console_does_not_stop_the_runtime(cli: Cli, make_unikern
     cli.end("guest")
 
 
-def test_dry_run_prints_the_plan_and_does_nothing(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
-    bundle = make_unikernel("app", "one")
+@pytest.mark.parametrize("guest", ["unikraft", "linux"])
+def test_dry_run_prints_the_plan_and_does_nothing(cli: Cli, make_unikernel: Callable[..., Bundle], guest: str) -> None:
+    bundle = make_unikernel("app", "one", guest=guest)
     done = cli("create", "--dry-run", f"--bundle={bundle.write()}", "guest")
+    assert json.loads(done.stdout)["guest"] == guest
     assert "qemu-system-x86_64" in done.stdout
     assert cli("list", "--quiet").stdout == ""
 

@@ -38,7 +38,7 @@ def create(settings: Globals, options: Options) -> None:
         _print(
             {"id": options.id, "delegate": load.read_settings(settings.root).delegate}
             if request is None
-            else request.plan.to_data()
+            else _without_contents(request.plan.to_data())
         )
         return
     if request is None:
@@ -50,6 +50,15 @@ def _print(data: dict[str, Any]) -> None:
     from .. import jsonio
 
     os.write(1, jsonio.indented(data).encode() + b"\n")
+
+
+def _without_contents(value: Any) -> Any:
+    """Return a plan's data with the size of a file where its content stands, such as that of the guest's init."""
+    if isinstance(value, dict):
+        return {key: _without_contents(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_contents(item) for item in value]
+    return f"{len(value)} bytes" if isinstance(value, bytes) else value
 
 
 def hand_over(settings: Globals, options: Options) -> NoReturn:
