@@ -134,7 +134,7 @@ def test_an_unlimited_limit_stays_one() -> None:
 
 def test_a_limit_that_cannot_be_set_is_named() -> None:
     def body() -> None:
-        with pytest.raises(OSError, match="cannot set RLIMIT_NOFILE: Invalid argument"):
+        with pytest.raises(OSError, match="cannot set RLIMIT_NOFILE: invalid argument"):
             proc.set_rlimits((("RLIMIT_NOFILE", 200, 100),))
 
     run_in((), body)

@@ -12,6 +12,8 @@ import select
 import time
 from errno import EPERM, ESRCH
 
+from ..errors import reason
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +22,6 @@ _STATE = 0  # fields of /proc/PID/stat counted from the one after the command's 
 _FLAGS = 6
 _PF_EXITING = 0x4
 _START_TIME = 19
-_UNLIMITED = 2**64 - 1
 _LAST_FD = 2**31 - 1
 
 RLIMITS = {
@@ -148,7 +149,7 @@ def set_rlimits(limits: Iterable[tuple[str, int, int]]) -> None:
         try:
             libc.set_rlimit(RLIMITS[kind], soft, hard)
         except OSError as error:
-            raise OSError(error.errno, f"cannot set {kind}: {os.strerror(error.errno or 0)}") from error
+            raise OSError(error.errno, f"cannot set {kind}: {reason(error)}") from error
 
 
 def set_oom_score_adj(value: int) -> None:
@@ -196,7 +197,7 @@ def _set_groups(groups: list[int]) -> None:
         os.setgroups(groups)
     except PermissionError as error:
         if groups:
-            raise OSError(EPERM, f"cannot set the supplementary groups: {os.strerror(EPERM)}") from error
+            raise OSError(EPERM, f"cannot set the supplementary groups: {reason(error)}") from error
 
 
 def die_with_parent(signum: int = 9) -> None:

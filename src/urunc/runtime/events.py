@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from .store import Container
 
-DEFAULT_SECONDS = 5.0
-
 _NET_FIELDS = ("Bytes", "Packets", "Errors", "Dropped")  # the first four columns each way of /proc/net/dev
 _NET_COLUMNS = 16
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
