@@ -11,7 +11,7 @@ import subprocess
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from urunc.linux import ns, proc
+from urunc.linux import libc, mounts, ns, proc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -61,8 +61,6 @@ def _be_child(
             proc.become(0, 0, ())
         ns.unshare(kind for kind in kinds if kind != "user")
         if "mount" in kinds:
-            from urunc.linux import mounts
-
             mounts.set_propagation("rprivate")
         result = (False, body(*arguments))
     except BaseException:
@@ -101,3 +99,17 @@ def _batch(program: str, lines: tuple[str, ...]) -> None:
 def shown(*argv: str) -> str:
     """Return what a command prints."""
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def bind_file(source: int | str, root_fd: int, target: str, *, readonly: bool = True, nodev: bool = True) -> None:
+    """Bind a file or folder at `target` below `root_fd`, making what it stands on. Raises OSError."""
+    tree = mounts.clone_tree(source, readonly=readonly, nodev=nodev)
+    try:
+        mounts.attach_file(tree, root_fd, target)
+    finally:
+        os.close(tree)
+
+
+def mount_tmpfs(target: str, options: str = "", flags: int = libc.MS_NOSUID | libc.MS_NODEV) -> None:
+    """Mount a tmpfs by path, with MS_* flags. Raises OSError."""
+    libc.mount("tmpfs", target, "tmpfs", flags, options)

@@ -33,7 +33,7 @@ _PID_FILE: Flag = ("pid-file", "FILE", "write the container's process id to this
 _CONSOLE: Flag = ("console-socket", "SOCKET", "unix socket that receives the terminal's master end")
 _DETACH: Flag = ("detach d", "", "return once the container runs")
 _PIVOT: Flag = ("no-pivot", "", "do not use pivot_root, for a root on a ramdisk")
-_SUBREAPER: Flag = ("no-subreaper", "", "do not become the subreaper")
+_SUBREAPER: Flag = ("no-subreaper", "", "accepted for runc's sake: urunc stays to wait for the monitor")
 _FORMAT: Flag = ("format f", "FORMAT", "table (default) or json")
 
 _CREATE: tuple[Flag, ...] = (

@@ -73,7 +73,7 @@ class Call:
         return _absolute(path) if path else None
 
 
-_PLAIN = ("no_pivot", "no_new_keyring", "preserve_fds", "dry_run", "detach", "keep", "no_subreaper")
+_PLAIN = ("no_pivot", "no_new_keyring", "preserve_fds", "dry_run", "detach", "keep")
 
 
 def default_root() -> str:

@@ -115,3 +115,19 @@ def test_the_engine_closes_its_end(cli: Cli, talker: Bundle, console: ConsoleSoc
     cli("start", "talker", check=False)
     cli("kill", "talker", "KILL", check=False)
     cli.wait_status("talker", "stopped")
+
+
+def test_a_pidfd_of_the_process_is_sent(
+    cli: Cli, make_unikernel: Callable[..., Bundle], console: ConsoleSocket, is_runc: bool
+) -> None:
+    if is_runc:
+        pytest.skip("runc has --pidfd-socket from 1.2 on, Debian 12's has not")
+    cli.create("box", make_unikernel(), "--pidfd-socket", console.path)
+    pidfd = console.receive()
+    try:
+        cli("kill", "box", "KILL")
+        assert select.select([pidfd], [], [], 10)[0], "the descriptor does not tell the process's end"
+    finally:
+        os.close(pidfd)
+    cli.wait_status("box", "stopped")
+    cli("delete", "box")

@@ -170,24 +170,6 @@ def test_a_device_in_the_rootfs_is_not_opened(tmp_path: Path) -> None:
     assert run_in(("mount",), body) is None
 
 
-def test_write_atomically(tmp_path: Path) -> None:
-    folder = os.open(tmp_path, os.O_RDONLY)
-    previous = os.umask(0o077)
-    try:
-        fsops.write_atomically(folder, "record", b"one", 0o644)
-        fsops.write_atomically(folder, "record", b"two" * 100_000, 0o640)
-    finally:
-        os.umask(previous)
-    assert (tmp_path / "record").read_bytes() == b"two" * 100_000
-    assert (tmp_path / "record").stat().st_mode & 0o777 == 0o640
-    assert os.listdir(tmp_path) == ["record"]
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
-        fsops.write_atomically(folder, "folder", b"x")
-    assert sorted(os.listdir(tmp_path)) == ["folder", "record"]
-    os.close(folder)
-
-
 @pytest.mark.root
 @pytest.mark.parametrize("kinds", [("mount",), ("user", "mount")])
 def test_a_detached_tmpfs_is_a_room_of_ones_own(kinds: tuple[str, ...]) -> None:

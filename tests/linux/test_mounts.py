@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inchild import enter_user_namespace, run_in
+from inchild import bind_file, enter_user_namespace, mount_tmpfs, run_in
 from urunc.linux import fsops, libc, mounts, ns
 
 pytestmark = pytest.mark.root
@@ -38,11 +38,11 @@ def test_a_file_bound_read_only(kinds: tuple[str, ...], source: Path) -> None:
     def body() -> None:
         root = fsops.detached_tmpfs("mode=755")
         mounts.attach(root, str(source / "target"))
-        mounts.bind_file(str(source / "source/file"), root, "lib/deep/file")
-        mounts.bind_file(str(source / "source/file"), root, "rw", readonly=False)
-        mounts.bind_file(str(source / "source"), root, "folder")
+        bind_file(str(source / "source/file"), root, "lib/deep/file")
+        bind_file(str(source / "source/file"), root, "rw", readonly=False)
+        bind_file(str(source / "source"), root, "folder")
         fd = os.open(source / "source/file", os.O_PATH)
-        mounts.bind_file(fd, root, "by-fd")
+        bind_file(fd, root, "by-fd")
         mounts.make_readonly(root)
         top = source / "target"
         for name in ("lib/deep/file", "folder/file", "by-fd"):
@@ -63,7 +63,7 @@ def test_a_file_bound_read_only(kinds: tuple[str, ...], source: Path) -> None:
 @EITHER
 def test_a_recursive_clone_takes_the_mounts_below_along(kinds: tuple[str, ...], source: Path) -> None:
     def body() -> None:
-        mounts.mount_tmpfs(str(source / "source/inner"), "mode=755")
+        mount_tmpfs(str(source / "source/inner"), "mode=755")
         (source / "source/inner/deep").touch()
         mounts.attach(mounts.clone_tree(str(source / "source"), readonly=True, recursive=True), str(source / "target"))
         assert (source / "target/inner/deep").exists()
@@ -77,7 +77,7 @@ def test_a_recursive_clone_takes_the_mounts_below_along(kinds: tuple[str, ...], 
 
 def test_a_mount_below_that_is_locked_can_only_be_cloned_recursively(source: Path) -> None:
     def body() -> None:
-        mounts.mount_tmpfs(str(source / "source/inner"), "mode=755")
+        mount_tmpfs(str(source / "source/inner"), "mode=755")
         enter_user_namespace()
         with pytest.raises(OSError, match="open_tree") as caught:
             mounts.clone_tree(str(source / "source"))
@@ -89,12 +89,12 @@ def test_a_mount_below_that_is_locked_can_only_be_cloned_recursively(source: Pat
 
 def test_the_hosts_flags_stay_locked_and_do_no_harm(source: Path) -> None:
     def body() -> None:
-        mounts.mount_tmpfs(str(source / "source/inner"), "mode=755", libc.MS_NOEXEC | libc.MS_NODEV | libc.MS_NOSUID)
+        mount_tmpfs(str(source / "source/inner"), "mode=755", libc.MS_NOEXEC | libc.MS_NODEV | libc.MS_NOSUID)
         (source / "source/inner/file").touch()
         enter_user_namespace()
         root = fsops.detached_tmpfs()
         mounts.attach(root, str(source / "target"))
-        mounts.bind_file(str(source / "source/inner/file"), root, "file")
+        bind_file(str(source / "source/inner/file"), root, "file")
         options = set(_mount_line(str(source / "target/file"))[5].split(","))
         assert {"ro", "noexec", "nodev", "nosuid"} <= options
 
@@ -124,7 +124,7 @@ def test_pivot_into_a_tmpfs_stacked_on_the_root(kinds: tuple[str, ...], source: 
         root = fsops.detached_tmpfs("size=1m,mode=755")
         mounts.attach(root, "/")
         os.fchdir(root)
-        mounts.bind_file(str(source / "source/file"), root, "file")
+        bind_file(str(source / "source/file"), root, "file")
         mounts.make_readonly(root)
         mounts.pivot(".")
         assert os.getcwd() == "/"
@@ -138,7 +138,7 @@ def test_pivot_into_a_tmpfs_stacked_on_the_root(kinds: tuple[str, ...], source: 
 @EITHER
 def test_pivot_by_path_lets_go_of_the_old_root(kinds: tuple[str, ...], source: Path) -> None:
     def body() -> None:
-        mounts.mount_tmpfs(str(source / "target"))
+        mount_tmpfs(str(source / "target"))
         (source / "target/proc").mkdir()
         libc.mount("proc", str(source / "target/proc"), "proc", 0) if "user" not in kinds else None
         before = len(os.listdir("/proc/self/fd"))
@@ -153,7 +153,7 @@ def test_pivot_by_path_lets_go_of_the_old_root(kinds: tuple[str, ...], source: P
 
 def test_a_root_is_entered_where_pivoting_is_impossible(source: Path) -> None:
     def body() -> list[str]:
-        mounts.mount_tmpfs(str(source / "target"))
+        mount_tmpfs(str(source / "target"))
         (source / "target/here").touch()
         mounts.enter_root(str(source / "target"))
         return os.listdir("/")
@@ -188,7 +188,7 @@ def test_the_new_root_does_not_reach_the_host(word: str) -> None:
 
 def test_a_mount_below_a_shared_one_does_not_reach_the_host(source: Path) -> None:
     def body() -> None:
-        mounts.mount_tmpfs(str(source / "target"))
+        mount_tmpfs(str(source / "target"))
         mounts.set_propagation("rshared", str(source / "target"))
         (source / "target/below").mkdir()
         ready, told = os.pipe()
@@ -196,7 +196,7 @@ def test_a_mount_below_a_shared_one_does_not_reach_the_host(source: Path) -> Non
         if child == 0:
             ns.unshare(("mount",))
             mounts.isolate()
-            mounts.mount_tmpfs(str(source / "target/below"))
+            mount_tmpfs(str(source / "target/below"))
             mounts.pivot(str(source / "target/below"))
             os.write(told, b"x")
             os._exit(0)

@@ -267,7 +267,8 @@ def test_a_persistent_tap_is_its_owners() -> None:
 
         os.close(tap.open_tap("mine", persistent=True, uid=1234, gid=2345, vnet_hdr=False))
         os.close(tap.open_tap("gone", persistent=True, uid=0, gid=0, vnet_hdr=False))
-        tap.delete_tap("gone")
+        with Rtnl() as rtnl:
+            rtnl.delete_link(next(link.index for link in rtnl.links() if link.name == "gone"))
         details = json.loads(shown("ip", "-details", "-json", "link", "show", "mine"))[0]["linkinfo"]["info_data"]
         assert (details["user"], details["group"]) == (1234, 2345)
         assert (details["type"], details["pi"], details["vnet_hdr"], details["persist"]) == ("tap", False, False, True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from inchild import OUTSIDE, run_in
+from inchild import OUTSIDE, mount_tmpfs, run_in
 from urunc.errors import KernelError, SpecError
-from urunc.linux import libc, mounts, ns, proc
+from urunc.linux import libc, ns, proc
 
 KINDS = ("mount", "network", "ipc", "uts", "cgroup")
 
@@ -34,7 +34,7 @@ def test_paths_are_looked_up_before_the_mount_namespace_changes(tmp_path: Path) 
     """Which is joined after the others, and need not hold their paths."""
 
     def body() -> None:
-        mounts.mount_tmpfs(str(tmp_path))
+        mount_tmpfs(str(tmp_path))
         for name in ("net", "mnt"):
             (tmp_path / name).touch()
         libc.mount("/proc/self/ns/net", str(tmp_path / "net"), None, libc.MS_BIND)
@@ -42,7 +42,7 @@ def test_paths_are_looked_up_before_the_mount_namespace_changes(tmp_path: Path) 
         mount = os.open(ns.own_path("mount"), os.O_RDONLY)
         ns.unshare(("network", "mount"))
         libc.umount(str(tmp_path), libc.MNT_DETACH)
-        mounts.mount_tmpfs(str(tmp_path))
+        mount_tmpfs(str(tmp_path))
         (tmp_path / "net").touch()
         libc.mount("/proc/self/ns/net", str(tmp_path / "net"), None, libc.MS_BIND)
         here = ns.identity("/proc/self/ns/net")

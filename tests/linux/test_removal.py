@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from inchild import OUTSIDE, run_in
-from urunc.linux import libc, mounts, removal
+from inchild import OUTSIDE, mount_tmpfs, run_in
+from urunc.linux import libc, removal
 
 
 def test_remove_tree(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_remove_tree(tmp_path: Path) -> None:
 
 
 def mount_another(place: Path) -> None:
-    mounts.mount_tmpfs(str(place))
+    mount_tmpfs(str(place))
 
 
 def bind_the_same_device(place: Path) -> None:

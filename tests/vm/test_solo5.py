@@ -25,7 +25,6 @@ def launch(machine: Machine) -> Launch:
 def test_arguments_come_behind_the_kernel() -> None:
     result = launch(make(boot=Boot(arguments=("--mem=1", "a b"))))
     assert result.argv == ("/usr/bin/solo5-spt", "--mem=32", "--", "/kernel", "--mem=1", "a b")
-    assert result.own_seccomp
     assert result.devices == () and result.fds == ()
 
 
@@ -128,7 +127,6 @@ def test_hvt_needs_kvm() -> None:
     hvt.check(machine)
     result = hvt.launch(machine, HOST)
     assert result.devices == ("kvm", "net/tun")
-    assert not result.own_seccomp
 
 
 def test_a_read_only_disk_is_an_error() -> None:

@@ -117,26 +117,6 @@ def _read_all(fd: int, limit_bytes: int, path: str) -> bytes:
     return content
 
 
-def write_atomically(dir_fd: int, name: str, data: bytes, mode: int = 0o600) -> None:
-    """Write a file so that a reader sees the old content or the new, never less. Raise OSError.
-
-    The writer's pid stands in the passing name, so that two writers do not meet in one file.
-    """
-    passing = f".{name}.{os.getpid()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(passing, flags, mode, dir_fd=dir_fd)
-    try:
-        with open(fd, "wb", buffering=0) as file:
-            os.fchmod(fd, mode)
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
-        os.rename(passing, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-    except BaseException:
-        os.unlink(passing, dir_fd=dir_fd)
-        raise
-
-
 def is_regular(fd: int) -> bool:
     """Return whether a descriptor is a regular file's."""
     return stat.S_ISREG(os.fstat(fd).st_mode)

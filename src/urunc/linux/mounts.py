@@ -97,20 +97,6 @@ def attach_file(tree: int, dir_fd: int, path: str) -> None:
     attach_at(tree, dir_fd, path)
 
 
-def bind_file(source: int | str, root_fd: int, target: str, *, readonly: bool = True, nodev: bool = True) -> None:
-    """Bind a file or folder at `target` below `root_fd`, making what it stands on. Raises OSError."""
-    tree = clone_tree(source, readonly=readonly, nodev=nodev)
-    try:
-        attach_file(tree, root_fd, target)
-    finally:
-        os.close(tree)
-
-
-def mount_tmpfs(target: str, options: str = "", flags: int = libc.MS_NOSUID | libc.MS_NODEV) -> None:
-    """Mount a tmpfs by path, with MS_* flags. Raises OSError."""
-    libc.mount("tmpfs", target, "tmpfs", flags, options)
-
-
 def pivot(new_root: str) -> None:
     """Make the mount at `new_root` this mount namespace's root, and let go of the old one. Raises OSError.
 

@@ -46,12 +46,3 @@ def open_tap(
         os.close(fd)
         raise
     return fd
-
-
-def delete_tap(name: str, device: str = DEVICE) -> None:
-    """Delete a persistent tap of this namespace that nobody is attached to. Raises OSError."""
-    fd = open_tap(name, persistent=False, uid=0, gid=0, vnet_hdr=False, device=device, new=False)
-    try:
-        fcntl.ioctl(fd, _TUNSETPERSIST, 0)
-    finally:
-        os.close(fd)

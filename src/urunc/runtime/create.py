@@ -297,12 +297,22 @@ class _Creation:
             console.send_master(self.options.console_socket, self.master)
         elif self.master >= 0 and self.take_terminal:
             self.take_terminal(os.dup(self.master))
+        if self.options.pidfd_socket:
+            self._send_pidfd(self.options.pidfd_socket)
         if self.options.pid_file:
             _write_pid_file(self.options.pid_file, self.container.pid)
             self.pid_file_written = True
         self.timeline.done("created")
         self.container = self.container.replace(creator=(0, 0), timeline=self.timeline.record())
         store.save(self.root, self.container)
+
+    def _send_pidfd(self, socket: str) -> None:
+        """Send a pidfd of init, which will be the monitor, to whoever listens at `--pidfd-socket`."""
+        pidfd = proc.open_process(self.container.pid, self.container.start_time)
+        try:
+            console.send_descriptor(socket, pidfd, "pidfd")
+        finally:
+            os.close(pidfd)
 
     def _explained(self, error: BaseException) -> BaseException:
         if isinstance(error, OSError):

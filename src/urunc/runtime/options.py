@@ -31,4 +31,3 @@ class Options(Record):
     dry_run: bool = False
     detach: bool = False
     keep: bool = False
-    no_subreaper: bool = False

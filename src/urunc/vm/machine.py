@@ -150,7 +150,6 @@ class Capabilities(Record):
     package: str  # what to install where the binary is missing
     binaries: tuple[tuple[str, str], ...]  # (architecture, name on PATH)
     kvm: str  # "no", "optional" or "required"
-    kvm_cpu: str = "full"  # "basic": it also runs on a KVM without hardware support, as it probes little
     models: tuple[str, ...] = ()  # machine types, the default first
     support: tuple[str, ...] = ()
     """Globs of the host files that it opens itself (modules, firmware), with {prefix} (/usr) and {arch} to fill in."""
@@ -171,7 +170,6 @@ class Capabilities(Record):
     qmp: bool = False  # it speaks QMP on a socket of its own
     ctrl_alt_del: bool = False  # it can press Ctrl-Alt-Del on x86_64, by its HTTP API (`vm.api`)
     stdin: bool = False  # the guest's console reads its standard input
-    own_seccomp: bool = False
     power_off: bool = True  # False: on x86_64 a guest ends the machine by a reset through the keyboard controller
     inserts_words: bool = False
     """It puts words of its own before the ` -- ` of a boot string, after a `--` that nothing follows."""
@@ -219,7 +217,6 @@ class Boot(Record):
     exit_device: bool = False  # the guest reports a failure by isa-debug-exit at I/O port 0x501
     panic_device: bool = False  # the guest reports a panic by pvpanic
     modern_virtio_only: bool = False
-    nic_queues: int = 1
     nics: int | None = None  # how many NICs the guest takes; None for any number
     net_device: str = ""  # the NIC's name in a Solo5 manifest, where the image names it
     block_device: str = ""
@@ -292,4 +289,3 @@ class Launch(Record):
     folders: tuple[str, ...] = ()  # the folders of its root that it may write to, each a tmpfs of 64 kB
     own_descriptors: bool = False  # it finds its own descriptors at /proc/self/fd, and nothing else of /proc
     devices: tuple[str, ...] = ()  # nodes below /dev: "kvm", "net/tun", ..
-    own_seccomp: bool = False  # the monitor filters itself

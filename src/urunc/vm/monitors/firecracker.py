@@ -30,7 +30,6 @@ CAPABILITIES = Capabilities(
     package="firecracker",
     binaries=(("x86_64", "firecracker"), ("aarch64", "firecracker")),
     kvm="required",
-    kvm_cpu="basic",
     tap_by="name",
     vnet_hdr=True,
     max_nics=8,
@@ -38,7 +37,6 @@ CAPABILITIES = Capabilities(
     max_vcpus=32,
     ctrl_alt_del=True,
     stdin=True,
-    own_seccomp=True,
     power_off=False,
     fault_fails=True,
     inserts_words=True,  # pci=off, and virtio_mmio.device=.. for each device (linux-loader, Cmdline::insert)
@@ -102,7 +100,6 @@ def launch(machine: Machine, host: Host) -> Launch:
         files=(File(path=_CONFIG, content=jsonio.dumps(_config(machine, host)), mode=0o444),),
         fds=machine.held_disks(),
         devices=("kvm", *(("net/tun",) if nics else ())),
-        own_seccomp=True,
     )
 
 

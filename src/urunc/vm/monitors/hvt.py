@@ -18,7 +18,6 @@ CAPABILITIES = Capabilities(
     package="solo5-hvt",
     binaries=(("x86_64", "solo5-hvt"), ("aarch64", "solo5-hvt")),
     kvm="required",
-    kvm_cpu="basic",
     tap_by="name",
     max_nics=63,
     max_disks=63,

@@ -23,7 +23,6 @@ CAPABILITIES = Capabilities(
     max_nics=63,
     max_disks=63,
     arguments=True,
-    own_seccomp=True,
     overhead_mib=2,  # test_hello: 0.5 MiB with 4 MiB of guest memory, 0.65 with 512; page tables grow
     min_memory_mib=2,
 )
@@ -36,4 +35,4 @@ def check(machine: Machine) -> None:
 
 def launch(machine: Machine, host: Host) -> Launch:
     """Return the tender's command line."""
-    return solo5.launch(machine, host, ()).replace(own_seccomp=True)
+    return solo5.launch(machine, host, ())
