@@ -220,7 +220,7 @@ def test_what_a_unikernel_cannot_do_is_said(urunc: Run, fake: Path, tmp_path: Pa
     container_of_ours(tmp_path)
     done = urunc(verb, "web")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"urunc: cannot {verb} `web`: ")
+    assert done.stderr.startswith(f"urunc: `{verb}` is not for `web`: ")
     assert why in done.stderr
     assert not fake.exists()
 

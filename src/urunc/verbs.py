@@ -297,7 +297,7 @@ def spec(call: Call) -> int:
 
 def _refusal(verb: str) -> Action:
     def refuse(call: Call) -> int:
-        raise StateError(f"cannot {verb} `{call.args[0]}`: {_WHY_NOT[verb]}")
+        raise StateError(f"`{verb}` is not for `{call.args[0]}`: {_WHY_NOT[verb]}")
 
     return refuse
 

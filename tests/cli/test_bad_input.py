@@ -371,3 +371,10 @@ def test_an_oom_score_that_cannot_be_set_is_named(cli: Cli, make_unikernel: Call
     bundle.config["process"]["oomScoreAdj"] = -1000
     if cli.create("bad", bundle, check=False):
         assert_refused(cli, "bad", "process.oomScoreAdj: cannot set -1000")
+
+
+def test_arguments_that_no_program_could_be_given(cli: Cli, make_unikernel: Callable[[], Bundle]) -> None:
+    bundle = make_unikernel()
+    bundle.config["process"]["args"] = ["app", "x" * 200_000]
+    assert cli.create("bad", bundle, check=False) == 1
+    assert_refused(cli, "bad", "boot string of 200", "131071 at most")

@@ -70,7 +70,7 @@ def test_urunc_under_runcs_name_is_passed_over(monkeypatch: pytest.MonkeyPatch, 
 
 def test_what_cannot_be_executed_is_an_error(tmp_path: Path) -> None:
     broken = program(tmp_path / "bin", text="not a program")
-    with pytest.raises(HostError, match=r"cannot run the delegate `.*/runc`: Exec format error"):
+    with pytest.raises(HostError, match=r"cannot run the delegate `.*/runc`: exec format error"):
         delegate.exec_delegate(str(broken), ("urunc",))
 
 

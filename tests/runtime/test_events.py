@@ -37,7 +37,7 @@ def test_the_shape_is_runcs(tmp_path: Path) -> None:
 def test_a_container_that_is_stopped(tmp_path: Path) -> None:
     root = claim(tmp_path, os.getpid(), start_time=1)
     for call in (lambda: events.stats(root, NAME), lambda: next(events.follow(root, NAME, 1.0))):
-        with pytest.raises(StateError, match="cannot events `web`: container is stopped"):
+        with pytest.raises(StateError, match="cannot follow `web`: container is stopped"):
             call()
 
 

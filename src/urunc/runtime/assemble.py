@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .load import Request
 
 _ENGINE_FILE_LIMIT = 1 << 20
+_MAX_ARGUMENT = 128 * 1024  # the kernel's MAX_ARG_STRLEN, with the NUL: execve would fail only at `start`
 
 
 def attach_network(request: Request, pid: int) -> tuple[Network, dict[str, int]]:
@@ -117,7 +118,14 @@ def _copies(request: Request) -> tuple[GuestFile, ...]:
 
 
 def make_launch(request: Request, machine: Machine) -> Launch:
-    """Return the monitor's command line and all that it must be given. Raises ImageError."""
+    """Return the monitor's command line and all that it must be given. Raises ImageError, SpecError."""
     facts = request.facts
     host = Host(binary=facts.binary, version=facts.version, data_path=facts.data_path)
-    return monitors.load(request.plan.monitor).launch(machine, host)
+    launch = monitors.load(request.plan.monitor).launch(machine, host)
+    longest = max(len(os.fsencode(word)) for word in launch.argv)
+    if longest >= _MAX_ARGUMENT:
+        raise SpecError(
+            f"process: arguments and environment make a boot string of {longest} bytes, "
+            f"and a program's argument has {_MAX_ARGUMENT - 1} at most"
+        )
+    return launch

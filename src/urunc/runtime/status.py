@@ -32,6 +32,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 """Which verb runs in which status. `delete` of a created container ends its init first, as runc does."""
 
 
+_PHRASES = {"events": "follow", "ps": "list the processes of"}
+"""Verbs that are no verbs, as an error says them."""
+
+
 def of(root: str, container: Container) -> str:
     """Return the container's status.
 
@@ -95,7 +99,7 @@ def require(verb: str, container: Container, status: str) -> None:
         )
     if verb == "kill":
         raise StateError(f"cannot kill `{container.id}`: container not running")
-    raise StateError(f"cannot {verb} `{container.id}`: container is {status}")
+    raise StateError(f"cannot {_PHRASES.get(verb, verb)} `{container.id}`: container is {status}")
 
 
 def document(container: Container, status: str) -> dict[str, Any]:
