@@ -1,6 +1,6 @@
 """A containerd built from its repository, 2.x: what test_shim asks of Debian 12's, asked of it.
 
-URUNC_TEST_CONTAINERD names the folder of `containerd` and `ctr` (`go build ./cmd/containerd ./cmd/ctr`).
+URUNC_TEST_CONTAINERD names the folder of `containerd` and `ctr`.
 """
 
 from __future__ import annotations
