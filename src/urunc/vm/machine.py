@@ -187,7 +187,7 @@ class Context(Record):
     accel: str = "tcg"
     kernel: KernelInfo = KernelInfo(format="raw")
     tsc_khz: int = 0  # the host's, for a guest under TCG; 0 where it is not known
-    init: bytes | None = None  # urunc's own init for Linux guests (guest/init.c)
+    init: bytes | None = None  # urunc's own init for Linux guests (guest/init)
     uid: int = 0  # process.user, inside the guest
     gid: int = 0
     groups: tuple[int, ...] = ()

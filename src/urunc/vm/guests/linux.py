@@ -1,4 +1,4 @@
-"""Linux: a kernel that runs one program, started by urunc's own init (guest/init.c) from an initrd.
+"""Linux: a kernel that runs one program, started by urunc's own init (guest/init) from an initrd.
 
 The kernel's command line knows double quotes but neither quotes inside them nor newlines, at most 32 arguments for
 init and 2048 bytes on x86; Debian's kernels have no IP_PNP. So arguments, environment, user, directory, names and

@@ -1,7 +1,7 @@
 """Solo5's sandboxed process tender, `solo5-spt`: the kernel is a process under a seccomp filter of a dozen calls.
 
-Checked with 0.12.1. No KVM. The tender installs its own filter, which leaves no room for a second one that differs.
-It has no handler for TERM, so as PID 1 of a namespace it ignores it.
+Checked with 0.12.1. No KVM. The tender installs its own filter, on top of the bundle's. It has no handler for TERM,
+so as PID 1 of a namespace it ignores it.
 """
 
 from __future__ import annotations
