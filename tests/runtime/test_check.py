@@ -17,7 +17,15 @@ from urunc.runtime.check import Facility, Pair, Program, Report
 from urunc.vm.choose import Row
 
 ROWS = (
-    Row(guest="linux", monitor="qemu", roots=(), architectures=("x86_64",), kvm="optional"),
+    Row(
+        guest="linux",
+        monitor="qemu",
+        roots=(),
+        architectures=("x86_64",),
+        kvm="optional",
+        own_init=True,
+        full_cpu=True,
+    ),
     Row(guest="mirage", monitor="qemu", roots=(), architectures=("x86_64",), kvm="optional"),
     Row(guest="mirage", monitor="spt", roots=(), architectures=("x86_64", "aarch64"), kvm="no"),
 )

@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from ..oci.config import Config
     from ..vm.choose import Row
 
-INIT_GUESTS = ("linux",)
-"""Guests that urunc's own init is put into."""
-FULL_CPU_GUESTS = ("linux",)
-"""Guests that a KVM without hardware behind it cannot run: it knows no vector instruction."""
-
 _KVM = {
     "real": "real: vCPUs run in hardware",
     "software": "/dev/kvm is itself an emulation: it runs small guests, and no Linux",
@@ -114,8 +109,8 @@ def judge(
     pairs = []
     for row in rows:
         why = lacking or broken.get(row.monitor, "")
-        why = why or (init if row.guest in INIT_GUESTS else "")
-        why = why or (weak.get(row.monitor, "") if row.guest in FULL_CPU_GUESTS else "")
+        why = why or (init if row.own_init else "")
+        why = why or (weak.get(row.monitor, "") if row.full_cpu else "")
         if arch not in row.architectures:
             why = why or f"not on {arch}"
         pairs.append(Pair(guest=row.guest, monitor=row.monitor, ok=not why, why=why))

@@ -216,7 +216,7 @@ def _find_volumes(bundle: str, spec: Spec, app: App, config: Config, facts: Fact
         from . import volumes
 
         sources = {index: volumes.look(bundle, spec.mounts[index], index) for index in undecided}
-    takes_files = app.guest == "linux"
+    takes_files = guests.load(app.guest).OWN_INIT
     return checks.classify_mounts(
         spec, takes_files=takes_files, unsupported=config.unsupported_mounts, takes=takes, sources=sources
     )
@@ -224,7 +224,7 @@ def _find_volumes(bundle: str, spec: Spec, app: App, config: Config, facts: Fact
 
 def _takes(spec: Spec, app: App, facts: Facts) -> Takes:
     """Return which volumes the guest can be given: those that urunc's own init mounts, by what its kernel has."""
-    if app.guest != "linux":
+    if not guests.load(app.guest).OWN_INIT:
         return checks.NO_VOLUMES
     can = monitors.load(app.monitor).CAPABILITIES
     shares = "no"
@@ -245,13 +245,13 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
     can, settings_of_monitor = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     kernel = read_kernel_info(rootfs, app.kernel)
     found = host.probe_monitor(app.monitor, settings_of_monitor, arch, cache)
-    emulates = can.kvm == "optional"
+    emulates, own_init = can.kvm == "optional", guests.load(app.guest).OWN_INIT
     block: BlockImage | None = None
     device: Device | None = None
     modules: tuple[GuestFile, ...] = ()
     lacks: tuple[str, ...] = ()
     has: tuple[str, ...] = ()
-    if app.block or app.mount_rootfs or (app.guest == "linux" and not app.initrd):
+    if app.block or app.mount_rootfs or (own_init and not app.initrd):
         block, device, modules, has, lacks = _look_at_storage(spec, app, rootfs, kernel)
     return Facts(
         arch=arch,
@@ -270,7 +270,7 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
         modules=modules,
         has=has,
         lacks=lacks,
-        guest_init=read_guest_init() if app.guest == "linux" else None,
+        guest_init=read_guest_init() if own_init else None,
         tsc_khz=host.tsc_khz(cache) if emulates else 0,
     )
 
@@ -293,7 +293,7 @@ def _look_at_storage(
             os.close(image)
     if app.mount_rootfs:
         device = storage.find_device(os.path.realpath(f"/proc/self/fd/{rootfs}"))
-    if app.guest != "linux" or app.initrd:
+    if app.initrd or not guests.load(app.guest).OWN_INIT:
         return block, device, (), (), ()
     filesystems = [driver(found.filesystem) for found in (block, device) if found and found.filesystem]
     names = (*DRIVERS, *SHARE_DRIVERS, *filesystems)

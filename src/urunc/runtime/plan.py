@@ -152,7 +152,7 @@ def plan(
     shares, folders = storage.root_shares(root)
     mounts_inside = storage.block_mounts(app, root, disks, facts.block)
     drives = storage.disks(app, disks)
-    blocks = find_disks(spec, takes_disks=app.guest == "linux" and can.max_disks > 0)
+    blocks = find_disks(spec, takes_disks=guests.load(app.guest).OWN_INIT and can.max_disks > 0)
     if mounts.volumes or blocks:
         from ..vm import volumes
 

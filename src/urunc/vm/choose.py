@@ -25,6 +25,8 @@ class Row(Record):
     roots: tuple[str, ...]
     architectures: tuple[str, ...]
     kvm: str  # "no", "optional" or "required"
+    own_init: bool = False  # guests.OWN_INIT
+    full_cpu: bool = False  # guests.FULL_CPU
 
 
 def supports(guest: str, monitor: str) -> bool:
@@ -48,7 +50,17 @@ def matrix() -> tuple[Row, ...]:
             can = monitors.load(monitor).CAPABILITIES
             roots = tuple(kind for kind in module.ROOTS if _can_back(can, kind))
             architectures = tuple(arch for arch, _ in can.binaries)
-            rows.append(Row(guest=guest, monitor=monitor, roots=roots, architectures=architectures, kvm=can.kvm))
+            rows.append(
+                Row(
+                    guest=guest,
+                    monitor=monitor,
+                    roots=roots,
+                    architectures=architectures,
+                    kvm=can.kvm,
+                    own_init=module.OWN_INIT,
+                    full_cpu=module.FULL_CPU,
+                )
+            )
     return tuple(rows)
 
 

@@ -1,7 +1,9 @@
 """The guests, by the name that an image gives them. Adding one is one file here and one line below.
 
 A guest module has `NAME`, `MONITORS` (the monitors it runs on), `ROOTS` (the kinds of `Root` it can take),
-`FILESYSTEMS` (those that it mounts from a disk; empty where the application sees to its disks), and one pure function::
+`FILESYSTEMS` (those that it mounts from a disk; empty where the application sees to its disks), `OWN_INIT` (urunc's own
+init runs in it: so it takes files, volumes and further disks), `FULL_CPU` (its kernels use vector instructions, which a
+KVM without hardware behind it does not know), and one pure function::
 
     boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot
 """
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
         MONITORS: tuple[str, ...]
         ROOTS: tuple[str, ...]
         FILESYSTEMS: tuple[str, ...]
+        OWN_INIT: bool
+        FULL_CPU: bool
 
         @staticmethod
         def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:

@@ -41,6 +41,8 @@ NAME = "linux"
 MONITORS = ("qemu", "firecracker")
 ROOTS = ("initrd", "none", "block", "9p")
 FILESYSTEMS = ("ext4", "ext2", "erofs", "squashfs", "xfs", "btrfs")
+OWN_INIT = True
+FULL_CPU = True
 
 FOLDER = "/.urunc"
 

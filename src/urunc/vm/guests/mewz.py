@@ -17,6 +17,8 @@ NAME = "mewz"
 MONITORS = ("qemu",)
 ROOTS = ("none",)
 FILESYSTEMS: tuple[str, ...] = ()
+OWN_INIT = False
+FULL_CPU = False
 
 _MIN_MEMORY_MIB = 512  # its memory layout is fixed
 

@@ -22,6 +22,8 @@ NAME = "mirage"
 MONITORS = ("hvt", "spt", "qemu")
 ROOTS = ("none", "block")
 FILESYSTEMS: tuple[str, ...] = ()
+OWN_INIT = False
+FULL_CPU = False
 
 
 def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:

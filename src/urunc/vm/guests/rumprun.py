@@ -21,6 +21,8 @@ NAME = "rumprun"
 MONITORS = ("hvt", "spt")
 ROOTS = ("none", "block")
 FILESYSTEMS = ("ext2",)
+OWN_INIT = False
+FULL_CPU = False
 
 
 def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:
