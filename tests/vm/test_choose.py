@@ -104,6 +104,8 @@ def test_matrix() -> None:
     assert ("linux", "spt") not in rows
     assert rows["linux", "qemu"].roots[:2] == ("initrd", "none")
     assert rows["mirage", "hvt"].kvm == "required"
+    assert rows["mirage", "hvt"].architectures == ("x86_64", "aarch64")
+    assert rows["mirage", "qemu"].architectures == rows["mewz", "qemu"].architectures == ("x86_64",)
 
 
 def test_supports() -> None:

@@ -41,27 +41,21 @@ def pairs() -> frozenset[tuple[str, str]]:
 
 def matrix() -> tuple[Row, ...]:
     """Return the support matrix, one row for each pair, in the registries' order."""
-    rows = []
-    for guest in guests.GUESTS:
-        module = guests.load(guest)
-        for monitor in module.MONITORS:
-            if monitor not in monitors.MONITORS:
-                continue
-            can = monitors.load(monitor).CAPABILITIES
-            roots = tuple(kind for kind in module.ROOTS if _can_back(can, kind))
-            architectures = tuple(arch for arch, _ in can.binaries)
-            rows.append(
-                Row(
-                    guest=guest,
-                    monitor=monitor,
-                    roots=roots,
-                    architectures=architectures,
-                    kvm=can.kvm,
-                    own_init=module.OWN_INIT,
-                    full_cpu=module.FULL_CPU,
-                )
-            )
-    return tuple(rows)
+    known = ((guest, monitor) for guest in guests.GUESTS for monitor in guests.load(guest).MONITORS)
+    return tuple(_row(guest, monitor) for guest, monitor in known if monitor in monitors.MONITORS)
+
+
+def _row(guest: str, monitor: str) -> Row:
+    module, can = guests.load(guest), monitors.load(monitor).CAPABILITIES
+    return Row(
+        guest=guest,
+        monitor=monitor,
+        roots=tuple(kind for kind in module.ROOTS if _can_back(can, kind)),
+        architectures=("x86_64",) if monitor in module.X86_64_ONLY else tuple(arch for arch, _ in can.binaries),
+        kvm=can.kvm,
+        own_init=module.OWN_INIT,
+        full_cpu=module.FULL_CPU,
+    )
 
 
 def _can_back(can: Capabilities, kind: str) -> bool:

@@ -1,9 +1,18 @@
 """The guests, by the name that an image gives them. Adding one is one file here and one line below.
 
-A guest module has `NAME`, `MONITORS` (the monitors it runs on), `ROOTS` (the kinds of `Root` it can take),
-`FILESYSTEMS` (those that it mounts from a disk; empty where the application sees to its disks), `OWN_INIT` (urunc's own
-init runs in it: so it takes files, volumes and further disks), `FULL_CPU` (its kernels use vector instructions, which a
-KVM without hardware behind it does not know), and one pure function::
+A guest module has these, and nothing else of urunc asks for a guest by its name:
+
+============= ===================================================================================================
+`NAME`        its name in the registry
+`MONITORS`    the monitors that it runs on
+`X86_64_ONLY` those of them for which its kernels are made for x86_64 alone
+`ROOTS`       the kinds of `Root` that it can take
+`FILESYSTEMS` those that it mounts from a disk; empty where the application sees to its disks
+`OWN_INIT`    urunc's own init runs in it: so it takes files, volumes and further disks
+`FULL_CPU`    its kernels use vector instructions, which a KVM without hardware behind it does not know
+============= ===================================================================================================
+
+and one pure function::
 
     boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot
 """
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
 
         NAME: str
         MONITORS: tuple[str, ...]
+        X86_64_ONLY: tuple[str, ...]
         ROOTS: tuple[str, ...]
         FILESYSTEMS: tuple[str, ...]
         OWN_INIT: bool

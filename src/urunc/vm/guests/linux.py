@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 NAME = "linux"
 MONITORS = ("qemu", "firecracker")
+X86_64_ONLY: tuple[str, ...] = ()
 ROOTS = ("initrd", "none", "block", "9p")
 FILESYSTEMS = ("ext4", "ext2", "erofs", "squashfs", "xfs", "btrfs")
 OWN_INIT = True

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NAME = "mewz"
 MONITORS = ("qemu",)
+X86_64_ONLY = ("qemu",)
 ROOTS = ("none",)
 FILESYSTEMS: tuple[str, ...] = ()
 OWN_INIT = False

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "mirage"
 MONITORS = ("hvt", "spt", "qemu")
+X86_64_ONLY = ("qemu",)  # Solo5's docs/building.md: the target virtio is x86_64 alone
 ROOTS = ("none", "block")
 FILESYSTEMS: tuple[str, ...] = ()
 OWN_INIT = False
@@ -37,7 +38,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     return Boot(
         arguments=arguments if monitor.arguments else (),
         command_line="" if monitor.arguments else " ".join(arguments),
-        nics=network_devices(context.kernel),
+        nics=network_devices(context.kernel) if monitor.arguments else 1,  # Solo5's virtio knows one
         net_device=app.net_device or "",
         block_device=app.block_device or "",
         messages=messages,

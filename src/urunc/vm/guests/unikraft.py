@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NAME = "unikraft"
 MONITORS = ("qemu", "firecracker")
+X86_64_ONLY: tuple[str, ...] = ()
 ROOTS = ("initrd", "none", "9p")
 FILESYSTEMS: tuple[str, ...] = ()
 OWN_INIT = False
