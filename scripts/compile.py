@@ -29,6 +29,8 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
                 urunc.runtime.create urunc.runtime.options urunc.oci.parse urunc.oci.parse_linux
                 urunc.vm.guests.linux urunc.vm.guests.unikraft urunc.vm.monitors.qemu
             """,
+            "create.console": "urunc.runtime.console",
+            "create.hooks": "urunc.runtime.hooks",
             "network": "urunc.runtime.net",
             "seccomp": "urunc.linux.seccomp",
             "delete": "urunc.runtime.teardown urunc.linux.cgroup",

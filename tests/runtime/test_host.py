@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from urunc.errors import HostError
 from urunc.oci.config import MonitorConfig
-from urunc.runtime import host
+from urunc.runtime import host, probe
 from urunc.vm.monitors import qemu
 
 FAKE = "#!/bin/sh\necho FAKE emulator version 9.1.2 >> {log}\necho FAKE emulator version 9.1.2\n"
@@ -108,42 +107,6 @@ def test_no_cache_is_no_error(tmp_path: Path) -> None:
     assert host.probe_monitor("qemu", MonitorConfig(path=str(program)), "x86_64", str(nowhere)).version == (9, 1, 2)
 
 
-def test_library_closure(tmp_path: Path) -> None:
-    program = os.path.realpath(sys.executable)
-    files = [bind.source for bind in host.library_closure(program, str(tmp_path))]
-    assert files[0] == program
-    assert [name for name in files if "/libc.so" in name]
-    assert [name for name in files if "ld-linux" in name]
-    assert all(os.path.exists(name) for name in files)
-    assert [bind.source for bind in host.library_closure(program, str(tmp_path))] == files
-
-
-def test_library_closure_suffices(tmp_path: Path) -> None:
-    """A program runs in a root that holds nothing but its closure."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root (chroot)")
-    for bind in host.library_closure("/bin/cat", str(tmp_path / "cache")):
-        target = tmp_path / "root" / bind.target.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(bind.source, target)
-    child = os.fork()
-    if child == 0:
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            os.chroot(tmp_path / "root")
-            os.execv("/bin/cat", ["cat", "/bin/cat"])  # noqa: S606
-        finally:
-            os._exit(99)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-def test_a_static_program_has_no_libraries(tmp_path: Path) -> None:
-    static = shutil.which("busybox")
-    if static is None:
-        pytest.skip("busybox-static is not installed")
-    assert [bind.source for bind in host.library_closure(static, str(tmp_path))] == [static]
-
-
 def test_real_qemu(tmp_path: Path) -> None:
     """Debian's QEMU opens modules and firmware that ldd does not list, and the modules have libraries of their own."""
     if shutil.which("qemu-system-x86_64") is None:
@@ -167,7 +130,7 @@ def test_kvm_state(tmp_path: Path) -> None:
 
 def test_answers_last_until_the_next_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(host, "_in_child", lambda work, failed: asked.append(work) or 2_500_000)
+    monkeypatch.setattr(probe, "tsc_khz", lambda: asked.append(1) or 2_500_000)
     assert host.tsc_khz(str(tmp_path)) == 2_500_000
     assert host.tsc_khz(str(tmp_path)) == 2_500_000
     assert len(asked) == 1
@@ -175,25 +138,6 @@ def test_answers_last_until_the_next_boot(tmp_path: Path, monkeypatch: pytest.Mo
     kept.write_bytes(kept.read_bytes().replace(b'"boot":"', b'"boot":"an-earlier-'))
     assert host.tsc_khz(str(tmp_path)) == 2_500_000
     assert len(asked) == 2
-
-
-def test_a_probe_that_dies_or_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_PROBE_SECONDS", 0.05)
-    children, fork = [], os.fork
-    monkeypatch.setattr(os, "fork", lambda: children.append(fork()) or children[-1])
-    assert host._in_child(lambda: os.kill(os.getpid(), 9) or 1, 7) == 7
-    assert host._in_child(lambda: 1 // 0, 7) == 7
-    assert host._in_child(lambda: __import__("time").sleep(60) or 1, 7) == 7
-    monkeypatch.setattr(host, "_PROBE_SECONDS", 10.0)
-    assert host._in_child(lambda: 42, 7) == 42
-    for child in children:
-        with pytest.raises(ChildProcessError):
-            os.waitpid(child, os.WNOHANG)
-
-
-def test_tsc_agrees_with_the_clock(tmp_path: Path) -> None:
-    khz = host.tsc_khz(str(tmp_path))
-    assert khz == 0 or 100_000 < khz < 10_000_000
 
 
 def test_cpu_count() -> None:

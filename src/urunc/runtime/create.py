@@ -12,10 +12,10 @@ import time
 
 from .. import jsonio, log
 from ..errors import KernelError, SpecError, UruncError
-from ..linux import cgroup, idmap, libc, ns, proc
+from ..linux import cgroup, libc, ns, proc
 from ..oci import network as networks
 from ..oci import resources as cgroup_rules
-from . import assemble, console, hooks, inherit, init, status, store, teardown
+from . import assemble, inherit, init, status, store, teardown
 from . import channel as wire
 from .inherit import Descriptors
 from .load import CACHE, open_rootfs
@@ -151,6 +151,7 @@ class _Creation:
     def _fork(self) -> Channel:
         """Fork init; what only it needs is closed here at once."""
         libc.load()
+        init.load_hooks(self.spec)
         inherited = Descriptors()
         self.speaker, theirs = wire.pair(user_namespace="user" in self.plan.namespaces)
         try:
@@ -209,6 +210,8 @@ class _Creation:
     def _write_id_maps(self, speaker: Channel) -> None:
         if "user" not in self.plan.namespaces:
             return
+        from ..linux import idmap
+
         pid = self._expect(speaker, "user").pid
         idmap.write_maps(pid, _lines(self.plan.uid_maps), _lines(self.plan.gid_maps))
         speaker.send("maps")
@@ -240,8 +243,13 @@ class _Creation:
 
     def _run_runtime_hooks(self) -> None:
         self.hooks_began = True
-        hooks.run_hooks(self.spec.hooks.prestart, self._state(), kind="prestart")
-        hooks.run_hooks(self.spec.hooks.create_runtime, self._state(), kind="createRuntime")
+        listed = self.spec.hooks
+        if not listed.prestart and not listed.create_runtime:
+            return
+        from . import hooks
+
+        hooks.run_hooks(listed.prestart, self._state(), kind="prestart")
+        hooks.run_hooks(listed.create_runtime, self._state(), kind="createRuntime")
 
     def _go(self, speaker: Channel) -> None:
         """Look at the network that the hooks left, make the Launch, and send init on."""
@@ -294,6 +302,8 @@ class _Creation:
     def _hand_over(self) -> None:
         """Give the engine what it asked for, and write the record that says: created."""
         if self.master >= 0 and self.options.console_socket:
+            from . import console
+
             console.send_master(self.options.console_socket, self.master)
         elif self.master >= 0 and self.take_terminal:
             self.take_terminal(os.dup(self.master))
@@ -308,6 +318,8 @@ class _Creation:
 
     def _send_pidfd(self, socket: str) -> None:
         """Send a pidfd of init, which will be the monitor, to whoever listens at `--pidfd-socket`."""
+        from . import console
+
         pidfd = proc.open_process(self.container.pid, self.container.start_time)
         try:
             console.send_descriptor(socket, pidfd, "pidfd")

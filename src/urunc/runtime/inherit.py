@@ -14,7 +14,7 @@ import os
 from ..errors import HostError, ImageError, SpecError, reason
 from ..linux import fsops, mounts
 from ..vm import cpio
-from . import console, load
+from . import load
 from .init import Orders
 
 TYPE_CHECKING = False
@@ -114,6 +114,8 @@ def open_terminal(request: Request, owned: Descriptors) -> tuple[int, int]:
     process = request.spec.process
     if not process or not process.terminal:
         return -1, -1
+    from . import console
+
     master, slave = console.open_pty(process.console_size)
     owned.add(slave)
     os.fchown(slave, request.plan.host_uid, -1)

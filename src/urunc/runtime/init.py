@@ -1,7 +1,8 @@
 """The container's first process: from the fork in `create` to execve(monitor).
 
 Nothing is decided here, and nothing is imported once the root is pivoted: what init needs stands at the
-top of this file, and its orders come from the plan (by fork) and the Launch (by the `go` message).
+top of this file, or is loaded by `create` before the fork (`load_hooks`). Its orders come from the plan (by fork) and
+the Launch (by the `go` message).
 A failure travels to `create` as one message, after `ready` to `start`; init itself never writes to a log.
 """
 
@@ -15,15 +16,15 @@ import os
 from .. import jsonio
 from ..errors import KernelError, SpecError, reason
 from ..linux import fsops, libc, mounts, ns, proc
-from ..oci.spec import Hook, User
+from ..oci.spec import User
 from . import channel as wire
-from . import hooks
 from .init_words import STARTED
 from .plan import Plan
 from .timeline import Timeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from ..oci.spec import Process, Spec
@@ -189,7 +190,8 @@ def _prepare(orders: Orders, timeline: Timeline) -> tuple[_socket.socket, dict[s
     _set_names(orders)
     _build_root(orders, launch)
     timeline.done("init/root")
-    hooks.run_hooks(_hooks(launch["create_container"]), launch["state"], kind="createContainer")
+    if launch["create_container"]:
+        _run_hooks(launch["create_container"], launch["state"], "createContainer")
     timeline.done("init/hooks")
     mounts.enter_root(".") if plan.no_pivot else mounts.pivot(".")
     if orders.terminal >= 0:
@@ -215,8 +217,18 @@ def _read_memfd(fd: int) -> bytes:
         return file.read()
 
 
-def _hooks(data: list[dict[str, Any]]) -> tuple[Hook, ...]:
-    return tuple(hooks.from_data(item) for item in data)
+def load_hooks(spec: Spec) -> None:
+    """Import what runs the container's own hooks, where there are any: `create` does, before the fork."""
+    if spec.hooks.create_container or spec.hooks.start_container:
+        from . import hooks  # noqa: F401
+
+
+def _run_hooks(
+    data: list[dict[str, Any]], state: dict[str, Any], kind: str, prepare: Callable[[], None] | None = None
+) -> None:
+    from . import hooks
+
+    hooks.run_hooks(tuple(hooks.from_data(item) for item in data), state, kind=kind, prepare=prepare)
 
 
 def _set_names(orders: Orders) -> None:
@@ -294,12 +306,8 @@ def _launch(orders: Orders, connection: _socket.socket, launch: dict[str, Any], 
     """Run the startContainer hooks, give up every privilege, and execute the monitor."""
     plan = orders.plan
     if orders.rootfs_tree >= 0:
-        hooks.run_hooks(
-            _hooks(launch["start_container"]),
-            {**launch["state"], "status": "created"},
-            kind="startContainer",
-            prepare=lambda: _become_hook(orders),
-        )
+        state = {**launch["state"], "status": "created"}
+        _run_hooks(launch["start_container"], state, "startContainer", lambda: _become_hook(orders))
     _place_descriptors(fds, plan.machine.first_fd)
     _give_up_rights(orders)
     proc.reset_signals()

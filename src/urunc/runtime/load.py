@@ -7,7 +7,7 @@ import time
 
 from .. import jsonio
 from ..errors import HostError, ImageError, SpecError, reason
-from ..linux import cgroup, fsops, idmap
+from ..linux import cgroup, fsops
 from ..oci import app as apps
 from ..oci import checks
 from ..oci import spec as specs
@@ -200,6 +200,8 @@ def _with_joined_maps(spec: Spec) -> Spec:
     user = spec.namespace("user")
     if user is None or user.path is None:
         return spec
+    from ..linux import idmap
+
     uids, gids = idmap.read_maps(user.path)
     lines = [
         [IdMap(container_id=inside, host_id=host, size=size) for inside, host, size in map] for map in (uids, gids)
