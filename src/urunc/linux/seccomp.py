@@ -132,16 +132,15 @@ def compile(profile: dict[str, Any], arch: str) -> bytes | None:
 def compile_cached(profile: dict[str, Any], arch: str, directory: str) -> bytes | None:
     """Do as `compile`, with a cache in `directory`, which is made where it does not exist.
 
-    An entry is used only if it is whole, ours, and nobody else can write to it.
+    An entry is used only if it is whole, ours, and nobody else can write to it. It is found by the profile as it is
+    written, before anything is checked: what was compiled once was checked then.
     """
-    parsed = parse(profile)
-    if parsed is None:
-        return None
-    name = _cache_name(parsed, arch)
+    name = _cache_name(profile, arch)
     program = _read_cached(directory, name)
     if program is None:
-        program = _compile(parsed, arch)
-        _write_cached(directory, name, program)
+        program = compile(profile, arch)
+        if program is not None:
+            _write_cached(directory, name, program)
     return program
 
 
@@ -356,7 +355,7 @@ _MAGIC = b"urunc seccomp 1\n"
 _DIGEST = 32
 
 
-def _cache_name(profile: Profile, arch: str) -> str:
+def _cache_name(profile: dict[str, Any], arch: str) -> str:
     """Return the cache's file name: the same profile, machine and libseccomp give the same name."""
     key = f"{arch} {_library_identity()} {profile!r}"
     return "seccomp-" + blake2b(key.encode(), digest_size=16).hexdigest()
