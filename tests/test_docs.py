@@ -14,7 +14,7 @@ from urunc.oci.config import MonitorConfig
 from urunc.vm import choose
 
 TOP = HERE.parent
-PAGES = sorted([TOP / "README.md", *(TOP / "docs").glob("*.md")])
+PAGES = sorted([TOP / "README.md", *(TOP / "docs").rglob("*.md")])
 
 
 def rows(page: Path, first: str) -> list[list[str]]:
@@ -57,7 +57,7 @@ def test_every_verb_is_described() -> None:
         assert f"`{verb}`" in page
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), target

@@ -28,6 +28,14 @@ def test_arguments_come_behind_the_kernel() -> None:
     assert result.devices == () and result.fds == ()
 
 
+def test_aarch64_is_no_different() -> None:
+    kernel = solo5_kernel("spt", 1, 1).replace(arch="aarch64")
+    devices = {"network": NETWORKS["plain"], "disks": (Disk(path="/disk0"),)}
+    assert launch(make(arch="aarch64", kernel=kernel, **devices)) == launch(make(1, 1, **devices))
+    with pytest.raises(ImageError, match="the kernel is for aarch64, the machine is x86_64"):
+        spt.check(make(kernel=kernel, **devices))
+
+
 def test_devices_under_the_manifest_s_names() -> None:
     result = launch(make(1, 1, network=NETWORKS["plain"], disks=(Disk(path="/disk0", sector_size=4096),)))
     assert result.argv[1:7] == (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NAME = "rumprun"
 MONITORS = ("hvt", "spt")
-X86_64_ONLY = ("hvt", "spt")
+X86_64_ONLY: tuple[str, ...] = ()
 ROOTS = ("none", "block")
 FILESYSTEMS = ("ext2",)
 OWN_INIT = False

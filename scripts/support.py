@@ -1,0 +1,180 @@
+#!/usr/bin/python3
+"""Print docs/support.md: what each guest has on each monitor, and what each monitor is, as the code has it.
+
+Nothing here is a list of its own. What a pair can do is asked of the guest's `boot` with a network, arguments and an
+environment that are looked for in what it returns, and of the two modules' records; how much each claim has been
+tried is what tests/proofs.py says, and a test holds the one against the other.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TOP / "src"), str(TOP / "tests")]
+
+from proofs import PROOFS  # noqa: E402
+from urunc.errors import SpecError  # noqa: E402
+from urunc.oci.app import App  # noqa: E402
+from urunc.vm import choose, guests, monitors  # noqa: E402
+from urunc.vm.machine import Address, Boot, Capabilities, Context, KernelInfo, Network, Nic, Root, Route  # noqa: E402
+
+ARGUMENT, VARIABLE = "an-argument", "A_VARIABLE=1"
+IPV4, IPV6 = "192.0.2.77", "2001:db8::77"
+DEVICES = (("net0", "NET_BASIC"), ("net1", "NET_BASIC"), ("disk", "BLOCK_BASIC"))
+
+COLUMNS = {
+    "boots": "the guest starts",
+    "initrd": "an initrd as its root",
+    "disk": "a disk image of the container's rootfs, as its root or beside it",
+    "device": "the rootfs itself, a block device, as its root",
+    "9p": "the rootfs itself, shared by 9p, as its root",
+    "args": "the guest gets the container's arguments",
+    "env": "it gets its environment",
+    "IPv4": "it is told its IPv4 address",
+    "IPv6": "it is told its IPv6 address",
+    "NICs": "it takes several NICs",
+    "volumes": "folders and files of the host as volumes, shared by 9p",
+    "copies": "small read-only volumes, ConfigMaps and Secrets, as copies",
+    "devices": "block devices: as volumes, and of `linux.devices`",
+    "signals": "it hears a stop signal",
+    "arm64": "all of this on aarch64, as far as the architecture has it",
+}
+"""Column -> what it says of a guest on a monitor."""
+
+LEVELS = {
+    "G": "a guest of that kind ran so, in a test or a run that is written down",
+    "S": "another kernel stood in for it: this repository's test guest, or Solo5's own tests",
+    "C": "no guest ran: the monitor's command line, or the plan, is compared with what it should be",
+}
+"""How much a claim has been tried."""
+
+
+def claims(guest: str, monitor: str) -> set[str]:
+    """Return the columns that the code claims for this pair."""
+    row = next(row for row in choose.matrix() if (row.guest, row.monitor) == (guest, monitor))
+    can = monitors.load(monitor).CAPABILITIES
+    said = _said(_boot(guest, can, _network(IPV4)))
+    told = {"args": ARGUMENT, "env": VARIABLE, "IPv4": IPV4}
+    found = {"boots", *(column for column, word in told.items() if word in said)}
+    found |= {column for column in ("initrd", "9p") if column in row.roots}
+    found |= {"disk", "device"} if "block" in row.roots else set()
+    found |= _of_its_init(can) if row.own_init else set()
+    checks = {
+        "IPv6": _is_told_ipv6(guest, can),
+        "NICs": can.max_nics > 1 and _boot(guest, can, _network(IPV4)).nics != 1,
+        "signals": bool(_boot(guest, can, Network()).control or _boot(guest, can, Network()).ctrl_alt_del),
+        "arm64": "aarch64" in row.architectures,
+    }
+    return found | {column for column, holds in checks.items() if holds}
+
+
+def _of_its_init(can: Capabilities) -> set[str]:
+    """Return what urunc's own init gives a guest."""
+    return {"copies"} | ({"volumes"} if "9p" in can.shares else set()) | ({"devices"} if can.max_disks else set())
+
+
+def _network(address: str) -> Network:
+    family = 6 if ":" in address else 4
+    gateway = Route(gateway="2001:db8::1" if family == 6 else "192.0.2.1", family=family)
+    length = 64 if family == 6 else 24
+    nic = Nic(
+        ifname="eth0",
+        tap="tap0",
+        mac="02:00:00:00:00:01",
+        addresses=(Address(ip=address, prefix=length, family=family),),
+        routes=(gateway,),
+    )
+    return Network(nics=(nic,))
+
+
+def _boot(guest: str, can: Capabilities, network: Network) -> Boot:
+    app = App(guest=guest, monitor=can.name, kernel="/kernel", args=("app", ARGUMENT), env=(VARIABLE,))
+    abi = can.name if can.arguments else None
+    kernel = KernelInfo(format="elf64", arch="x86_64", solo5_abi=abi, solo5_devices=DEVICES if abi else None)
+    model = can.models[0] if can.models else ""
+    context = Context(kernel=kernel, model=model, tsc_khz=1, init=b"init")
+    return guests.load(guest).boot(app, network, Root(), can, context)
+
+
+def _said(boot: Boot) -> str:
+    """Return all that a guest is given to read."""
+    files = (file.content.decode("utf-8", "replace") for file in boot.initrd_tail)
+    return "\n".join((boot.command_line, *boot.arguments, *files))
+
+
+def _is_told_ipv6(guest: str, can: Capabilities) -> bool:
+    try:
+        return IPV6 in _said(_boot(guest, can, _network(IPV6)))
+    except SpecError:
+        return False
+
+
+def render() -> str:
+    """Return the page."""
+    return "\n".join(
+        (
+            "# What runs on what",
+            "",
+            "Made by `scripts/support.py` from the code, and checked by a test: do not edit it by hand.",
+            "",
+            "## Guests on monitors",
+            "",
+            *_table(("guest", "monitor", *COLUMNS), [_pair(row) for row in choose.matrix()]),
+            "",
+            "An empty cell is something that cannot be had: asked for, it is an error, or left out with a line in the",
+            "log. The letters say how much of what the code claims has been tried:",
+            "",
+            *(f"- **{letter}**: {what}" for letter, what in LEVELS.items()),
+            "",
+            "Which test or run it is stands in `tests/proofs.py`. The columns:",
+            "",
+            *_table(("column", "what it says"), list(COLUMNS.items())),
+            "",
+            "What each of them means is said once: [storage](storage.md), [networking](networking.md), [arguments",
+            "and environment](images-and-annotations.md#what-a-guest-gets), [stopping](console.md#stopping).",
+            "",
+            "## Monitors",
+            "",
+            *_table(("", *(f"`{name}`" for name in monitors.MONITORS)), _monitors()),
+            "",
+            "A guest may need more memory than its monitor does.",
+            "",
+        )
+    )
+
+
+def _pair(row: choose.Row) -> tuple[str, ...]:
+    held, claimed = PROOFS.get((row.guest, row.monitor), {}), claims(row.guest, row.monitor)
+    cells = (held[column].level if column in held else "?" if column in claimed else "" for column in COLUMNS)
+    return row.guest, row.monitor, *cells
+
+
+def _monitors() -> list[tuple[str, ...]]:
+    known = [monitors.load(name).CAPABILITIES for name in monitors.MONITORS]
+    rows = {
+        "program": [", ".join(dict.fromkeys(f"`{program}`" for _, program in can.binaries)) for can in known],
+        "architectures": [", ".join(arch for arch, _ in can.binaries) for can in known],
+        "KVM": [can.kvm for can in known],
+        "machine types": [", ".join(f"`{model}`" for model in can.models) for can in known],
+        "vCPUs at most": [str(can.max_vcpus) for can in known],
+        "NICs at most": [str(can.max_nics) for can in known],
+        "disks at most": [str(can.max_disks) for can in known],
+        "shared folders": [", ".join(can.shares) for can in known],
+        "standard input": ["yes" if can.stdin else "" for can in known],
+        "ends by TERM": ["yes" if can.handles_term else "" for can in known],
+        "needs beside the guest's memory, MiB": [str(can.overhead_mib) for can in known],
+        "least memory of a guest, MiB": [str(can.min_memory_mib) for can in known],
+        "least `pids.limit`": [str(can.min_pids) for can in known],
+    }
+    return [(name, *cells) for name, cells in rows.items()]
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    lines = [head, ("---",) * len(head), *rows]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

@@ -1,0 +1,155 @@
+"""What holds each cell of the support table (docs/support.md): a test by its id, or a run that a page tells of.
+
+The levels are those of scripts/support.py: G a guest of that kind, S a stand-in, C the command line alone. A `where`
+that starts with `docs/` is a page and one of its headings, below which stand a date and what was done by hand.
+tests/test_support.py holds this table against the code: a claim without a proof fails, and so does a proof without
+a claim, or one that is not there.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Proof(NamedTuple):
+    """One cell's proof."""
+
+    level: str
+    where: str
+
+
+def ran(where: str) -> Proof:
+    """A guest of that kind ran."""
+    return Proof("G", where)
+
+
+def stood_in(where: str) -> Proof:
+    """Another kernel ran in its place."""
+    return Proof("S", where)
+
+
+def planned(where: str) -> Proof:
+    """No guest ran: the command line or the plan was compared."""
+    return Proof("C", where)
+
+
+def golden(guest: str, monitor: str, network: str = "plain", root: str = "none") -> Proof:
+    """The command line is compared with a file of tests/golden."""
+    version, model = {"firecracker": ("1.16.1", ""), "qemu": ("", "q35")}.get(monitor, ("", ""))
+    case = "-".join((guest, monitor, version, model, network, root))
+    return planned(f"tests/vm/test_golden.py::test_command_line[{case}]")
+
+
+def aarch64(guest: str, monitor: str) -> Proof:
+    """The same for aarch64."""
+    return planned(f"tests/vm/test_aarch64.py::test_command_line[{guest}-{monitor}-plain-initrd]")
+
+
+DOCKER = "tests/e2e/test_linux.py::test_"
+BLOCK = "tests/cli/test_block.py::test_"
+DEVICE = "tests/cli/test_rootfs_device.py::test_"
+VOLUMES = "tests/cli/test_volumes.py::test_"
+NETWORK = "tests/cli/test_guest_network.py::test_"
+FIRECRACKER = "tests/cli/test_firecracker.py::test_"
+REAL = "tests/cli/test_real_guests.py::test_"
+PLANNED_DEVICE = planned("tests/vm/test_storage.py::test_how_a_monitor_gets_at_the_rootfs")
+SOLO5_AARCH64 = planned("tests/vm/test_solo5.py::test_aarch64_is_no_different")
+
+
+def mirage_on(tender: str) -> dict[str, Proof]:
+    """MirageOS on a tender of Solo5's: Solo5's own test kernels stand in for it."""
+    return {
+        "boots": stood_in(f"{REAL}solo5_hello[{tender}]"),
+        "disk": stood_in(f"{REAL}solo5_block[{tender}]"),
+        "device": stood_in(f"{DEVICE}a_monitor_that_opens_the_node_itself[{tender}]"),
+        "args": stood_in(f"{REAL}solo5_hello[{tender}]"),
+        "IPv4": golden("mirage", tender),
+        "IPv6": golden("mirage", tender, "ipv6"),
+        "NICs": stood_in(f"{REAL}solo5_two_interfaces[{tender}]"),
+        "arm64": SOLO5_AARCH64,
+    }
+
+
+def rumprun_on(tender: str) -> dict[str, Proof]:
+    """Rumprun on a tender of Solo5's: no kernel was at hand, and no other understands its document."""
+    return {
+        "boots": golden("rumprun", tender),
+        "disk": golden("rumprun", tender, root="block"),
+        "device": PLANNED_DEVICE,
+        "args": golden("rumprun", tender),
+        "IPv4": golden("rumprun", tender),
+        "NICs": planned("tests/vm/test_solo5.py::test_primary_nic_takes_the_first_device"),
+        "arm64": SOLO5_AARCH64,
+    }
+
+
+PROOFS: dict[tuple[str, str], dict[str, Proof]] = {
+    ("linux", "qemu"): {
+        "boots": ran(f"{DOCKER}busybox_serves_a_page_by_bridge_and_published_port"),
+        "initrd": ran(f"{DOCKER}arguments_and_environment_arrive_whole"),
+        "disk": ran(f"{BLOCK}linux_on_a_disk_as_its_root"),
+        "device": ran(f"{DEVICE}linux_boots_from_its_rootfs[mountRootfs]"),
+        "9p": ran("tests/cli/test_share.py::test_the_rootfs_is_the_guests_root"),
+        "args": ran(f"{DOCKER}arguments_and_environment_arrive_whole"),
+        "env": ran(f"{DOCKER}arguments_and_environment_arrive_whole"),
+        "IPv4": ran(f"{DOCKER}nginx_serves_a_large_page_and_stops_by_itself"),
+        "IPv6": ran(f"{NETWORK}ipv6_alone"),
+        "NICs": ran(f"{NETWORK}two_interfaces"),
+        "volumes": ran(f"{VOLUMES}a_volume_is_shared_both_ways"),
+        "copies": ran(f"{VOLUMES}a_config_map_and_a_token[copied]"),
+        "devices": ran(f"{VOLUMES}a_block_device_is_a_disk"),
+        "signals": ran(f"{DOCKER}a_stop_signal_reaches_the_program"),
+        "arm64": ran("tests/guest/test_aarch64.py::test_a_linux_guest"),
+    },
+    ("linux", "firecracker"): {
+        "boots": stood_in(f"{FIRECRACKER}a_linux_guest_is_stopped_by_ctrl_alt_del"),
+        "initrd": golden("linux", "firecracker", root="initrd"),
+        "disk": golden("linux", "firecracker", root="block"),
+        "device": PLANNED_DEVICE,
+        "args": planned("tests/vm/test_linux.py::test_config_of_init"),
+        "env": planned("tests/vm/test_linux.py::test_config_of_init"),
+        "IPv4": golden("linux", "firecracker"),
+        "IPv6": golden("linux", "firecracker", "ipv6"),
+        "NICs": golden("linux", "firecracker", "two"),
+        "copies": planned("tests/vm/test_linux.py::test_tail_holds_init_and_files"),
+        "devices": planned("tests/vm/test_volumes.py::test_disks_come_behind_the_roots"),
+        "signals": stood_in(f"{FIRECRACKER}a_linux_guest_is_stopped_by_ctrl_alt_del"),
+        "arm64": aarch64("linux", "firecracker"),
+    },
+    ("unikraft", "qemu"): {
+        "boots": ran(f"{REAL}unikraft_hello"),
+        "initrd": ran(f"{REAL}unikraft_nginx_serves_a_page"),
+        "9p": golden("unikraft", "qemu", root="9p"),
+        "args": ran(f"{REAL}unikraft_nginx_serves_a_page"),
+        "env": golden("unikraft", "qemu"),
+        "IPv4": ran(f"{REAL}unikraft_nginx_serves_a_page"),
+        "NICs": planned("tests/vm/test_unikraft.py::test_every_nic_is_configured"),
+        "arm64": aarch64("unikraft", "qemu"),
+    },
+    ("unikraft", "firecracker"): {
+        "boots": stood_in(f"{FIRECRACKER}its_console_is_the_containers"),
+        "initrd": stood_in(f"{FIRECRACKER}a_disk_an_initrd_and_another_user"),
+        "args": stood_in(f"{FIRECRACKER}its_console_is_the_containers"),
+        "env": golden("unikraft", "firecracker"),
+        "IPv4": stood_in(f"{FIRECRACKER}the_network"),
+        "NICs": golden("unikraft", "firecracker", "two"),
+        "arm64": aarch64("unikraft", "firecracker"),
+    },
+    ("mirage", "hvt"): mirage_on("hvt"),
+    ("mirage", "spt"): mirage_on("spt"),
+    ("mirage", "qemu"): {
+        "boots": stood_in("tests/vm/test_boots.py::test_solo5_on_qemu"),
+        "disk": golden("mirage", "qemu", root="block"),
+        "device": PLANNED_DEVICE,
+        "args": stood_in("tests/vm/test_boots.py::test_solo5_on_qemu"),
+        "IPv4": golden("mirage", "qemu"),
+        "IPv6": golden("mirage", "qemu", "ipv6"),
+    },
+    ("rumprun", "hvt"): rumprun_on("hvt"),
+    ("rumprun", "spt"): rumprun_on("spt"),
+    ("mewz", "qemu"): {
+        "boots": golden("mewz", "qemu"),
+        "IPv4": golden("mewz", "qemu"),
+    },
+}
+"""(guest, monitor) -> column -> its proof."""
