@@ -34,7 +34,8 @@ CONTAINER = f"{VERB} select urunc.linux urunc.linux.proc urunc.runtime.lifecycle
 CREATE = f"""
 {CONTAINER}
 _ctypes _socket _struct binascii math
-urunc.linux.cgroup urunc.linux.fsops urunc.linux.libc urunc.linux.mounts urunc.linux.ns
+urunc.linux.cgroup urunc.linux.cgroup_files urunc.linux.cgroup_layout urunc.linux.freezer
+urunc.linux.fsops urunc.linux.libc urunc.linux.mounts urunc.linux.ns
 urunc.linux.removal
 urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.network urunc.oci.node
 urunc.oci.parse urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
@@ -49,15 +50,18 @@ NETWORK = "urunc.linux.netlink urunc.linux.tap urunc.runtime.net"
 SECCOMP = "_blake2 urunc.linux.seccomp"
 
 DELETE = """
-urunc.linux.cgroup urunc.linux.removal urunc.runtime.teardown
+urunc.linux.cgroup urunc.linux.cgroup_files urunc.linux.freezer urunc.linux.removal urunc.runtime.teardown
 """
-FREEZE = f"{VERB} select urunc.linux urunc.linux.cgroup urunc.linux.proc urunc.runtime.pause urunc.runtime.status"
+FREEZE = f"""
+{VERB} select urunc.linux urunc.linux.cgroup_files urunc.linux.freezer urunc.linux.proc
+urunc.runtime.pause urunc.runtime.status
+"""
 EVENTS = f"""
-{VERB} select urunc.linux urunc.linux.cgroup urunc.linux.cgroup_stats urunc.linux.oom urunc.linux.proc
+{VERB} select urunc.linux urunc.linux.cgroup_stats urunc.linux.oom urunc.linux.proc
 urunc.runtime.events urunc.runtime.status _socket urunc.runtime.control urunc.vm urunc.vm.port
 """
 UPDATE = f"""
-{VERB} select math urunc.linux urunc.linux.cgroup urunc.linux.proc urunc.runtime.status urunc.runtime.update
+{VERB} select math urunc.linux urunc.linux.cgroup_files urunc.linux.proc urunc.runtime.status urunc.runtime.update
 urunc.runtime.limits
 urunc.oci urunc.oci.node urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
 urunc.vm urunc.vm.choose urunc.vm.guests urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port
@@ -68,7 +72,10 @@ LIFE: tuple[tuple[str, str], ...] = (
     ("state web", CONTAINER),
     ("start web", f"{CONTAINER} _socket urunc.runtime.init_words"),
     ("state web", CONTAINER),
-    ("ps --format json web", f"{CONTAINER} urunc.linux.cgroup urunc.tables"),
+    (
+        "ps --format json web",
+        f"{CONTAINER} urunc.linux.cgroup urunc.linux.cgroup_files urunc.linux.freezer urunc.tables",
+    ),
     ("list", f"{CONTAINER} pwd urunc.tables"),
     ("pause web", FREEZE),
     ("resume web", FREEZE),

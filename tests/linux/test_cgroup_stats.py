@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from urunc.linux import cgroup
+import pytest
+
+from cgroups import Paths, sleeper
+from urunc.linux import cgroup, cgroup_files, cgroup_stats
 
 MAX = 2**64 - 1
 
@@ -64,7 +67,7 @@ def test_v1(tmp_path: Path) -> None:
         },
     )
     paths = {"cpu": cpu, "cpuacct": cpu, "memory": memory, "blkio": blkio, "pids": pids, "hugetlb": hugetlb}
-    found = cgroup.stats({**paths, "cpuset": cpuset})
+    found = cgroup_stats.read({**paths, "cpuset": cpuset})
     assert (found["cpuset"]["cpus"], found["cpuset"]["mems"]) == ([0, 1, 2, 7], [0])
     assert (found["cpuset"]["sched_load_balance"], found["cpuset"]["sched_relax_domain_level"]) == (1, -1)
     assert found["cpu"] == {
@@ -104,7 +107,7 @@ def test_v2(tmp_path: Path) -> None:
             "hugetlb.2MB.events": "max 5\n",
         },
     )
-    found = cgroup.stats({"": place})
+    found = cgroup_stats.read({"": place})
     assert found["cpu"]["usage"] == {"total": 5000, "kernel": 2000, "user": 3000}
     assert found["cpu"]["throttling"] == {"periods": 1, "throttledPeriods": 1, "throttledTime": 9000}
     assert found["memory"]["usage"] == {"limit": 65536, "usage": 12288, "max": 20480, "failcnt": 6}
@@ -117,16 +120,29 @@ def test_v2(tmp_path: Path) -> None:
         {"major": 8, "minor": 0, "op": "Discard", "value": 0},
     ]
     assert found["hugetlb"] == {"2MB": {"usage": 1, "max": 0, "failcnt": 5}}
-    assert cgroup.oom_count({"": place}) == 2
+    assert cgroup_files.oom_count({"": place}) == 2
 
 
 def test_no_limit_on_v2(tmp_path: Path) -> None:
     place = fill(tmp_path / "web", {"memory.max": "max\n", "memory.swap.max": "0\n"})
-    memory = cgroup.stats({"": place})["memory"]
+    memory = cgroup_stats.read({"": place})["memory"]
     assert memory["usage"]["limit"] == memory["swap"]["limit"] == MAX
 
 
 def test_controllers_that_are_not_there_are_zero(tmp_path: Path) -> None:
-    found = cgroup.stats({"devices": str(tmp_path)})
+    found = cgroup_stats.read({"devices": str(tmp_path)})
     assert found["memory"]["usage"]["usage"] == found["cpu"]["usage"]["total"] == found["pids"]["current"] == 0
     assert found["hugetlb"] == {}
+
+
+@pytest.mark.root
+def test_usage_has_the_shape_of_runcs_events(paths: Paths) -> None:
+    cgroup.make(paths)
+    with sleeper() as pid:
+        cgroup.join(paths, pid)
+        found = cgroup_stats.read(paths)
+    assert set(found) == {"cpu", "cpuset", "memory", "pids", "blkio", "hugetlb"}
+    assert set(found["cpu"]["usage"]) >= {"total", "kernel", "user"}
+    assert set(found["memory"]["usage"]) == {"limit", "usage", "max", "failcnt"}
+    if cgroup_files.version_of(paths) == 1 and "pids" in paths:
+        assert found["pids"]["current"] == 1

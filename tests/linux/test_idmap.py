@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from cgroup_child import sleeper
+from cgroups import sleeper
 from urunc.errors import KernelError, SpecError
 from urunc.linux import idmap, ns
 

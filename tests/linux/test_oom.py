@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import select
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cgroup_child import sleeper
-from urunc.linux import cgroup
+from cgroups import MIB, Paths, eater, end_of, need
+from urunc.linux import cgroup, cgroup_files
 from urunc.linux.oom import Oom
 from urunc.oci import resources
-from urunc.oci.resources import CgroupPath
 from urunc.oci.spec import Resources
-
-MIB = 1024 * 1024
-Paths = dict[str, str]
 
 
 @pytest.fixture
-def paths() -> Iterator[Paths]:
-    place = CgroupPath(driver="cgroupfs", path=f"/urunc-test-oom-{os.getpid()}")
-    found = cgroup.paths(cgroup.detect(), place)
-    if cgroup.version_of(found) == 1 and "memory" not in found:
-        pytest.skip("no memory controller on this host")
-    cgroup.make(found)
-    yield found
-    cgroup.kill_all(found)
-    cgroup.remove(found)
+def made(paths: Paths) -> Paths:
+    need(paths, "memory")
+    cgroup.make(paths)
+    return paths
 
 
 def is_told(oom: Oom, milliseconds: int = 10_000) -> bool:
@@ -40,34 +29,26 @@ def is_told(oom: Oom, milliseconds: int = 10_000) -> bool:
 
 
 @pytest.mark.root
-def test_a_process_that_takes_too_much(paths: Paths) -> None:
+def test_a_process_that_takes_too_much(made: Paths) -> None:
     limits = Resources(memory_limit=16 * MIB, memory_swap=16 * MIB)
-    cgroup.apply(paths, resources.writes(limits, cgroup.version_of(paths)))
-    go = os.pipe()
-
-    def eat() -> None:
-        os.read(go[0], 1)
-        _ = bytearray(os.urandom(1) * (64 * MIB))
-
-    with Oom(paths) as oom, sleeper(eat) as pid:
+    cgroup_files.apply(made, resources.writes(limits, cgroup_files.version_of(made)))
+    with Oom(made) as oom, eater(64 * MIB) as (pid, tell):
         assert oom.take() == 0
         assert not is_told(oom, 0)
-        cgroup.join(paths, pid)
-        os.write(go[1], b"x")
+        cgroup.join(made, pid)
+        tell()
         assert is_told(oom)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        assert end_of(pid) == -signal.SIGKILL
         assert oom.take() >= 1
         assert oom.take() == 0
         assert not oom.is_over()
-    for fd in go:
-        os.close(fd)
 
 
 @pytest.mark.root
-def test_the_cgroups_end_is_no_lack_of_memory(paths: Paths) -> None:
-    with Oom(paths) as oom:
-        cgroup.remove(paths)
-        assert is_told(oom) or cgroup.version_of(paths) == 2
+def test_the_cgroups_end_is_no_lack_of_memory(made: Paths) -> None:
+    with Oom(made) as oom:
+        cgroup.remove(made)
+        assert is_told(oom) or cgroup_files.version_of(made) == 2
         assert oom.take() == 0
         assert oom.is_over()
 

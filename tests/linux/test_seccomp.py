@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgroup_child import run
+from cgroups import run
 from urunc.errors import HostError, SpecError
 from urunc.linux import libc, seccomp
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import bundles
-from cgroup_child import sleeper
+from cgroups import MIB, eater, end_of, sleeper
 from urunc.errors import HostError
-from urunc.linux import cgroup, dbus
+from urunc.linux import cgroup, cgroup_files, cgroup_layout, dbus, freezer
 from urunc.oci import resources
 from urunc.oci.resources import CgroupPath
 from urunc.oci.spec import DeviceRule, Resources
@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not Path(dbus.SYSTEMD_SOCKET).exists(), reason="this host was not booted with systemd"),
 ]
-MIB = 1024 * 1024
 count = itertools.count()
 
 LIMITS = Resources(
@@ -39,7 +38,7 @@ RULES = resources.device_rules([DeviceRule(allow=True, kind="c", major=1, minor=
 def place(request: pytest.FixtureRequest) -> Iterator[CgroupPath]:
     found = resources.parse_cgroups_path(f"{request.param}:urunc-test:{os.getpid()}-{next(count)}", True)
     yield found
-    paths = cgroup.paths(cgroup.detect(), found)
+    paths = cgroup_layout.paths(cgroup_layout.detect(), found)
     cgroup.kill_all(paths)
     cgroup.leave(paths, found.unit)
     assert not any(os.path.exists(directory) for directory in paths.values())
@@ -47,18 +46,18 @@ def place(request: pytest.FixtureRequest) -> Iterator[CgroupPath]:
 
 
 def properties(place: CgroupPath, pid: int, limits: Resources = LIMITS) -> tuple[resources.Property, ...]:
-    version = cgroup.detect().version
+    version = cgroup_layout.detect().version
     own = resources.scope_properties(place, (pid,), version)
     return own + resources.systemd_properties(limits, version, RULES)
 
 
 def enter(place: CgroupPath, pid: int) -> dict[str, str]:
     """Do what create does, in its order."""
-    paths = cgroup.paths(cgroup.detect(), place)
-    version = cgroup.version_of(paths)
+    paths = cgroup_layout.paths(cgroup_layout.detect(), place)
+    version = cgroup_files.version_of(paths)
     cgroup.enter(paths, place, pid, properties(place, pid))
-    cgroup.apply(paths, resources.writes(resources.rounded_quota(LIMITS), version))
-    cgroup.apply_devices(paths, RULES, version)
+    cgroup_files.apply(paths, resources.writes(resources.rounded_quota(LIMITS), version))
+    cgroup_files.apply_devices(paths, RULES, version)
     cgroup.join(paths, pid)
     return paths
 
@@ -75,7 +74,7 @@ def text(path: str) -> str:
 
 
 def limits_in_files(paths: dict[str, str]) -> list[str]:
-    if cgroup.version_of(paths) == 2:
+    if cgroup_files.version_of(paths) == 2:
         files = ["memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpuset.cpus"]
         return [text(f"{paths['']}/{file}") for file in files if os.path.exists(f"{paths['']}/{file}")]
     files = ["memory/memory.limit_in_bytes", "pids/pids.max", "cpu/cpu.cfs_quota_us", "cpuset/cpuset.cpus"]
@@ -91,7 +90,7 @@ def test_a_scope_holds_the_process_and_its_limits(place: CgroupPath) -> None:
         got = limits_in_files(paths)
         assert got[0] == memory
         assert "7" in got
-        assert "34000 100000" in got if cgroup.version_of(paths) == 2 else "34000" in got
+        assert "34000 100000" in got if cgroup_files.version_of(paths) == 2 else "34000" in got
         names = ("Slice", "Delegate", "TasksMax", "ActiveState", "DevicePolicy", "CPUQuotaPerSecUSec")
         assert shown(place, *names) == {
             "Slice": place.slice,
@@ -142,29 +141,21 @@ def test_devices_stay_denied_after_a_reload(place: CgroupPath) -> None:
 
 
 def test_memory_over_the_limit_is_counted(place: CgroupPath) -> None:
-    go = os.pipe()
-
-    def eat() -> None:
-        os.read(go[0], 1)
-        _ = bytearray(os.urandom(1) * (128 * MIB))
-
-    with sleeper(eat) as pid, sleeper() as other:
+    with eater(128 * MIB) as (pid, tell), sleeper() as other:
         paths = enter(place, pid)
         cgroup.join(paths, other)  # so that the scope does not end with the process
-        os.write(go[1], b"x")
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-        assert cgroup.oom_count(paths) == 1
-    for fd in go:
-        os.close(fd)
+        tell()
+        assert end_of(pid) == -signal.SIGKILL
+        assert cgroup_files.oom_count(paths) == 1
 
 
 def test_freeze_kill_and_leave(place: CgroupPath) -> None:
     with sleeper() as pid:
         paths = enter(place, pid)
-        cgroup.freeze(paths)
-        assert cgroup.is_frozen(paths)
+        freezer.freeze(paths)
+        assert freezer.is_frozen(paths)
         cgroup.kill_all(paths)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        assert end_of(pid) == -signal.SIGKILL
         cgroup.leave(paths, place.unit)
         assert not any(os.path.exists(directory) for directory in paths.values())
         assert dbus.find_unit(place.unit) is None
@@ -174,10 +165,10 @@ def test_freeze_kill_and_leave(place: CgroupPath) -> None:
 def test_limits_change_at_run_time(place: CgroupPath) -> None:
     with sleeper() as pid:
         paths = enter(place, pid)
-        version = cgroup.version_of(paths)
+        version = cgroup_files.version_of(paths)
         more = Resources(memory_limit=96 * MIB, memory_swap=96 * MIB, pids_limit=9)
         dbus.set_properties(place.unit, resources.systemd_properties(more, version))
-        cgroup.apply(paths, resources.writes(more, version))
+        cgroup_files.apply(paths, resources.writes(more, version))
         assert shown(place, "TasksMax") == {"TasksMax": "9"}
         assert limits_in_files(paths)[0] == str(96 * MIB)
 
@@ -192,7 +183,7 @@ def test_two_scopes_of_one_name_are_an_error(place: CgroupPath) -> None:
 
 def test_a_property_that_systemd_does_not_know_is_an_error(place: CgroupPath) -> None:
     with sleeper() as pid:
-        paths = cgroup.paths(cgroup.detect(), place)
+        paths = cgroup_layout.paths(cgroup_layout.detect(), place)
         odd = (*properties(place, pid), ("NoSuchThing", "s", "x"))
         with pytest.raises(HostError, match="NoSuchThing"):
             cgroup.enter(paths, place, pid, odd)
@@ -201,7 +192,7 @@ def test_a_property_that_systemd_does_not_know_is_an_error(place: CgroupPath) ->
 def test_a_scope_of_a_dead_process_is_an_error(place: CgroupPath) -> None:
     with sleeper() as pid:
         pass
-    paths = cgroup.paths(cgroup.detect(), place)
+    paths = cgroup_layout.paths(cgroup_layout.detect(), place)
     with pytest.raises(HostError, match="systemd does not start"):
         cgroup.enter(paths, place, pid, properties(place, pid))
 
@@ -257,7 +248,7 @@ def test_a_unikernel_lives_in_a_scope(runtime: Path, testguest: Path, tmp_path: 
         urunc("start", "web")
         wait_for("the guest is up", lambda: "ready" in console.read_text(errors="replace"), 60)
         pid = json.loads(urunc("state", "web"))["pid"]
-        paths = cgroup.paths(cgroup.detect(), place)
+        paths = cgroup_layout.paths(cgroup_layout.detect(), place)
         assert pid in cgroup.pids(paths)
         assert shown(place, "Slice", "TasksMax", "CPUQuotaPerSecUSec", "CollectMode") == {
             "Slice": place.slice,

@@ -10,7 +10,7 @@ import pytest
 
 from urunc import tables
 from urunc.errors import HostError, KernelError
-from urunc.linux import cgroup, netlink, ns
+from urunc.linux import cgroup_layout, netlink, ns
 from urunc.oci.config import Config, MonitorConfig
 from urunc.runtime import check, load
 from urunc.runtime.check import Facility, Pair, Program, Report
@@ -101,8 +101,8 @@ def test_kvm(state: str, ok: bool, hint: str | None) -> None:
 
 def test_cgroups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def layout(version: int, *names: str) -> None:
-        trees = {name: cgroup.Hierarchy(mountpoint=str(tmp_path)) for name in names}
-        monkeypatch.setattr(cgroup, "detect", lambda: cgroup.Layout(version=version, hierarchies=trees))
+        trees = {name: cgroup_layout.Hierarchy(mountpoint=str(tmp_path)) for name in names}
+        monkeypatch.setattr(cgroup_layout, "detect", lambda: cgroup_layout.Layout(version=version, hierarchies=trees))
 
     layout(1, "cpu", "cpuset", "memory", "pids", "devices")
     assert check.find_cgroup().what == "version 1"
@@ -117,7 +117,7 @@ def test_cgroups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def none() -> None:
         raise HostError("no cgroup file system is mounted", hint="mount it")
 
-    monkeypatch.setattr(cgroup, "detect", none)
+    monkeypatch.setattr(cgroup_layout, "detect", none)
     found = check.find_cgroup()
     assert (found.ok, found.what, found.hint) == (False, "no cgroup file system is mounted", "mount it")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import containers
-from cgroup_child import sleeper
+from cgroups import sleeper
 from urunc.errors import StateError, UsageError
 from urunc.runtime import control, events, store
 

@@ -16,9 +16,9 @@ UNLIMITED = 2**64 - 1
 _NANOSECONDS_PER_TICK = 10_000_000  # USER_HZ is 100 on every architecture
 
 
-def read(paths: dict[str, str], version: int) -> dict[str, Any]:
-    """Return cpu, cpuset, memory, pids, blkio and hugetlb of the cgroup at these paths (see `cgroup.paths`)."""
-    if version == 2:
+def read(paths: dict[str, str]) -> dict[str, Any]:
+    """Return cpu, cpuset, memory, pids, blkio and hugetlb of the cgroup at these paths (see `cgroup_files`)."""
+    if "" in paths:
         place = paths[""]
         return {
             "cpu": _cpu2(place),

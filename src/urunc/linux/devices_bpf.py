@@ -11,14 +11,14 @@ import errno
 import os
 from _struct import pack, unpack_from
 
-from ..errors import KernelError
 from . import libc
+from .cgroup_files import kernel_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .cgroup import Rule
+    from .cgroup_files import Rule
 
 # linux/bpf.h. An instruction: opcode, registers (source << 4 | destination), offset, immediate value.
 _LOAD_WORD = 0x61  # destination = *(u32 *)(source + offset)
@@ -112,8 +112,7 @@ def attach(directory: str, program: bytes) -> None:
         finally:
             os.close(group)
     except OSError as error:
-        why = os.strerror(error.errno or 0).lower()
-        raise KernelError(f"cannot filter the devices of cgroup `{directory}`: {why}", errno=error.errno or 0) from None
+        raise kernel_error(f"cannot filter the devices of cgroup `{directory}`", error) from None
 
 
 def _attach(group: int, program: bytes) -> None:

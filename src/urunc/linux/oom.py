@@ -17,7 +17,7 @@ class Oom:
     """
 
     def __init__(self, paths: dict[str, str]) -> None:
-        """Begin to listen to the cgroup at these paths (see `cgroup.paths`)."""
+        """Begin to listen to the cgroup at these paths (see `cgroup_files`)."""
         self.fd = -1
         self.mask = select.POLLIN
         self._control = -1  # memory.oom_control on v1

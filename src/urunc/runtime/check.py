@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ..errors import ConfigError, HostError, UruncError, reason
-from ..linux import cgroup, ns
+from ..linux import cgroup_layout, ns
 from ..record import Record
 from ..vm import choose, guests, monitors
 from . import delegate, host
@@ -161,7 +161,7 @@ def find_kvm(state: str) -> Facility:
 def find_cgroup() -> Facility:
     """The cgroup version, and the controllers that limits need."""
     try:
-        layout = cgroup.detect()
+        layout = cgroup_layout.detect()
         have = set(layout.hierarchies)
         if layout.version == 2:
             with open(f"{layout.unified}/cgroup.controllers", encoding="utf-8") as file:

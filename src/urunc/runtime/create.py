@@ -12,7 +12,7 @@ import time
 
 from .. import jsonio, log
 from ..errors import KernelError, SpecError, UruncError
-from ..linux import cgroup, libc, ns, proc
+from ..linux import cgroup, cgroup_files, cgroup_layout, libc, ns, proc
 from ..oci import network as networks
 from ..oci import resources as cgroup_rules
 from . import assemble, inherit, init, status, store, teardown
@@ -64,7 +64,7 @@ def _check_console(options: Options, request: Request, stays: bool) -> None:
 def _first_record(request: Request, options: Options) -> Container:
     """Return the record that holds the undo of every later step."""
     spec, plan = request.spec, request.plan
-    paths = cgroup.paths(request.cgroups, plan.cgroup)
+    paths = cgroup_layout.paths(request.cgroups, plan.cgroup)
     network = spec.namespace("network")
     now = time.time_ns()
     return Container(
@@ -203,7 +203,7 @@ class _Creation:
 
     def _how_it_ended(self) -> str:
         """Return why a dead init died, as far as the kernel tells."""
-        if cgroup.oom_count(self.container.cgroup):
+        if cgroup_files.oom_count(self.container.cgroup):
             return ": out of memory within linux.resources.memory.limit"
         return ""
 
@@ -234,8 +234,8 @@ class _Creation:
             properties = cgroup_rules.scope_properties(plan.cgroup, (pid,), version) + plan.cgroup_properties
         cgroup.enter(paths, plan.cgroup, pid, properties, self.container.mark)
         self.timeline.done("cgroup")
-        cgroup.apply(paths, plan.cgroup_writes)
-        cgroup.apply_devices(paths, plan.device_rules, version)
+        cgroup_files.apply(paths, plan.cgroup_writes)
+        cgroup_files.apply_devices(paths, plan.device_rules, version)
         cgroup.join(paths, pid)
 
     def _state(self) -> dict[str, Any]:

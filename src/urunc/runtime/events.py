@@ -11,7 +11,7 @@ import select
 import time
 
 from ..errors import StateError, UsageError
-from ..linux import cgroup, proc
+from ..linux import cgroup_stats, proc
 from ..linux.oom import Oom
 from . import status, store
 
@@ -79,7 +79,7 @@ def _follow(root: str, container: Container, process: int, oom: Oom, seconds: fl
 
 def _stats(root: str, container: Container, now: str) -> dict[str, Any]:
     data = {
-        **cgroup.stats(container.cgroup),
+        **cgroup_stats.read(container.cgroup),
         "intel_rdt": {},
         "network_interfaces": _interfaces(container),
         "monitor": _monitor(f"{root}/{container.id}", container, now),

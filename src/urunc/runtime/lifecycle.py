@@ -221,9 +221,9 @@ def _signal_monitor(container: Container, signum: int) -> None:
 def _thaw(container: Container) -> None:
     """A process that is frozen does not die of KILL on cgroup v1."""
     if status.is_frozen(container.cgroup):
-        from ..linux import cgroup
+        from ..linux import freezer
 
-        cgroup.thaw(container.cgroup)
+        freezer.thaw(container.cgroup)
 
 
 def _tell_guest(root: str, container: Container, line: bytes) -> None:

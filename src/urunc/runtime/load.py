@@ -7,7 +7,7 @@ import time
 
 from .. import jsonio
 from ..errors import HostError, ImageError, SpecError, reason
-from ..linux import cgroup, fsops
+from ..linux import cgroup_layout, fsops
 from ..oci import app as apps
 from ..oci import checks
 from ..oci import spec as specs
@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..linux.cgroup import Layout
+    from ..linux.cgroup_layout import Layout
     from ..oci.app import App
     from ..oci.checks import MountPlan
     from ..oci.config import Config
@@ -174,7 +174,7 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
         config = read_settings(root)
         spec = _with_joined_maps(spec)
         checks.check(spec, app)
-        layout = cgroup.detect()
+        layout = cgroup_layout.detect()
         facts = look(root, spec, app, config, rootfs, layout)
         mounts = _find_volumes(options.bundle, spec, app, config, facts)
         mounts = mounts.replace(messages=(*checks.notes(spec, app), *mounts.messages))

@@ -8,7 +8,7 @@ afterwards is a clock that jumped, as after a laptop's lid was closed.
 
 from __future__ import annotations
 
-from ..linux import cgroup
+from ..linux import freezer
 from . import status, store
 
 
@@ -17,7 +17,7 @@ def pause(root: str, name: str) -> None:
     with store.Lock(root, name):
         container = store.want(root, name)
         status.require("pause", container, status.of(root, container))
-        cgroup.freeze(container.cgroup)
+        freezer.freeze(container.cgroup)
 
 
 def resume(root: str, name: str) -> None:
@@ -25,4 +25,4 @@ def resume(root: str, name: str) -> None:
     with store.Lock(root, name):
         container = store.want(root, name)
         status.require("resume", container, status.of(root, container))
-        cgroup.thaw(container.cgroup)
+        freezer.thaw(container.cgroup)

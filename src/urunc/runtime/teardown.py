@@ -69,9 +69,9 @@ def _end_process(container: Container) -> None:
     if not container.pid or container.boot_id != proc.boot_id():
         return
     if status.is_frozen(container.cgroup):
-        from ..linux import cgroup
+        from ..linux import freezer
 
-        cgroup.thaw(container.cgroup)
+        freezer.thaw(container.cgroup)
     try:
         proc.send_signal(container.pid, container.start_time, SIGKILL)
     except ProcessLookupError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .. import log
 from ..errors import SpecError, UruncError
-from ..linux import cgroup
+from ..linux import cgroup_files
 from ..oci import resources as cgroup_rules
 from ..record import Record
 from ..vm import choose, monitors
@@ -118,12 +118,12 @@ def _limit(text: str) -> int:
 
 def _apply(container: Container, change: Resources) -> None:
     """Write the files, then tell systemd where it holds the cgroup; take all back where either refuses."""
-    paths, version = container.cgroup, cgroup.version_of(container.cgroup)
+    paths, version = container.cgroup, cgroup_files.version_of(container.cgroup)
     limits = cgroup_rules.rounded_quota(change) if container.scope else change
     writes = cgroup_rules.writes(limits, version)
     before = _before(paths, writes)
     try:
-        cgroup.apply(paths, writes)
+        cgroup_files.apply(paths, writes)
         if container.scope:
             from ..linux import dbus
 
@@ -146,6 +146,6 @@ def _before(paths: dict[str, str], writes: tuple[CgroupWrite, ...]) -> list[Cgro
 def _take_back(paths: dict[str, str], before: list[CgroupWrite]) -> None:
     for write in before:
         try:
-            cgroup.apply(paths, (write,))
+            cgroup_files.apply(paths, (write,))
         except UruncError as error:
             log.warn(f"taking back the failed update: {error}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..linux import cgroup, cgroup_stats
+from ..linux import cgroup_files, cgroup_stats
 from . import messages, metrics
 
 TYPE_CHECKING = False
@@ -23,9 +23,8 @@ _V1_ALIASES = {
 
 def read(paths: dict[str, str]) -> Values:
     """Return an Any with the Metrics of the cgroup's version."""
-    version = cgroup.version_of(paths)
-    data = cgroup_stats.read(paths, version)
-    if version == 2:
+    data = cgroup_stats.read(paths)
+    if cgroup_files.version_of(paths) == 2:
         return messages.pack(metrics.V2_METRICS, _v2(paths, data))
     return messages.pack(metrics.V1_METRICS, _v1(paths, data))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ..errors import StateError
-from ..linux import cgroup
+from ..linux import cgroup_layout
 from ..runtime import lifecycle, pause
 from ..runtime.options import Options
 from . import delegated, rootfs
@@ -60,7 +60,7 @@ def _create_delegated(place: Place, terminal: bool) -> tuple[dict[str, Any], int
     verb += ["--no-new-keyring"] if place.no_new_keyring else []
     pid, master = delegated.make(place, tuple(verb), place.id, terminal)
     _write_pid_file(place, pid)
-    return {"pid": pid, "ours": False, "cgroup": cgroup_of(pid), "stop": ""}, master
+    return {"pid": pid, "ours": False, "cgroup": cgroup_layout.of_process(pid), "stop": ""}, master
 
 
 def _is_systemds(config: dict[str, Any]) -> bool:
@@ -148,17 +148,3 @@ def execute(place: Place, process: Any, terminal: bool) -> tuple[dict[str, Any],
     finally:
         os.unlink(path)
     return {"pid": pid}, master
-
-
-def cgroup_of(pid: int) -> dict[str, str]:
-    """Return the cgroup of a process as `linux.cgroup` names one: controller to folder."""
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
-        text = file.read()
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        layout = cgroup.parse_layout(file.read(), text)
-    return {name: _folder(hierarchy) for name, hierarchy in layout.hierarchies.items()}
-
-
-def _folder(hierarchy: cgroup.Hierarchy) -> str:
-    below = hierarchy.own.removeprefix(hierarchy.root.rstrip("/"))
-    return f"{hierarchy.mountpoint}/{below.lstrip('/')}".rstrip("/")
