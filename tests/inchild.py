@@ -11,7 +11,10 @@ import subprocess
 import traceback
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from urunc.linux import libc, mounts, ns, proc
+from urunc.linux.rtnl import Rtnl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,6 +23,8 @@ FIRST_ID = 300000
 IDS = 65536
 OUTSIDE = ("network", "mount")
 INSIDE_USER = ("user", "network", "mount")
+EITHER = pytest.mark.parametrize("kinds", [OUTSIDE, INSIDE_USER], ids=["root", "userns"])
+"""For a body that must be able to run in a user namespace as well."""
 
 
 def run_in(kinds: Iterable[str], body: Callable[..., Any], *arguments: Any) -> Any:
@@ -84,9 +89,21 @@ def ip(*lines: str) -> None:
     _batch("ip", lines)
 
 
-def tc(*lines: str) -> None:
+def run_tc(*lines: str) -> None:
     """Run `tc -batch` on these lines."""
     _batch("tc", lines)
+
+
+def veth() -> tuple[int, int]:
+    """Make a veth pair, both ends up; return the indexes of `eth0` and `peer`."""
+    ip(
+        "link add eth0 address 02:00:00:00:00:01 type veth peer name peer address 02:00:00:00:00:02",
+        "link set eth0 mtu 1400 up",
+        "link set peer up",
+    )
+    with Rtnl() as rtnl:
+        indexes = {link.name: link.index for link in rtnl.links()}
+    return indexes["eth0"], indexes["peer"]
 
 
 def _batch(program: str, lines: tuple[str, ...]) -> None:

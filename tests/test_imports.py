@@ -46,7 +46,7 @@ urunc.runtime.timeline
 urunc.vm urunc.vm.bootstring urunc.vm.choose urunc.vm.cpio urunc.vm.elf urunc.vm.guests urunc.vm.guests.unikraft
 urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port urunc.vm.storage
 """
-NETWORK = "urunc.linux.netlink urunc.linux.tap urunc.runtime.net"
+NETWORK = "urunc.linux.netlink urunc.linux.rtnl urunc.linux.tap urunc.linux.tc urunc.runtime.net"
 SECCOMP = "_blake2 urunc.linux.seccomp"
 
 DELETE = """

@@ -10,7 +10,7 @@ import pytest
 
 from urunc import tables
 from urunc.errors import HostError, KernelError
-from urunc.linux import cgroup_layout, netlink, ns
+from urunc.linux import cgroup_layout, ns, tc
 from urunc.oci.config import Config, MonitorConfig
 from urunc.runtime import check, load
 from urunc.runtime.check import Facility, Pair, Program, Report
@@ -131,7 +131,7 @@ def test_the_network_is_tried_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch
     def refuse(*_: Any) -> None:
         raise KernelError("cannot redirect")
 
-    monkeypatch.setattr(netlink.Rtnl, "add_redirect", refuse)
+    monkeypatch.setattr(tc, "add_redirect", refuse)
     found = check.find_network()
     assert (found.ok, found.what, "act_mirred" in str(found.hint)) == (False, "cannot redirect", True)
 

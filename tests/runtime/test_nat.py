@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from inchild import INSIDE_USER, OUTSIDE, ip, run_in, shown
+from inchild import EITHER, OUTSIDE, ip, run_in, shown
 from urunc.errors import HostError, KernelError
 from urunc.linux import ns, tap
-from urunc.linux.netlink import Rtnl
 from urunc.linux.nftables import Nftables
+from urunc.linux.rtnl import Rtnl
 from urunc.oci.network import GUEST
 from urunc.runtime import nat, net
 from urunc.vm.machine import Address, Network, Nic, Route
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
-EITHER = pytest.mark.parametrize("kinds", [OUTSIDE, INSIDE_USER], ids=["root", "userns"])
 MAC = "02:00:00:00:00:01"
 POD, WORLD = "10.0.0.5", "10.0.0.1"
 TAP = "urunc0-t"

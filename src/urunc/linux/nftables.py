@@ -13,7 +13,20 @@ from _struct import Struct, pack
 from errno import ENOENT
 
 from ..record import Record
-from .netlink import Netlink, attribute, attributes, nest, raise_error, string, text
+from .netlink import (
+    NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLMSG_ERROR,
+    Netlink,
+    attribute,
+    attributes,
+    nest,
+    raise_error,
+    string,
+    text,
+)
 
 PREROUTING, POSTROUTING = 0, 4
 """NF_INET_*: where a base chain of NAT can stand."""
@@ -25,8 +38,6 @@ _NFNL_SUBSYS_NFTABLES = 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = (_NFNL_SUBSYS_NFTABLES << 8 | kind for kind in (0, 1, 2, 3, 6))
 _NFPROTO_IPV4 = 2
-_NLM_F_ACK, _NLM_F_CREATE, _NLM_F_EXCL, _NLM_F_APPEND = 0x4, 0x400, 0x200, 0x800
-_NLMSG_ERROR = 2
 
 _PRIORITY = {PREROUTING: -100, POSTROUTING: 100}  # NF_IP_PRI_NAT_DST and _SRC
 _NFTA_TABLE_NAME, _NFTA_TABLE_USERDATA = 1, 6
@@ -154,16 +165,16 @@ class Nftables(Netlink):
 
     def tables(self) -> dict[str, bytes]:
         """Return the tables by name, with the note that each was made with."""
-        bodies = self._dump("list the tables", _GETTABLE, _GENMSG.pack(_NFPROTO_IPV4, 0, 0))
+        bodies = self.dump("list the tables", _GETTABLE, _GENMSG.pack(_NFPROTO_IPV4, 0, 0))
         found = [attributes(body, _GENMSG.size) for body in bodies]
         return {string(table.get(_NFTA_TABLE_NAME)): table.get(_NFTA_TABLE_USERDATA, b"") for table in found}
 
     def add_table(self, name: str, note: bytes, chains: tuple[Chain, ...]) -> None:
         """Make a table with its chains, each before those that jump to it; EEXIST where there is one of the name."""
-        messages = [(_NEWTABLE, _NLM_F_CREATE | _NLM_F_EXCL, _table(name) + attribute(_NFTA_TABLE_USERDATA, note))]
+        messages = [(_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, _table(name) + attribute(_NFTA_TABLE_USERDATA, note))]
         for chain in chains:
-            messages.append((_NEWCHAIN, _NLM_F_CREATE, _chain(name, chain)))
-            messages += [(_NEWRULE, _NLM_F_CREATE | _NLM_F_APPEND, _rule(name, chain, rule)) for rule in chain.rules]
+            messages.append((_NEWCHAIN, NLM_F_CREATE, _chain(name, chain)))
+            messages += [(_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, _rule(name, chain, rule)) for rule in chain.rules]
         self._transact("add the table", messages)
 
     def delete_table(self, name: str) -> None:
@@ -179,12 +190,12 @@ class Nftables(Netlink):
         header = _GENMSG.pack(_NFPROTO_IPV4, 0, 0)
         border = _GENMSG.pack(0, 0, _NFNL_SUBSYS_NFTABLES)
         batch = [(_BATCH_BEGIN, 0, border)]
-        batch += [(kind, flags | _NLM_F_ACK, header + body) for kind, flags, body in messages]
-        self._send_all([*batch, (_BATCH_END, 0, border)])
+        batch += [(kind, flags | NLM_F_ACK, header + body) for kind, flags, body in messages]
+        self.send_all([*batch, (_BATCH_END, 0, border)])
         left = len(messages)
         while left > 0:
-            for answer, flags, payload in self._receive():
-                if answer == _NLMSG_ERROR:
+            for answer, flags, payload in self.receive():
+                if answer == NLMSG_ERROR:
                     raise_error(what, flags, payload)
                     left -= 1
 

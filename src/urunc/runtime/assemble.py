@@ -36,14 +36,14 @@ def attach_network(request: Request, pid: int) -> tuple[Network, dict[str, int]]
     network = Network(dns=servers, search=search, hostname=request.spec.hostname)
     if not plan.taps or not _may_have_interfaces(request.spec):
         return network, {}
-    from ..linux import netlink
+    from ..linux.rtnl import Rtnl
 
     if plan.network == networks.NAT:
         from . import nat as mode
     else:
         from . import net as mode  # type: ignore[no-redef]
 
-    with ns.inside(f"/proc/{pid}/ns/net", "network"), netlink.Rtnl() as rtnl:
+    with ns.inside(f"/proc/{pid}/ns/net", "network"), Rtnl() as rtnl:
         found = mode.look(rtnl, plan.taps)
         seen = found.limited(plan.machine.boot.nics)
         taps = mode.attach(

@@ -218,16 +218,17 @@ def find_network() -> Facility:
 def _try_network() -> None:
     import _socket
 
-    from ..linux import netlink, tap
+    from ..linux import tap, tc
+    from ..linux.rtnl import Rtnl
 
     ns.unshare(("network",))
     names = ("check0", "check1")
     for name in names:
         tap.open_tap(name, persistent=False, uid=0, gid=0, vnet_hdr=True)
-    with netlink.Rtnl() as rtnl:
+    with Rtnl() as rtnl:
         one, other = map(_socket.if_nametoindex, names)
-        rtnl.add_ingress(one)
-        rtnl.add_redirect(one, other)
+        tc.add_ingress(rtnl, one)
+        tc.add_redirect(rtnl, one, other)
 
 
 def find_seccomp() -> Facility:

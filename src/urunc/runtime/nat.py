@@ -20,8 +20,9 @@ from _struct import unpack
 from errno import EOPNOTSUPP, EPROTONOSUPPORT
 
 from ..errors import HostError
-from ..linux import netlink, nftables
+from ..linux import nftables
 from ..linux.nftables import Chain, Nftables
+from ..linux.rtnl import ARPHRD_ETHER, FORWARDING
 from ..oci.network import GATEWAY, GUEST, PREFIX
 from ..vm.machine import Address, Network, Nic, Route
 from . import net
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..errors import KernelError
-    from ..linux.netlink import Link, LinkAddress, Rtnl
+    from ..linux.rtnl import Link, LinkAddress, Rtnl
 
 _OUR_TABLES = "urunc"  # how the names of taps begin, and those of their tables
 
@@ -62,7 +63,7 @@ def look(rtnl: Rtnl, tap_names: Sequence[str]) -> Network:
 
 def _find_primary(rtnl: Rtnl) -> Link | None:
     """Return the Ethernet interface with the default route, the first without one; others may be there beside."""
-    links = [link for link in rtnl.links() if link.type == netlink.ARPHRD_ETHER]
+    links = [link for link in rtnl.links() if link.type == ARPHRD_ETHER]
     found = net.eligible(links, rtnl.addresses())
     defaults = {route.index for route in rtnl.routes() if route.destination is None and route.family == 4}
     with_default = [link for link in found if link.index in defaults]
@@ -132,7 +133,7 @@ def _kernel_error(error: OSError) -> HostError | KernelError:
 def _connect(rtnl: Rtnl, tables: Nftables, nic: Nic) -> None:
     """The interfaces forward last: until then nothing has changed for the pod's other containers."""
     made = _socket.if_nametoindex(nic.tap)
-    rtnl.set_link(made, mtu=nic.mtu, addrgen_none=True, inet_conf={netlink.FORWARDING: 1})
+    rtnl.set_link(made, mtu=nic.mtu, addrgen_none=True, inet_conf={FORWARDING: 1})
     rtnl.add_address(made, GATEWAY, PREFIX)
     rtnl.set_link(made, up=True)
     addresses = [address for address in rtnl.addresses() if address.family == 4 and address.scope == "global"]
@@ -141,7 +142,7 @@ def _connect(rtnl: Rtnl, tables: Nftables, nic: Nic) -> None:
     inside = [address.ip for address in addresses if address.index != made]
     tables.add_table(nic.tap, _note(silent), rules(nic.tap, inside))
     for link in silent:
-        rtnl.set_link(link.index, inet_conf={netlink.FORWARDING: 1})
+        rtnl.set_link(link.index, inet_conf={FORWARDING: 1})
 
 
 def rules(tap: str, addresses: Sequence[str]) -> tuple[Chain, ...]:
@@ -181,7 +182,7 @@ def _remove(rtnl: Rtnl, tables: Nftables, name: str) -> None:
     silent = note.decode(errors="replace").split("/")[1:]
     for link in rtnl.links():
         if link.name in silent:
-            rtnl.set_link(link.index, inet_conf={netlink.FORWARDING: 0})
+            rtnl.set_link(link.index, inet_conf={FORWARDING: 0})
     tables.delete_table(name)
 
 

@@ -18,14 +18,15 @@ import os
 from errno import ENODEV
 
 from ..errors import HostError, KernelError, SpecError, reason
-from ..linux import netlink, ns, tap
+from ..linux import ns, tap, tc
+from ..linux.rtnl import ACCEPT_LOCAL, ARPHRD_ETHER, RP_FILTER, Rtnl
 from ..vm.machine import Address, Neighbour, Network, Nic, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..linux.netlink import Link, LinkAddress, LinkNeighbour, LinkRoute, Rtnl
+    from ..linux.rtnl import Link, LinkAddress, LinkNeighbour, LinkRoute
 
 _OUR_BLOCKS = 0x75 << 24
 """How urunc's ingress qdisc on an engine's interface is known: its filter block's number begins with this byte."""
@@ -74,7 +75,7 @@ def eligible(links: Sequence[Link], addresses: Sequence[LinkAddress]) -> list[Li
     for link in sorted(links, key=lambda link: link.index):
         if link.loopback or not link.up or link.index not in addressed:
             continue
-        if link.type != netlink.ARPHRD_ETHER:
+        if link.type != ARPHRD_ETHER:
             raise HostError(
                 f"interface `{link.name}` has an address but no Ethernet, and a guest can not take its place",
                 hint="give the container an Ethernet interface, such as a veth",
@@ -152,14 +153,14 @@ def attach(
 
 def _free_from_leftovers(rtnl: Rtnl, nics: Sequence[Nic], indexes: dict[str, int]) -> None:
     """Remove redirects of ours to taps that are gone. Raise HostError for any other ingress qdisc, or no interface."""
-    blocks = rtnl.ingresses()
+    blocks = tc.ingresses(rtnl)
     for nic in nics:
         if nic.ifname not in indexes:
             raise HostError(f"interface `{nic.ifname}` has vanished from the container's network namespace")
         index = indexes[nic.ifname]
         if index not in blocks:
             continue
-        targets = rtnl.redirects(index)
+        targets = tc.redirects(rtnl, index)
         if blocks[index] != _block(index):
             raise HostError(f"interface `{nic.ifname}` already has an ingress qdisc, which is not urunc's to replace")
         if any(targets):
@@ -167,7 +168,7 @@ def _free_from_leftovers(rtnl: Rtnl, nics: Sequence[Nic], indexes: dict[str, int
                 f"interface `{nic.ifname}` is already redirected to another guest",
                 hint="a network namespace serves one guest",
             )
-        rtnl.delete_ingress(index)
+        tc.delete_ingress(rtnl, index)
 
 
 def _block(index: int) -> int:
@@ -188,13 +189,13 @@ def _connect(rtnl: Rtnl, nic: Nic, interface: int, made: int) -> None:
     """Join the interface and the tap, by index. The interface is taken last: until then its traffic flows."""
     silent = _silent_gateways(nic)
     rtnl.set_link(made, mtu=nic.mtu, arp=bool(silent), addrgen_none=True)
-    rtnl.add_ingress(made)
+    tc.add_ingress(rtnl, made)
     if silent:
         _answer_for(rtnl, made, nic.tap, silent)
-    rtnl.add_redirect(made, interface)
+    tc.add_redirect(rtnl, made, interface)
     rtnl.set_link(made, up=True)
-    rtnl.add_ingress(interface, _block(interface))
-    rtnl.add_redirect(interface, made, _block(interface))
+    tc.add_ingress(rtnl, interface, _block(interface))
+    tc.add_redirect(rtnl, interface, made, _block(interface))
 
 
 def _silent_gateways(nic: Nic) -> list[Neighbour]:
@@ -214,15 +215,15 @@ def _answer_for(rtnl: Rtnl, made: int, name: str, gateways: list[Neighbour]) -> 
     The question comes from the guest's address, which is also the namespace's own on the engine's interface: so the
     tap must accept local sources, and look for no route back through itself (rp_filter, loose). IPv6 knows neither.
     """
-    rtnl.set_link(made, mac=gateways[0].mac, inet_conf={netlink.ACCEPT_LOCAL: 1, netlink.RP_FILTER: _LOOSE})
+    rtnl.set_link(made, mac=gateways[0].mac, inet_conf={ACCEPT_LOCAL: 1, RP_FILTER: _LOOSE})
     for gateway in gateways:
         if ":" in gateway.ip:
             _have_ipv6(name)
             rtnl.add_address(made, gateway.ip, 128)
-            rtnl.let_solicitations_through(made, gateway.ip)
+            tc.let_solicitations_through(rtnl, made, gateway.ip)
         else:
             rtnl.add_address(made, gateway.ip, 32)
-            rtnl.let_arp_through(made, gateway.ip)
+            tc.let_arp_through(rtnl, made, gateway.ip)
 
 
 def _have_ipv6(name: str) -> None:
@@ -240,7 +241,7 @@ def detach(path: str, taps: Sequence[str], *, behind_nat: bool = False) -> None:
     try:
         if ns.is_hosts(path, "network"):
             return
-        with ns.inside(path, "network"), netlink.Rtnl() as rtnl:
+        with ns.inside(path, "network"), Rtnl() as rtnl:
             if behind_nat:
                 from . import nat
 
@@ -255,9 +256,9 @@ def detach(path: str, taps: Sequence[str], *, behind_nat: bool = False) -> None:
 def remove(rtnl: Rtnl, taps: Sequence[str]) -> None:
     """Undo `attach` in the namespace of `rtnl`. An ingress qdisc of somebody else's stays. Raises OSError."""
     ours = {link.index for link in rtnl.links() if link.name in taps and link.kind == "tun"}
-    for index, block in rtnl.ingresses().items():
-        if block == _block(index) and ours.issuperset(target for target in rtnl.redirects(index) if target):
-            rtnl.delete_ingress(index)
+    for index, block in tc.ingresses(rtnl).items():
+        if block == _block(index) and ours.issuperset(target for target in tc.redirects(rtnl, index) if target):
+            tc.delete_ingress(rtnl, index)
     for index in ours:
         try:
             rtnl.delete_link(index)
