@@ -45,7 +45,14 @@ CONTAINER = Table(
 NUMBER = Table("UInt64Value", (1, "value", "uint64"))
 CPU = Table("CpuUsage", (2, "usage_core_nano_seconds", "message", NUMBER))
 MEMORY = Table("MemoryUsage", (2, "working_set_bytes", "message", NUMBER))
-STATS = Table("ContainerStats", (2, "cpu", "message", CPU), (3, "memory", "message", MEMORY))
+ATTRIBUTES = Table("ContainerAttributes", (1, "id", "string"))
+STATS = Table(
+    "ContainerStats",
+    (1, "attributes", "message", ATTRIBUTES),
+    (2, "cpu", "message", CPU),
+    (3, "memory", "message", MEMORY),
+)
+STATS_FILTER = Table("ContainerStatsFilter", (2, "pod_sandbox_id", "string"))
 STATUS = Table(
     "ContainerStatus", (1, "id", "string"), (3, "state", "enum"), (7, "exit_code", "int32"), (10, "reason", "string")
 )
@@ -80,6 +87,10 @@ METHODS: dict[str, tuple[Table, Table]] = {
     "RemoveContainer": (ID, NOTHING),
     "ContainerStatus": (ID, Table("ContainerStatusResponse", (1, "status", "message", STATUS))),
     "ContainerStats": (ID, Table("ContainerStatsResponse", (1, "stats", "message", STATS))),
+    "ListContainerStats": (
+        Table("ListContainerStatsRequest", (1, "filter", "message", STATS_FILTER)),
+        Table("ListContainerStatsResponse", (1, "stats", "message", "repeated", STATS)),
+    ),
     "ExecSync": (
         Table(
             "ExecSyncRequest", (1, "container_id", "string"), (2, "cmd", "string", "repeated"), (3, "timeout", "int64")
@@ -99,9 +110,10 @@ class Kubelet(Containerd):
 
     def __init__(self, world: World, runtime: Path, shim: Path) -> None:
         self.shim = shim
-        cni = world.path("/run/data/cni")
-        cni.mkdir(parents=True)
-        (cni / "10-bridge.conf").write_text(CNI)
+        for name, content in (("cni", CNI), ("cni-fixed", CNI_FIXED)):
+            folder = world.path(f"/run/data/{name}")
+            folder.mkdir(parents=True)
+            (folder / "10-bridge.conf").write_text(content)
         super().__init__(world, runtime)
         self.namespace = "k8s.io"
         self.channel = grpc.insecure_channel(f"unix:{world.path(self.socket)}")
@@ -143,6 +155,12 @@ CNI = """{
            "routes": [{"dst": "0.0.0.0/0"}]}
 }
 """
+CNI_FIXED = """{
+  "cniVersion": "0.4.0", "name": "fixed", "type": "bridge", "bridge": "cni-fixed", "isGateway": true,
+  "ipam": {"type": "host-local", "dataDir": "/run/data/ipam", "subnet": "10.0.0.0/24",
+           "rangeStart": "10.0.0.2", "rangeEnd": "10.0.0.2", "routes": [{"dst": "0.0.0.0/0"}]}
+}
+"""
 CONFIG = """version = 2
 root = "/run/data/containerd"
 state = "/run/containerd-test"
@@ -162,6 +180,11 @@ conf_dir = "/run/data/cni"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.urunc-fixed]
+runtime_type = "io.containerd.urunc.v2"
+pod_annotations = ["com.urunc.*"]
+cni_conf_dir = "/run/data/cni-fixed"
 
 """
 

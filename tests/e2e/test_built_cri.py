@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("grpc", reason="the CRI tests need grpcio")
 
 import test_cri as debian
+import test_cri_guests
 from cri import Kubelet
 from test_built_containerd import VARIABLE, Built
 from test_cri import pods
@@ -19,6 +20,7 @@ __all__ = ["pods"]
 
 pytestmark = [pytest.mark.root, pytest.mark.engine, pytest.mark.slow]
 
+test_a_pod = test_cri_guests.test_a_pod
 test_a_pod_of_three = debian.test_a_pod_of_three
 test_a_guest_that_ends_by_itself = debian.test_a_guest_that_ends_by_itself
 test_pod_annotations_alone_make_no_unikernel = debian.test_pod_annotations_alone_make_no_unikernel

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import guests
 import images
 import pytest
 
@@ -40,8 +41,7 @@ def serve_kubelet(kind: type[Kubelet], tmp_path_factory: pytest.TempPathFactory,
         engine = kind(world, Path("/usr/bin/runc"), write_entry(folder / "bin"))
         engine.load(images.busybox(), folder)
         engine.load(images.busybox("test/pause:1", ("sleep", "100000")), folder)
-        facts = {"unikernelType": "unikraft", "hypervisor": "qemu", "cmdline": "app"}
-        engine.load(images.unikernel("test/guest:1", testguest, facts), folder)
+        engine.load(guests.testguest(testguest), folder)
         yield engine
     finally:
         if engine is not None:
@@ -52,7 +52,9 @@ def serve_kubelet(kind: type[Kubelet], tmp_path_factory: pytest.TempPathFactory,
 class Pod:
     """A pod sandbox and its containers."""
 
-    def __init__(self, kubelet: Kubelet, name: str, annotations: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, kubelet: Kubelet, name: str, annotations: dict[str, str] | None = None, handler: str = "urunc"
+    ) -> None:
         self.kubelet = kubelet
         self.logs = f"/run/data/logs/{name}"
         self.config: dict[str, Any] = {
@@ -62,7 +64,7 @@ class Pod:
             "annotations": annotations or {},
             "linux": {"cgroup_parent": f"/{kubelet.world.cgroup}"},
         }
-        self.id: str = kubelet.call("RunPodSandbox", config=self.config, runtime_handler="urunc")["pod_sandbox_id"]
+        self.id: str = kubelet.call("RunPodSandbox", config=self.config, runtime_handler=handler)["pod_sandbox_id"]
 
     def start(self, name: str, image: str, *args: str, memory: int = 0) -> str:
         """Create and start a container; return its id."""
@@ -106,8 +108,8 @@ def pods(kubelet: Kubelet) -> Iterator[Any]:
     before = kubelet.world.snapshot(*STATE)
     made: list[Pod] = []
 
-    def make(name: str, annotations: dict[str, str] | None = None) -> Pod:
-        made.append(Pod(kubelet, name, annotations))
+    def make(name: str, *args: Any, **options: Any) -> Pod:
+        made.append(Pod(kubelet, name, *args, **options))
         return made[-1]
 
     yield make
@@ -119,7 +121,9 @@ def pods(kubelet: Kubelet) -> Iterator[Any]:
         return [item for kind in now for item in now[kind] if item not in before[kind] and not keeps(kind, item)]
 
     def keeps(kind: str, item: str) -> bool:
-        return item in ("cni-test", "/run/containerd/s") or item.endswith((kubelet.world.cgroup, "/k8s.io"))
+        return item in ("cni-test", "cni-fixed", "/run/containerd/s") or item.endswith(
+            (kubelet.world.cgroup, "/k8s.io")
+        )
 
     wait_for(f"nothing left: {more()}", lambda: not more(), 10)
 

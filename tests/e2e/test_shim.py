@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import guests
 import images
 import pytest
 from engines import Containerd
@@ -45,9 +46,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def guest(testguest: Path) -> images.Image:
     """The test guest's image."""
-    return images.unikernel(
-        "test/guest:1", testguest, {"unikernelType": "unikraft", "hypervisor": "qemu", "cmdline": "app"}
-    )
+    return guests.testguest(testguest)
 
 
 class Ctr:
@@ -287,6 +286,41 @@ class TestLinux:
         assert "caught" in log.read_text()
         assert "exit code 9" in ctr("task", "rm", "linux", check=False).stderr
         ctr("container", "rm", "linux")
+
+
+@pytest.mark.parametrize("tender", ["hvt", "spt"])
+class TestSolo5:
+    """Solo5's own test guests, whose tender's exit status is the guest's."""
+
+    def run(self, ctr: Ctr, tmp_path: Path, tender: str, test: str, *command: str) -> Any:
+        """Run one of Solo5's tests to its end."""
+        name = f"test/{tender}-{test.replace('_', '-')}:1"
+        ctr.engine.load(guests.solo5(tender, test, name), tmp_path)
+        return ctr.run("--rm", f"docker.io/{name}", "solo5", *command, check=False)
+
+    def test_output_at_its_own_end(self, ctr: Ctr, tmp_path: Path, tender: str) -> None:
+        done = self.run(ctr, tmp_path, tender, "test_hello", "Hello_Solo5")
+        assert "SUCCESS" in done.stdout
+        assert done.returncode == 0
+
+    def test_its_failure_is_the_containers(self, ctr: Ctr, tmp_path: Path, tender: str) -> None:
+        assert self.run(ctr, tmp_path, tender, "test_ssp").returncode == 255
+
+    def test_its_life(self, ctr: Ctr, tmp_path: Path, tender: str) -> None:
+        name = f"test/{tender}-time:1"
+        ctr.engine.load(guests.solo5(tender, "test_time", name), tmp_path)
+        ctr.run("--detach", "--log-uri=file:///run/data/solo5.log", f"docker.io/{name}", "solo5")
+        assert ctr.status("solo5") == "RUNNING"
+        ctr("task", "pause", "solo5")
+        assert ctr.status("solo5") == "PAUSED"
+        assert ctr("task", "ps", "solo5").stdout.count("\n") == 2
+        ctr("task", "resume", "solo5")
+        ctr("task", "kill", "--signal=TERM", "solo5")
+        wait_for("the task ends", lambda: ctr.status("solo5") == "STOPPED")
+        ctr.end("solo5")
+
+    def test_a_device_that_it_lacks_is_said(self, ctr: Ctr, tmp_path: Path, tender: str) -> None:
+        assert "storage" in self.run(ctr, tmp_path, tender, "test_blk").stderr
 
 
 class TestPod:

@@ -7,25 +7,12 @@ from pathlib import Path
 import images
 import pytest
 from engines import Containerd, Docker, Podman
+from guests import PORT_ECHO, udp_echo
+from guests import testguest as guest_image
 
-from world import World, wait_for
+from world import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
-
-PORT_ECHO = 7
-
-UDP = """
-import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(3)
-s.sendto(b"over UDP", (sys.argv[1], int(sys.argv[2])))
-print(s.recv(100).decode())
-"""
-
-
-def udp_echo(world: World, host: str, port: int) -> str:
-    """Return what the echo port answers."""
-    return world.run("/usr/bin/python3", "-IS", "-c", UDP, host, str(port), check=False).stdout.strip()
 
 
 @pytest.fixture(scope="session")
@@ -33,9 +20,7 @@ def image(testguest: Path, runtime: Path) -> images.Image:
     """The test guest's image."""
     if runtime.name == "runc":
         pytest.skip("runc has no unikernels")
-    return images.unikernel(
-        "test/guest:1", testguest, {"unikernelType": "unikraft", "hypervisor": "qemu", "cmdline": "app"}
-    )
+    return guest_image(testguest)
 
 
 class TestDocker:

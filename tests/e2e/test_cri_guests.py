@@ -1,0 +1,56 @@
+"""Every guest in a pod through Kubernetes' interface, with a pause container and a sidecar, annotated as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+grpc = pytest.importorskip("grpc", reason="the CRI tests need grpcio")
+
+from cri import EXITED, RUNNING, Kubelet  # noqa: E402
+from guests import FIXED_ADDRESS, GUESTS, Guest, wait_answer  # noqa: E402
+from test_cri import KEY, kubelet, pods  # noqa: E402
+
+from world import wait_for  # noqa: E402
+
+__all__ = ["kubelet", "pods"]
+
+pytestmark = [pytest.mark.root, pytest.mark.engine]
+
+FAR = 300
+"""A grace period, in seconds, that no test waits for: a stop that comes back was heard."""
+
+
+@pytest.mark.parametrize("guest", GUESTS, ids=[guest.name for guest in GUESTS])
+def test_a_pod(kubelet: Kubelet, pods: Any, testguest: Path, tmp_path: Path, guest: Guest) -> None:
+    kubelet.load(guest.image(testguest), tmp_path)
+    annotations = {f"{KEY}.{key}": value for key, value in guest.pod.items()}
+    pod = pods(f"of-{guest.name}", annotations, handler="urunc-fixed" if guest.fixed else "urunc")
+    if guest.fixed:
+        assert pod.address == FIXED_ADDRESS
+    sidecar = pod.start("sidecar", "busybox", "sh", "-c", "echo beside; exec sleep 1000")
+    unikernel = pod.start("unikernel", guest.name, *guest.command, memory=guest.memory)
+
+    wait_for("its console", lambda: guest.ready in pod.log("unikernel"), 60)
+    wait_answer(guest, kubelet.world, pod.address)
+    assert pod.log("sidecar") == "beside"
+    done = kubelet.call("ExecSync", container_id=sidecar, cmd=["echo", "inside"], timeout=10)
+    assert (done["stdout"], done["exit_code"]) == (b"inside\n", 0)
+    with pytest.raises(grpc.RpcError, match="a unikernel has one process"):
+        kubelet.call("ExecSync", container_id=unikernel, cmd=["sh"], timeout=10)
+
+    listed = kubelet.call("ListContainerStats", filter={"pod_sandbox_id": pod.id})["stats"]
+    stats = {one["attributes"]["id"]: one for one in listed}
+    assert stats.keys() == {sidecar, unikernel}
+    assert all(one["memory"]["working_set_bytes"]["value"] for one in stats.values())
+    assert stats[unikernel]["cpu"]["usage_core_nano_seconds"]["value"] > 0
+
+    kubelet.call("StopContainer", container_id=unikernel, timeout=FAR)
+    assert pod.status(unikernel)["state"] == EXITED
+    assert pod.status(sidecar)["state"] == RUNNING
+    kubelet.call("RemoveContainer", container_id=unikernel)
+    again = pod.start("unikernel", guest.name, *guest.command, memory=guest.memory)
+    wait_answer(guest, kubelet.world, pod.address)
+    assert pod.status(again)["state"] == RUNNING
