@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from urunc.linux import cgroup, cgroup_files, cgroup_layout, libc
-from urunc.oci.resources import CgroupPath
+from urunc.oci.cgroup_path import CgroupPath
 
 CGROUPS = "/sys/fs/cgroup"
 MIB = 1024 * 1024

@@ -38,6 +38,7 @@ urunc.linux.cgroup urunc.linux.cgroup_files urunc.linux.cgroup_layout urunc.linu
 urunc.linux.fsops urunc.linux.libc urunc.linux.mounts urunc.linux.ns
 urunc.linux.removal
 urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.network urunc.oci.node
+urunc.oci.cgroup_path urunc.oci.device_rules
 urunc.oci.parse urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
 urunc.runtime.assemble urunc.runtime.channel urunc.runtime.create
 urunc.runtime.host urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words

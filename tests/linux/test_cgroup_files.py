@@ -10,7 +10,7 @@ import pytest
 from cgroups import MIB, Paths, eater, end_of, need, on_v2, sleeper, text
 from urunc.errors import HostError, KernelError
 from urunc.linux import cgroup, cgroup_files, cgroup_stats, devices_bpf
-from urunc.oci import resources
+from urunc.oci import device_rules, resources
 from urunc.oci.resources import CgroupWrite
 from urunc.oci.spec import DeviceRule, Resources
 
@@ -126,7 +126,7 @@ def check_devices(paths: Paths) -> None:
         DeviceRule(allow=True, kind="c", major=1, minor=3),
         DeviceRule(allow=True, kind="c", major=1, minor=5, access="r"),
     ]
-    cgroup_files.apply_devices(paths, resources.device_rules(rules), version)
+    cgroup_files.apply_devices(paths, device_rules.settle(rules), version)
     go, answer = os.pipe(), os.pipe()
 
     def try_them() -> None:
@@ -168,8 +168,8 @@ def test_v2_filters_devices() -> None:
 def test_v2_replaces_its_own_device_filter() -> None:
     def check(paths: Paths) -> None:
         cgroup.make(paths)
-        everything = resources.device_rules([DeviceRule(allow=True)])
-        for rules in (everything, everything, resources.device_rules([])):
+        everything = device_rules.settle([DeviceRule(allow=True)])
+        for rules in (everything, everything, device_rules.settle([])):
             cgroup_files.apply_devices(paths, rules, 2)
         group = os.open(paths[""], os.O_RDONLY)
         programs = devices_bpf._attached(group)

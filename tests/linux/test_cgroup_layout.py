@@ -6,7 +6,7 @@ import pytest
 
 from urunc.errors import HostError
 from urunc.linux import cgroup_files, cgroup_layout
-from urunc.oci.resources import CgroupPath
+from urunc.oci.cgroup_path import CgroupPath
 
 V1 = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755

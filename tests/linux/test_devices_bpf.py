@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urunc.linux import devices_bpf
-from urunc.oci import resources
+from urunc.oci import device_rules
 from urunc.oci.spec import DeviceRule
 
 TYPES = {"b": 1, "c": 2}
@@ -60,21 +60,21 @@ def says(rules: list[DeviceRule], kind: str, major: int, minor: int, access: str
 
 
 def test_nothing_is_allowed_by_the_empty_program() -> None:
-    program = devices_bpf.assemble(resources.device_rules([]))
+    program = devices_bpf.assemble(device_rules.settle([]))
     assert not answer(program, "c", 1, 3, "r")
     assert len(program) == 8 * 8
 
 
 def test_a_number_above_two_to_the_31_matches_only_itself() -> None:
     high = DeviceRule(allow=True, kind="c", major=U32 - 1, minor=2**31)
-    program = devices_bpf.assemble(resources.device_rules([high]))
+    program = devices_bpf.assemble(device_rules.settle([high]))
     assert answer(program, "c", U32 - 1, 2**31, "rw")
     assert not answer(program, "c", U32 - 1, 2**31 - 1, "rw")
 
 
 def test_the_bytes_of_one_rule() -> None:
     """The encoding itself, against bytes worked out by hand from the kernel's instruction set document."""
-    rules = resources.device_rules([DeviceRule(allow=True, kind="c", major=10, minor=232, access="rw")])
+    rules = device_rules.settle([DeviceRule(allow=True, kind="c", major=10, minor=232, access="rw")])
     assert devices_bpf.assemble(rules).hex(" ", 8).split(" ")[6:] == [
         "5602070002000000",  # if w2 != 2 goto +7
         "bc31000000000000",  # w1 = w3

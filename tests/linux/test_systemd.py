@@ -17,8 +17,8 @@ import bundles
 from cgroups import MIB, eater, end_of, sleeper
 from urunc.errors import HostError
 from urunc.linux import cgroup, cgroup_files, cgroup_layout, dbus, freezer
-from urunc.oci import resources
-from urunc.oci.resources import CgroupPath
+from urunc.oci import cgroup_path, device_rules, resources, scope
+from urunc.oci.cgroup_path import CgroupPath
 from urunc.oci.spec import DeviceRule, Resources
 from world import wait_for
 
@@ -31,12 +31,12 @@ count = itertools.count()
 LIMITS = Resources(
     memory_limit=64 * MIB, memory_swap=64 * MIB, pids_limit=7, cpu_quota=33300, cpu_period=100000, cpus="0"
 )
-RULES = resources.device_rules([DeviceRule(allow=True, kind="c", major=1, minor=3)])
+RULES = device_rules.settle([DeviceRule(allow=True, kind="c", major=1, minor=3)])
 
 
 @pytest.fixture(params=["system.slice", "urunc_test-pod.slice"])
 def place(request: pytest.FixtureRequest) -> Iterator[CgroupPath]:
-    found = resources.parse_cgroups_path(f"{request.param}:urunc-test:{os.getpid()}-{next(count)}", True)
+    found = cgroup_path.parse(f"{request.param}:urunc-test:{os.getpid()}-{next(count)}", True)
     yield found
     paths = cgroup_layout.paths(cgroup_layout.detect(), found)
     cgroup.kill_all(paths)
@@ -45,10 +45,10 @@ def place(request: pytest.FixtureRequest) -> Iterator[CgroupPath]:
     assert dbus.find_unit(found.unit) is None
 
 
-def properties(place: CgroupPath, pid: int, limits: Resources = LIMITS) -> tuple[resources.Property, ...]:
+def properties(place: CgroupPath, pid: int, limits: Resources = LIMITS) -> tuple[scope.Property, ...]:
     version = cgroup_layout.detect().version
-    own = resources.scope_properties(place, (pid,), version)
-    return own + resources.systemd_properties(limits, version, RULES)
+    own = scope.own_properties(place, (pid,), version)
+    return own + scope.limit_properties(limits, version, RULES)
 
 
 def enter(place: CgroupPath, pid: int) -> dict[str, str]:
@@ -56,7 +56,7 @@ def enter(place: CgroupPath, pid: int) -> dict[str, str]:
     paths = cgroup_layout.paths(cgroup_layout.detect(), place)
     version = cgroup_files.version_of(paths)
     cgroup.enter(paths, place, pid, properties(place, pid))
-    cgroup_files.apply(paths, resources.writes(resources.rounded_quota(LIMITS), version))
+    cgroup_files.apply(paths, resources.writes(scope.rounded_quota(LIMITS), version))
     cgroup_files.apply_devices(paths, RULES, version)
     cgroup.join(paths, pid)
     return paths
@@ -167,7 +167,7 @@ def test_limits_change_at_run_time(place: CgroupPath) -> None:
         paths = enter(place, pid)
         version = cgroup_files.version_of(paths)
         more = Resources(memory_limit=96 * MIB, memory_swap=96 * MIB, pids_limit=9)
-        dbus.set_properties(place.unit, resources.systemd_properties(more, version))
+        dbus.set_properties(place.unit, scope.limit_properties(more, version))
         cgroup_files.apply(paths, resources.writes(more, version))
         assert shown(place, "TasksMax") == {"TasksMax": "9"}
         assert limits_in_files(paths)[0] == str(96 * MIB)

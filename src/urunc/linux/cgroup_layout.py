@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .cgroup_files import Paths
 
     class Place(Protocol):
-        """What is read of an `oci.resources.CgroupPath`."""
+        """What is read of an `oci.cgroup_path.CgroupPath`."""
 
         @property
         def driver(self) -> str: ...  # noqa: D102

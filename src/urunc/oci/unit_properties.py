@@ -12,7 +12,7 @@ from ..errors import SpecError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .resources import Property
+    from .scope import Property
 
 PREFIX = "org.systemd.property."
 

@@ -14,7 +14,6 @@ from .. import jsonio, log
 from ..errors import KernelError, SpecError, UruncError
 from ..linux import cgroup, cgroup_files, cgroup_layout, libc, ns, proc
 from ..oci import network as networks
-from ..oci import resources as cgroup_rules
 from . import assemble, inherit, init, status, store, teardown
 from . import channel as wire
 from .inherit import Descriptors
@@ -231,7 +230,9 @@ class _Creation:
         paths, plan, version = self.container.cgroup, self.plan, self.request.facts.cgroup_version
         properties: tuple[tuple[str, str, object], ...] = ()
         if self.container.scope:
-            properties = cgroup_rules.scope_properties(plan.cgroup, (pid,), version) + plan.cgroup_properties
+            from ..oci import scope
+
+            properties = scope.own_properties(plan.cgroup, (pid,), version) + plan.cgroup_properties
         cgroup.enter(paths, plan.cgroup, pid, properties, self.container.mark)
         self.timeline.done("cgroup")
         cgroup_files.apply(paths, plan.cgroup_writes)

@@ -7,8 +7,8 @@ undo can be recorded before the first step.
 from __future__ import annotations
 
 from ..errors import ImageError, SpecError
+from ..oci import cgroup_path, device_rules, resources
 from ..oci import network as networks
-from ..oci import resources as cgroup_rules
 from ..oci.checks import find_disks
 from ..oci.spec import DeviceRule, IdMap, Process, User
 from ..record import Record
@@ -19,10 +19,12 @@ from ..vm.storage import BlockImage, Device, DiskSource, ShareSource
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..oci.app import App
+    from ..oci.cgroup_path import CgroupPath
     from ..oci.checks import MountPlan
     from ..oci.config import Config
-    from ..oci.resources import CgroupPath, CgroupWrite, Property
-    from ..oci.spec import Spec
+    from ..oci.resources import CgroupWrite
+    from ..oci.scope import Property
+    from ..oci.spec import Resources, Spec
     from ..vm.machine import Capabilities, GuestFile
     from .options import Options
 
@@ -165,10 +167,12 @@ def plan(
     )
     monitors.load(app.monitor).check(machine)
     nodes = _nodes(spec, can, accel) + _disk_nodes(spec, disks)
-    rules = cgroup_rules.device_rules(spec.resources.devices, _rules(nodes, disks))
+    rules = device_rules.settle(spec.resources.devices, _rules(nodes, disks))
     cgroup = _cgroup(options.id, spec, systemd)
-    by_systemd = cgroup.driver == "systemd"
-    limits = cgroup_rules.rounded_quota(spec.resources) if by_systemd else spec.resources
+    limits = spec.resources
+    properties: tuple[Property, ...] = ()
+    if cgroup.driver == "systemd":
+        limits, properties = _for_systemd(spec, facts.cgroup_version, rules)
     return Plan(
         id=options.id,
         rootfs=rootfs,
@@ -185,8 +189,8 @@ def plan(
             for group in (spec.process.user.groups if spec.process else ())
         ),
         cgroup=cgroup,
-        cgroup_writes=cgroup_rules.writes(limits, facts.cgroup_version),
-        cgroup_properties=_scope_properties(spec, facts.cgroup_version, rules) if by_systemd else (),
+        cgroup_writes=resources.writes(limits, facts.cgroup_version),
+        cgroup_properties=properties,
         device_rules=rules,
         nodes=nodes,
         binds=facts.binds,
@@ -288,15 +292,17 @@ def guest_context(
 
 def _cgroup(name: str, spec: Spec, systemd: bool) -> CgroupPath:
     if spec.cgroups_path:
-        return cgroup_rules.parse_cgroups_path(spec.cgroups_path, systemd)
-    return cgroup_rules.default_path(name, systemd)
+        return cgroup_path.parse(spec.cgroups_path, systemd)
+    return cgroup_path.default(name, systemd)
 
 
-def _scope_properties(spec: Spec, version: int, rules: tuple[DeviceRule, ...]) -> tuple[Property, ...]:
-    """Return what systemd is told beside the files: the limits, and what the engine's annotations ask for."""
+def _for_systemd(spec: Spec, version: int, rules: tuple[DeviceRule, ...]) -> tuple[Resources, tuple[Property, ...]]:
+    """Return the limits as systemd rounds them, and what it is told of them and by the engine's annotations."""
+    from ..oci import scope
     from ..oci.unit_properties import unit_properties
 
-    return (*cgroup_rules.systemd_properties(spec.resources, version, rules), *unit_properties(spec.annotations))
+    properties = scope.limit_properties(spec.resources, version, rules)
+    return scope.rounded_quota(spec.resources), (*properties, *unit_properties(spec.annotations))
 
 
 def mapped(inside: int, maps: tuple[IdMap, ...], path: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .. import log
 from ..errors import SpecError, UruncError
 from ..linux import cgroup_files
-from ..oci import resources as cgroup_rules
+from ..oci import resources
 from ..record import Record
 from ..vm import choose, monitors
 from . import status, store
@@ -28,7 +28,7 @@ class Now(Record):
     """What is in force, as far as a change may need it. Bytes and microseconds; -1 is no limit."""
 
     cpu_quota: int = -1
-    cpu_period: int = cgroup_rules.DEFAULT_PERIOD
+    cpu_period: int = resources.DEFAULT_PERIOD
     memory_limit: int = -1
     memory_swap: int = -1  # memory and swap together; cgroup v1 only
 
@@ -88,14 +88,14 @@ def look(paths: dict[str, str]) -> Now:
         quota, period = (_text(place, "cpu.max") + " ").split(" ")[:2]
         return Now(
             cpu_quota=_limit(quota),
-            cpu_period=_limit(period) if period else cgroup_rules.DEFAULT_PERIOD,
+            cpu_period=_limit(period) if period else resources.DEFAULT_PERIOD,
             memory_limit=_limit(_text(place, "memory.max")),
         )
     cpu, memory = paths.get("cpu", ""), paths.get("memory", "")
     period = _text(cpu, "cpu.cfs_period_us")
     return Now(
         cpu_quota=_limit(_text(cpu, "cpu.cfs_quota_us")),
-        cpu_period=_limit(period) if period else cgroup_rules.DEFAULT_PERIOD,
+        cpu_period=_limit(period) if period else resources.DEFAULT_PERIOD,
         memory_limit=_limit(_text(memory, "memory.limit_in_bytes")),
         memory_swap=_limit(_text(memory, "memory.memsw.limit_in_bytes")),
     )
@@ -119,15 +119,18 @@ def _limit(text: str) -> int:
 def _apply(container: Container, change: Resources) -> None:
     """Write the files, then tell systemd where it holds the cgroup; take all back where either refuses."""
     paths, version = container.cgroup, cgroup_files.version_of(container.cgroup)
-    limits = cgroup_rules.rounded_quota(change) if container.scope else change
-    writes = cgroup_rules.writes(limits, version)
+    if container.scope:
+        from ..linux import dbus
+        from ..oci import scope
+
+        writes = resources.writes(scope.rounded_quota(change), version)
+    else:
+        writes = resources.writes(change, version)
     before = _before(paths, writes)
     try:
         cgroup_files.apply(paths, writes)
         if container.scope:
-            from ..linux import dbus
-
-            dbus.set_properties(container.scope, cgroup_rules.systemd_properties(change, version))
+            dbus.set_properties(container.scope, scope.limit_properties(change, version))
     except UruncError:
         _take_back(paths, before)
         raise
