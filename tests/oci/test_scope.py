@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from urunc.errors import SpecError
-from urunc.oci import device_rules, scope
-from urunc.oci.spec import Resources
+from urunc.oci import cgroup_path, device_rules, scope
+from urunc.oci.spec import DeviceRule, Resources
 
 MIB = 1024 * 1024
 
