@@ -51,7 +51,7 @@ format: ## bring the code into the house's form
 	$(TOOLS)ruff check --fix .
 
 docs: ## build the documentation into site/
-	$(PYTHON) -B scripts/support.py > docs/support.md.new && mv docs/support.md.new docs/support.md
+	$(PYTHON) -B scripts/support.py --write
 	$(TOOLS)mkdocs build --strict
 
 bench: ## measure what each verb costs, against the bare interpreter and runc

@@ -1,9 +1,10 @@
 #!/usr/bin/python3
-"""Print docs/support.md: what each guest has on each monitor, and what each monitor is, as the code has it.
+"""Print docs/support.md, or write it and README.md's table (--write).
 
-Nothing here is a list of its own. What a pair can do is asked of the guest's `boot` with a network, arguments and an
-environment that are looked for in what it returns, and of the two modules' records; how much each claim has been
-tried is what tests/proofs.py says, and a test holds the one against the other.
+It says what each guest has on each monitor, and what each monitor is, as the code has it. Nothing here is a list of its
+own. What a pair can do is asked of the guest's `boot` with a network, arguments and an environment that are looked for
+in what it returns, and of the two modules' records; how much each claim has been tried is what tests/proofs.py says,
+and a test holds the one against the other.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ COLUMNS = {
     "arm64": "all of this on aarch64, as far as the architecture has it",
 }
 """Column -> what it says of a guest on a monitor."""
+
+NAMES = {"linux": "Linux", "unikraft": "Unikraft", "mirage": "MirageOS", "mewz": "Mewz"}
+"""What README.md calls a guest, where that is not its name in an annotation."""
 
 LEVELS = {
     "G": "a guest of that kind ran so, in a test or a run that is written down",
@@ -145,9 +149,40 @@ def render() -> str:
     )
 
 
+def short() -> str:
+    """Return README.md's table."""
+    rows = [
+        (NAMES.get(guest, guest), ", ".join(guests.load(guest).MONITORS), _roots(guest), _tried(guest))
+        for guest in guests.GUESTS
+    ]
+    return "\n".join(_table(("guest", "monitors", "its root", "tried"), rows)) + "\n"
+
+
+def _roots(guest: str) -> str:
+    claimed = set().union(*(claims(guest, monitor) for monitor in guests.load(guest).MONITORS))
+    kinds = {"an initrd": {"initrd"}, "a disk image": {"disk"}, "the container's rootfs": {"device", "9p"}}
+    return ", ".join([*(name for name, columns in kinds.items() if columns & claimed), "nothing"])
+
+
+def _tried(guest: str) -> str:
+    """Return how far the guest's start has been tried, the monitors where it was tried most first."""
+    words = {"G": "runs on", "S": "a stand-in runs on", "C": "command lines alone on"}
+    found = []
+    for level, what in words.items():
+        names = [name for name in guests.load(guest).MONITORS if _level(guest, name, "boots") == level]
+        found += [f"{what} {', '.join(names)}"] if names else []
+    return "; ".join(found)
+
+
+def _level(guest: str, monitor: str, column: str) -> str:
+    """Return the letter of a claim, `?` where it has no proof."""
+    proof = PROOFS.get((guest, monitor), {}).get(column)
+    return proof.level if proof else "?"
+
+
 def _pair(row: choose.Row) -> tuple[str, ...]:
-    held, claimed = PROOFS.get((row.guest, row.monitor), {}), claims(row.guest, row.monitor)
-    cells = (held[column].level if column in held else "?" if column in claimed else "" for column in COLUMNS)
+    claimed = claims(row.guest, row.monitor)
+    cells = (_level(row.guest, row.monitor, column) if column in claimed else "" for column in COLUMNS)
     return row.guest, row.monitor, *cells
 
 
@@ -176,5 +211,17 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 
+def write() -> None:
+    """Write the page, and README.md's table where it stands."""
+    (TOP / "docs/support.md").write_text(render())
+    readme = TOP / "README.md"
+    before, head, rest = readme.read_text().partition("| guest | monitors |")
+    after = rest[rest.index("\n\n") + 1 :]
+    readme.write_text(before + short() + after if head else before)
+
+
 if __name__ == "__main__":
-    sys.stdout.write(render())
+    if sys.argv[1:] == ["--write"]:
+        write()
+    else:
+        sys.stdout.write(render())

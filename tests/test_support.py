@@ -45,6 +45,10 @@ def test_the_page_is_what_the_code_says(support: ModuleType) -> None:
     assert (TOP / "docs/support.md").read_text() == support.render(), "run `make docs`, and read the difference"
 
 
+def test_the_readmes_table_is_the_same_in_short(support: ModuleType) -> None:
+    assert support.short() in (TOP / "README.md").read_text(), support.short()
+
+
 def all_proofs() -> list[Proof]:
     return sorted({proof for cells in PROOFS.values() for proof in cells.values()})
 
