@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elves import abi_note, make_elf, manifest_note, note
 from urunc.errors import ImageError
 from urunc.vm import elf
 from urunc.vm.machine import KernelInfo
@@ -28,46 +29,6 @@ def inspect(data: bytes) -> KernelInfo:
     finally:
         assert max(asked, default=0) <= 2 * 1024 * 1024
         assert len(asked) < 400
-
-
-def note(owner: bytes, kind: int, content: bytes) -> bytes:
-    owner += b"\0"
-    head = pack("<III", len(owner), len(content), kind) + owner
-    head += bytes(-len(head) % 4)
-    return head + content + bytes(-len(content) % 4)
-
-
-def make_elf(*segments: bytes, wide: bool = True, machine: int = 62) -> bytes:
-    """Return an ELF file whose note segments hold `segments`."""
-    header, entry = (64, 56) if wide else (52, 32)
-    data = bytearray(header + entry * len(segments))
-    data[:7] = b"\x7fELF" + bytes((2 if wide else 1, 1, 1))
-    pack_into("<HH", data, 16, 2, machine)
-    if wide:
-        pack_into("<Q", data, 32, header)
-        pack_into("<HHH", data, 52, header, entry, len(segments))
-    else:
-        pack_into("<I", data, 28, header)
-        pack_into("<HHH", data, 40, header, entry, len(segments))
-    for index, segment in enumerate(segments):
-        base = header + entry * index
-        if wide:
-            pack_into("<IIQQQQ", data, base, 4, 4, len(data), 0, 0, len(segment))
-        else:
-            pack_into("<IIIII", data, base, 4, len(data), 0, 0, len(segment))
-        data += segment
-    return bytes(data)
-
-
-def abi_note(target: int = 2, version: int = 2) -> bytes:
-    return note(b"Solo5", 0x31494241, pack("<IIII", target, version, 0, 0))
-
-
-def manifest_note(*devices: tuple[bytes, int], entries: int | None = None, version: int = 1) -> bytes:
-    data = pack("<II", version, len(devices) + 1 if entries is None else entries)
-    for name, kind in ((b"", 1 << 30), *devices):
-        data += name.ljust(68, b"\0") + pack("<I", kind) + bytes(32)
-    return note(b"Solo5", 0x3154464D, bytes(4) + data)  # four bytes align the struct to eight
 
 
 def test_solo5() -> None:
@@ -124,6 +85,7 @@ def test_pvh_and_linux() -> None:
 
 def test_classes_and_machines() -> None:
     assert inspect(make_elf(wide=False, machine=3)) == KernelInfo(format="elf32", arch="x86_64")
+    assert inspect(make_elf(machine=3)) == KernelInfo(format="elf64", arch="x86_64")
     assert inspect(make_elf(machine=183)).arch == "aarch64"
     with pytest.raises(ImageError, match="machine 243"):
         inspect(make_elf(machine=243))

@@ -37,6 +37,8 @@ MAX_VALUE = 64 * 1024
 MAX_PATH = 4095  # PATH_MAX without its NUL
 _MAX_DEVICE_NAME = 67  # of a Solo5 manifest
 _MAX_VERSION = 64
+_INVISIBLE = "\u2028\u2029" + "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Unicode's ends of a line, and what turns the direction of the text around it: it hides a name from its reader."""
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
@@ -61,7 +63,7 @@ class Key(Record):
 def _no_control(text: str) -> None:
     """Refuse what ends or hides a word in an option, a boot string or a log line."""
     for char in text:
-        if char < " " or "\x7f" <= char <= "\x9f" or char in "\u2028\u2029" or "\ud800" <= char <= "\udfff":
+        if char < " " or "\x7f" <= char <= "\x9f" or char in _INVISIBLE or "\ud800" <= char <= "\udfff":
             name = {"\n": "a newline", "\0": "a NUL character"}.get(char, "a control character")
             raise BadValueError(f"{show(text)} holds {name}")
 

@@ -139,20 +139,29 @@ def read_kernel_info(rootfs: int, path: str) -> KernelInfo:
     fd = open_image_file(rootfs, path, "kernel")
     try:
         with open(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
-            return elf.inspect(lambda offset, length: os.pread(file.fileno(), length, offset), path)
+            size = os.fstat(file.fileno()).st_size
+
+            def read_at(offset: int, length: int) -> bytes:
+                return os.pread(file.fileno(), length, offset) if offset < size else b""  # pread takes 63 bits
+
+            kernel = elf.inspect(read_at, path)
+            return kernel if kernel.format.startswith("elf") else kernel.replace(load_bytes=size)
     finally:
         os.close(fd)
 
 
 def file_bytes(rootfs: int, path: str | None, what: str) -> int:
-    """Return the size of an image's file in bytes, 0 where `path` is None."""
+    """Return the size of an image's file in bytes, 0 where `path` is None. Raises ImageError for an empty one."""
     if path is None:
         return 0
     fd = open_image_file(rootfs, path, what)
     try:
-        return os.fstat(fd).st_size
+        size = os.fstat(fd).st_size
     finally:
         os.close(fd)
+    if size == 0:
+        raise ImageError(f"{what} `{path}` is empty")
+    return size
 
 
 def load(root: str, options: Options, *, systemd: bool) -> Request | None:

@@ -331,15 +331,17 @@ def _short(name: str) -> str:
 
 
 def _memory(spec: Spec, app: App, config: Config, boot: Boot, facts: Facts) -> int:
-    """Return the guest's memory in MiB. Raises ImageError where the image's initrd alone is larger."""
+    """Return the guest's memory in MiB. Raises ImageError where the image's kernel or initrd alone is larger."""
     can = monitors.load(app.monitor).CAPABILITIES
     least = max(can.min_memory_mib, boot.min_memory_mib)
     memory = choose.guest_memory(spec.resources.memory_limit, config.monitor(app.monitor), can.overhead_mib, least)
-    if facts.initrd_bytes > memory << 20:
-        raise ImageError(
-            f"initrd `{app.initrd}` of {facts.initrd_bytes >> 20} MiB does not fit into the guest's {memory} MiB",
-            hint="raise the container's memory limit",
-        )
+    loaded = (("kernel", app.kernel, facts.kernel.load_bytes), ("initrd", app.initrd, facts.initrd_bytes))
+    for what, path, size in loaded:
+        if size > memory << 20:
+            raise ImageError(
+                f"{what} `{path}` of {size >> 20} MiB does not fit into the guest's {memory} MiB",
+                hint="raise the container's memory limit",
+            )
     return memory
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from _struct import calcsize, unpack_from
 
 from ..errors import ImageError
+from ..record import Record
 from .machine import KernelInfo
 
 TYPE_CHECKING = False
@@ -24,7 +25,7 @@ _MAX_SCAN_BYTES = 256 * 1024 * 1024
 _MULTIBOOT_SEARCH = 8192  # Multiboot 0.6.96, section 3.1: the header lies within the first 8192 bytes
 _MULTIBOOT_MAGIC = 0x1BADB002
 _MULTIBOOT_ADDRESS = 1 << 16  # section 3.1.3: the address fields are there
-_PT_NOTE = 4
+_PT_LOAD, _PT_NOTE = 1, 4
 _MACHINES = {3: "x86_64", 62: "x86_64", 183: "aarch64"}  # EM_386, EM_X86_64, EM_AARCH64
 
 _XEN_PHYS32_ENTRY = 18  # xen/include/public/elfnote.h: the PVH entry point
@@ -106,7 +107,8 @@ def _inspect_elf(read_at: ReadAt, head: bytes, multiboot: int | None) -> KernelI
     pvh = False
     abi: tuple[str, int] | None = None
     devices: tuple[tuple[str, str], ...] | None = None
-    for owner, kind, content, start in _notes(read_at, head, wide):
+    segments = _segments(read_at, head, wide)
+    for owner, kind, content, start in _notes(read_at, segments):
         if owner == b"Xen\0" and kind == _XEN_PHYS32_ENTRY:
             pvh = True
         elif owner == b"Solo5\0" and kind == _SOLO5_ABI and abi is None:
@@ -117,6 +119,7 @@ def _inspect_elf(read_at: ReadAt, head: bytes, multiboot: int | None) -> KernelI
     return KernelInfo(
         format="elf64" if wide else "elf32",
         arch=arch,
+        load_bytes=sum(segment.memory for segment in segments if segment.kind == _PT_LOAD),
         pvh=pvh,
         multiboot=multiboot is not None,
         multiboot_address=bool((multiboot or 0) & _MULTIBOOT_ADDRESS),
@@ -127,8 +130,17 @@ def _inspect_elf(read_at: ReadAt, head: bytes, multiboot: int | None) -> KernelI
     )
 
 
-def _segments(read_at: ReadAt, head: bytes, wide: bool) -> list[tuple[int, int]]:
-    """Return (offset, size) of each note segment."""
+class _Segment(Record):
+    """A program header, as far as it is looked at. `size` is in the file, `memory` once it is loaded; bytes."""
+
+    kind: int
+    offset: int
+    size: int
+    memory: int
+
+
+def _segments(read_at: ReadAt, head: bytes, wide: bool) -> list[_Segment]:
+    """Return the program headers."""
     table = _unpack("<Q", head, 32)[0] if wide else _unpack("<I", head, 28)[0]
     entry_size, count = _unpack("<HH", head, 54 if wide else 42)
     if entry_size != (56 if wide else 32):
@@ -139,22 +151,19 @@ def _segments(read_at: ReadAt, head: bytes, wide: bool) -> list[tuple[int, int]]
     if len(data) < entry_size * count:
         raise _BrokenError("its program headers lie outside the file")
     found = []
-    for index in range(count):
-        base = index * entry_size
-        if _unpack("<I", data, base)[0] != _PT_NOTE:
-            continue
+    for base in range(0, entry_size * count, entry_size):
         if wide:
-            offset, size = _unpack("<Q", data, base + 8)[0], _unpack("<Q", data, base + 32)[0]
+            kind, _flags, offset, _virtual, _physical, size, memory = _unpack("<IIQQQQQ", data, base)
         else:
-            offset, size = _unpack("<I", data, base + 4)[0], _unpack("<I", data, base + 16)[0]
-        found.append((offset, size))
+            kind, offset, _virtual, _physical, size, memory = _unpack("<IIIIII", data, base)
+        found.append(_Segment(kind=kind, offset=offset, size=size, memory=memory))
     return found
 
 
-def _notes(read_at: ReadAt, head: bytes, wide: bool) -> list[tuple[bytes, int, bytes, int]]:
+def _notes(read_at: ReadAt, segments: list[_Segment]) -> list[tuple[bytes, int, bytes, int]]:
     """Return (owner with its NUL, type, content, where in its segment the content starts) of every note."""
     found = []
-    for offset, size in _segments(read_at, head, wide):
+    for offset, size in [(segment.offset, segment.size) for segment in segments if segment.kind == _PT_NOTE]:
         if size > _MAX_NOTE_BYTES:
             raise _BrokenError(f"a note segment is {size} bytes long, more than {_MAX_NOTE_BYTES}")
         data = read_at(offset, size)

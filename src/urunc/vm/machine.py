@@ -111,6 +111,7 @@ class KernelInfo(Record):
 
     format: str  # "elf64", "elf32", "bzimage", "arm64" or "raw"
     arch: str = ""  # x86_64 (a 32-bit kernel too: the machine is the same), aarch64; "" where the file does not say
+    load_bytes: int = 0  # of memory that its segments, or the file where it has none, fill
     release: str = ""  # of a Linux kernel, such as 6.1.0-9-amd64, where its header says it
     pvh: bool = False
     multiboot: bool = False

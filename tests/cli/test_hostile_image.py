@@ -1,0 +1,495 @@
+"""Hostile images, each by the command line: one clear error, nothing left, nothing of the host shown to the guest.
+
+The Go version's two advisories have a test of their own each: GHSA-crxr-jm9v-349c, arguments injected into the
+monitor's command line by annotations, and GHSA-3385-hmpj-4678, files of the host reached by paths in annotations.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import elves
+from bundles import PREFIX, Bundle
+from cli.test_bad_input import assert_refused, try_create
+from driver import Cli
+
+pytestmark = pytest.mark.root
+
+SOCKET_PATH_BYTES = 107
+TERABYTE = 1 << 40
+
+
+def refuse(cli: Cli, bundle: Bundle, *words: str) -> str:
+    """Create, which must fail with one short error that holds the words; return it."""
+    try_create(cli, "bad", bundle.write())
+    message = assert_refused(cli, "bad", *words)
+    assert len(message) < 1000
+    assert message.isprintable()
+    assert "internal" not in message
+    return message
+
+
+def running_argv(cli: Cli, name: str) -> list[str]:
+    """Return the monitor's command line."""
+    pid = cli.state(name)["pid"]
+    return cli.world.path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+
+
+# GHSA-crxr-jm9v-349c: arguments.
+
+INJECTIONS = [
+    " -device virtio-9p-pci,fsdev=x -fsdev local,id=x,path=/",
+    ",file=/etc/shadow",
+    "\n-monitor\nstdio",
+    " --net:service=tap0",
+    "' -chardev socket,path=/x '",
+    '" -serial file:/etc/passwd "',
+    "$(id)",
+    "`id`",
+    ";id",
+    "\t-qmp\tunix:/x",
+    "\0-append\0x",
+    "\u2028-monitor",
+]
+
+
+@pytest.mark.parametrize("where", ["annotation", "base64", "urunc.json"])
+@pytest.mark.parametrize("key", ["binary", "initrd", "block", "blkMntPoint", "hypervisor", "unikernelType"])
+def test_ghsa_crxr_jm9v_349c_a_path_or_name_is_no_argument(
+    cli: Cli, make_unikernel: Callable[..., Bundle], key: str, where: str
+) -> None:
+    """Whatever stands in an annotation is a name to look up or an error, never a word of the monitor's."""
+    for injection in INJECTIONS:
+        cli.log.unlink(missing_ok=True)
+        bundle = make_unikernel("app")
+        sound = bundle.config["annotations"].get(PREFIX + key, "/x")
+        value = sound + injection
+        if key == "blkMntPoint":
+            bundle.annotate(block="/unikernel/testguest.elf", unikernelType="linux")
+        if where == "base64":
+            value = base64.b64encode(value.encode()).decode()
+        if where == "urunc.json":
+            values = {**bundle.config["annotations"], PREFIX + key: value}
+            (bundle.rootfs / "urunc.json").write_text(json.dumps(values))
+            bundle.config["annotations"] = {}
+        else:
+            bundle.annotate(**{key: value})
+        refuse(cli, bundle)
+
+
+def test_ghsa_crxr_jm9v_349c_a_file_of_any_name_has_a_fixed_one_for_the_monitor(
+    cli: Cli, make_unikernel: Callable[..., Bundle]
+) -> None:
+    """A kernel, an initrd and a disk whose names are options of QEMU's boot, and none of the names is in its argv."""
+    bundle = make_unikernel("app")
+    names = {
+        "binary": "/a,x -monitor stdio",
+        "initrd": "/b,file=/etc/passwd --daemonize",
+        "block": "/c,if=none,format=qcow2 'x'",
+    }
+    shutil.copy(bundle.rootfs / "unikernel/testguest.elf", bundle.rootfs / names["binary"].lstrip("/"))
+    (bundle.rootfs / names["initrd"].replace("/etc/", "/", 1).lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+    for key in ("initrd", "block"):
+        path = bundle.rootfs / names[key].lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 512)
+    bundle.annotate(**names, blkMntPoint="/data")
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    console = cli.wait_console("guest", "ready")
+    argv = running_argv(cli, "guest")
+    assert "initrd: 512 bytes" in console
+    assert "disk0: 1 sectors" in console
+    assert argv[argv.index("-kernel") + 1] == "/kernel"
+    assert argv[argv.index("-initrd") + 1] == "/initrd"
+    assert not any("daemonize" in word or "qcow2" in word or "stdio," in word.replace("stdio,id=", "") for word in argv)
+    cli.end("guest")
+
+
+@pytest.mark.parametrize("by", ["cmdline", "process.args"])
+def test_ghsa_crxr_jm9v_349c_the_command_line_is_one_argument(
+    cli: Cli, make_unikernel: Callable[..., Bundle], by: str
+) -> None:
+    line = "app -monitor stdio -drive file=/etc/shadow,format=raw ,x=y --daemonize"
+    bundle = make_unikernel(*(line.split() if by == "process.args" else ()))
+    if by == "cmdline":
+        bundle.annotate(cmdline=line)
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    console = cli.wait_console("guest", "ready")
+    assert "-drive file=/etc/shadow,format=raw ,x=y --daemonize" in console
+    argv = running_argv(cli, "guest")
+    assert "--daemonize" not in argv
+    assert [word for word in argv if "/etc/shadow" in word] == [argv[argv.index("-append") + 1]]
+    cli.end("guest")
+
+
+@pytest.mark.parametrize("key", ["solo5NetDev", "solo5BlkDev"])
+@pytest.mark.parametrize("name", ["a:b", "a=b", "a b", "a\nb", "a,b", "-a", "a/b", "é", "x" * 68, "٣"])
+def test_ghsa_crxr_jm9v_349c_a_devices_name(
+    cli: Cli, make_unikernel: Callable[..., Bundle], key: str, name: str
+) -> None:
+    bundle = solo5(make_unikernel, elves.make_elf(elves.manifest_note((b"a", 2)), elves.abi_note()))
+    bundle.annotate(**{key: name})
+    refuse(cli, bundle, key)
+
+
+# GHSA-3385-hmpj-4678: paths.
+
+ESCAPES = [
+    "/../../../../../../../../etc/shadow",
+    "../../../../../../../../etc/shadow",
+    "/unikernel/../../../../../../etc/shadow",
+    "/unikernel/./.././../etc/shadow",
+    "//..//..//..//..//etc//shadow",
+    "/proc/self/root/etc/shadow",
+    "/proc/1/root/etc/shadow",
+    "/link",
+    "/up",
+    "/folder/shadow",
+    "/chain",
+    "/magic",
+]
+
+
+@pytest.mark.parametrize("key", ["binary", "initrd", "block"])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_ghsa_3385_hmpj_4678_no_path_leads_to_the_host(
+    cli: Cli, make_unikernel: Callable[..., Bundle], key: str, encoded: bool
+) -> None:
+    """By dots, by links of every kind; /etc/shadow is the host's, and there is none in the image."""
+    bundle = make_unikernel("app")
+    (bundle.rootfs / "link").symlink_to("/etc/shadow")
+    (bundle.rootfs / "up").symlink_to("../" * 40 + "etc/shadow")
+    (bundle.rootfs / "folder").symlink_to("/etc")
+    (bundle.rootfs / "chain").symlink_to("link")
+    (bundle.rootfs / "magic").symlink_to("/proc/self/root/etc/shadow")
+    for path in ESCAPES:
+        cli.log.unlink(missing_ok=True)
+        value = base64.b64encode(path.encode()).decode() if encoded else path
+        bundle.annotate(**{key: value, "blkMntPoint": "/data"})
+        message = refuse(cli, bundle)
+        assert "`..` is not allowed" in message or "no such file" in message or "no such process" in message, message
+
+
+@pytest.mark.parametrize("key", ["bootKernel", "bootInitrd"])
+def test_ghsa_3385_hmpj_4678_a_hosts_path_is_never_taken(
+    cli: Cli, make_unikernel: Callable[..., Bundle], key: str
+) -> None:
+    bundle = make_unikernel("app")
+    bundle.annotate(**{key: "/boot/vmlinuz"})
+    refuse(cli, bundle, key, "never taken from an image")
+
+
+def test_a_file_that_becomes_a_link_while_create_looks_at_it(
+    cli: Cli, make_unikernel: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    """An engine's shared folder may be another's to change: whatever create sees, it is beneath the rootfs."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"the host's secret " * 1000)
+    bundle = make_unikernel("app")
+    folder, place = bundle.rootfs / "swapped", bundle.rootfs / "initrd"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"harmless")
+    (folder / "link").symlink_to(f"/../../../../../../../../../..{secret}")
+    bundle.annotate(initrd="/initrd")
+    os.link(folder / "file", place)
+    swapper = os.fork()
+    if swapper == 0:
+        while True:
+            for name in ("link", "file"):
+                os.link(folder / name, folder / "next", follow_symlinks=False)
+                os.rename(folder / "next", place)
+    try:
+        for number in range(15):
+            cli.log.unlink(missing_ok=True)
+            name = f"race{number}"
+            if cli.create(name, bundle, check=False):
+                assert_refused(cli, name, "initrd")
+                continue
+            cli("start", name)
+            assert "initrd: 8 bytes" in cli.wait_console(name, "ready")
+            cli.end(name)
+    finally:
+        os.kill(swapper, 9)
+        os.waitpid(swapper, 0)
+
+
+# Kernels.
+
+
+def solo5(make: Callable[..., Bundle], kernel: bytes, monitor: str = "spt") -> Bundle:
+    """Return a bundle with a kernel of that content for one of Solo5's tenders."""
+    bundle = make("app")
+    if shutil.which(f"solo5-{monitor}") is None:
+        pytest.skip(f"solo5-{monitor} is not installed")
+    (bundle.rootfs / "unikernel/solo5").write_bytes(kernel)
+    bundle.annotate(unikernelType="mirage", hypervisor=monitor, binary="/unikernel/solo5")
+    return bundle
+
+
+def patched(kernel: bytes, offset: int, value: bytes) -> bytes:
+    return kernel[:offset] + value + kernel[offset + len(value) :]
+
+
+ABI = elves.abi_note()
+NETS = tuple((b"n%d" % index, 2) for index in range(64))
+SOUND = elves.make_elf(elves.manifest_note(), ABI)
+
+KERNELS = [
+    ("another tender's", elves.make_elf(elves.manifest_note(), elves.abi_note(1)), "built for Solo5's `hvt`"),
+    ("a target that is none", elves.make_elf(elves.manifest_note(), elves.abi_note(99)), "unknown target 99"),
+    ("an ABI to come", elves.make_elf(elves.manifest_note(), elves.abi_note(2, 77)), "version 77 of Solo5's ABI"),
+    ("no notes", elves.make_elf(), "not a Solo5 kernel"),
+    ("no manifest", elves.make_elf(ABI), "no Solo5 manifest"),
+    ("63 networks", elves.make_elf(elves.manifest_note(*NETS[:63]), ABI), "`n0`, `n1`, `n2`, `n3`, .."),
+    ("64 devices", elves.make_elf(elves.manifest_note(*NETS), ABI), "65 entries has a wrong size"),
+    ("63 disks", elves.make_elf(elves.manifest_note(*((n, 1) for n, _ in NETS[:63])), ABI), "block devices"),
+    ("one name twice", elves.make_elf(elves.manifest_note((b"a", 2), (b"a", 1)), ABI), "one device name twice"),
+    ("a name that is an option", elves.make_elf(elves.manifest_note((b"a=@3", 2)), ABI), "letters and digits"),
+    ("a manifest to come", elves.make_elf(elves.manifest_note(version=2), ABI), "version 2"),
+    ("entries without end", elves.make_elf(elves.manifest_note(entries=2**32 - 1), ABI), "wrong size"),
+    ("cut in its header", SOUND[:40], "truncated"),
+    ("cut in its notes", SOUND[:-8], "outside the file"),
+    ("65535 program headers", patched(SOUND, 56, b"\xff\xff"), "65535 segments"),
+    ("headers beyond the file", patched(SOUND, 32, b"\xff" * 8), "outside the file"),
+    ("a note of four GiB", patched(SOUND, 64 + 32, b"\0\0\0\0\1\0\0\0"), "4294967296 bytes long"),
+    ("a note's size that overflows", elves.make_elf(b"\xff" * 12 + bytes(52), ABI), "larger than its segment"),
+    ("notes at a negative offset", patched(SOUND, 64 + 8, b"\xff" * 8), "outside the file"),
+    ("big endian", patched(SOUND, 5, b"\2"), "big endian"),
+    ("for another machine", patched(SOUND, 18, b"\xf3\0"), "machine 243"),
+    ("for aarch64", patched(SOUND, 18, b"\xb7\0"), "for aarch64"),
+    ("half an ELF magic", b"\x7fEL", ""),
+    ("a script", b"#!/bin/sh\nexec /bin/sh\n", "not a Solo5 kernel"),
+    ("nothing", b"", "is empty"),
+]
+
+
+@pytest.mark.parametrize(("kernel", "says"), [row[1:] for row in KERNELS], ids=[row[0] for row in KERNELS])
+def test_a_kernel_that_lies(cli: Cli, make_unikernel: Callable[..., Bundle], kernel: bytes, says: str) -> None:
+    refuse(cli, solo5(make_unikernel, kernel), says)
+
+
+@pytest.mark.parametrize("monitor", ["qemu", "spt"])
+def test_a_kernel_of_a_terabyte(cli: Cli, make_unikernel: Callable[..., Bundle], monitor: str) -> None:
+    """Sparse, so it costs an image nothing; reading it would cost the host, or the container's memory, all."""
+    bundle = make_unikernel("app")
+    if monitor == "spt":
+        third = 64 + 2 * 56  # a segment to load that is as large
+        large = patched(elves.make_elf(elves.manifest_note(), ABI, b""), third, b"\1")
+        bundle = solo5(make_unikernel, patched(large, third + 40, TERABYTE.to_bytes(8, "little")))
+    kernel = bundle.rootfs / bundle.config["annotations"][PREFIX + "binary"].lstrip("/")
+    if monitor == "qemu":
+        kernel.write_bytes(b"\x02\xb0\xad\x1b\0\0\1\0" + (-(0x1BADB002 + 0x10000) & 0xFFFFFFFF).to_bytes(4, "little"))
+    os.truncate(kernel, TERABYTE)
+    refuse(cli, bundle, "kernel", "of 1048576 MiB does not fit")
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device", "socket", "terabyte", "empty"])
+def test_an_initrd_that_is_none(cli: Cli, make_unikernel: Callable[..., Bundle], kind: str) -> None:
+    bundle = make_unikernel("app")
+    make_odd(bundle.rootfs / "initrd", kind)
+    bundle.annotate(initrd="/initrd")
+    refuse(cli, bundle, "initrd `/initrd`")
+
+
+def make_odd(path: Path, kind: str) -> None:
+    """Make something that is no file, or one that should not be."""
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        os.mknod(path, 0o20666, os.makedev(1, 5))
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            here = os.open(path.parent, os.O_PATH)
+            server.bind(f"/proc/self/fd/{here}/{path.name}")
+            os.close(here)
+    else:
+        path.touch()
+        os.truncate(path, TERABYTE if kind == "terabyte" else 0)
+
+
+# The image's own word.
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"[" * 500_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"' + PREFIX.encode() + b'binary": ' + b"9" * 5000 + b"}", "urunc.json"),
+        (b'{"' + PREFIX.encode() + b'binary": "\\ud800"}', "urunc.json"),
+        (b'{"' + PREFIX.encode() + b'binary": "a\\u0000b"}', "NUL"),
+        (b'{"' + PREFIX.encode() + b'binary": NaN}', "urunc.json"),
+        (b"\xff\xfe{}", "urunc.json"),
+        (b"\0" * 1000, "urunc.json"),
+        (b"{}", "is missing"),
+        (b'{"' + PREFIX.encode() + b'unikernelType": {"a": []}}', "want a string"),
+    ],
+    ids=["lists", "objects", "number", "surrogate", "NUL", "NaN", "utf-16", "zeros", "empty", "object"],
+)
+def test_an_urunc_json_that_lies(cli: Cli, make_unikernel: Callable[..., Bundle], content: bytes, says: str) -> None:
+    bundle = make_unikernel()
+    bundle.config["annotations"] = {}
+    (bundle.rootfs / "urunc.json").write_bytes(content)
+    refuse(cli, bundle, says)
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device", "socket", "terabyte"])
+def test_an_urunc_json_that_is_no_file(cli: Cli, make_unikernel: Callable[..., Bundle], kind: str) -> None:
+    """It hangs nobody. What is no file says nothing: with the engine's annotations alone the guest runs."""
+    bundle = make_unikernel("app")
+    make_odd(bundle.rootfs / "urunc.json", kind)
+    if kind == "terabyte":
+        refuse(cli, bundle, "/urunc.json: file too large")
+        return
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    cli.end("guest")
+
+
+def test_the_engines_annotations_win_over_the_images(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    bundle = make_unikernel("app")
+    values = {"binary": "/no-such", "hypervisor": "spt", "unikernelType": "mirage"}
+    (bundle.rootfs / "urunc.json").write_text(json.dumps({PREFIX + key: value for key, value in values.items()}))
+    cli.create("guest", bundle)
+    assert "testguest" in str(bundle.config["annotations"])
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    cli.end("guest")
+
+
+@pytest.mark.parametrize("text", ["/unikernel/testguest.elf\x1b[2J", "/a\x07", "qemu\r", "/a\x9b31m", "/a\u202e"])
+def test_base64_of_control_characters(cli: Cli, make_unikernel: Callable[..., Bundle], text: str) -> None:
+    bundle = make_unikernel("app")
+    bundle.annotate(binary=base64.b64encode(text.encode()).decode())
+    refuse(cli, bundle)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "says"),
+    [
+        ({"block": "/disk", "blkMntPoint": "/", "mountRootfs": "true"}, "cannot take block as its root"),
+        ({"unikernelType": "linux", "block": "/unikernel/testguest.elf", "blkMntPoint": "/proc"}, ""),
+        ({"unikernelType": "linux", "block": "/disk", "blkMntPoint": "relative"}, ""),
+    ],
+)
+def test_annotations_that_contradict_each_other(
+    cli: Cli, make_unikernel: Callable[..., Bundle], annotations: dict[str, str], says: str
+) -> None:
+    bundle = make_unikernel("app")
+    (bundle.rootfs / "disk").write_bytes(b"x" * 512)
+    bundle.annotate(**annotations)
+    refuse(cli, bundle, says)
+
+
+# What else is in the rootfs.
+
+
+def test_a_rootfs_with_the_names_of_the_monitors_root(
+    cli: Cli, make_unikernel: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    """Nothing of the image but what is named gets into the monitor's root, so none of its files has an effect there."""
+    bundle = make_unikernel("app")
+    for name in ("kernel", "initrd", "disk0", "control.in", "api", "proc/self/fd", "share0"):
+        (bundle.rootfs / name).parent.mkdir(parents=True, exist_ok=True)
+        (bundle.rootfs / name).write_text("not this")
+    for name in ("dev", "lib64", "usr", "etc"):
+        (bundle.rootfs / name).symlink_to(tmp_path)
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    pid = cli.state("guest")["pid"]
+    root = cli.world.path(f"/proc/{pid}/root")
+    assert (root / "kernel").read_bytes()[:4] == b"\x7fELF"
+    assert not (root / "disk0").exists()
+    assert not (root / "share0").exists()
+    cli.end("guest")
+    assert sorted(os.listdir(tmp_path)) == sorted(["bundle0", "config.toml", "consoles", "log.json"])
+
+
+def test_a_rootfs_of_200_000_files(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """None of them is looked at, so none of them costs anything."""
+    bundle = make_unikernel("app")
+    kernel = (bundle.rootfs / "unikernel/testguest.elf").read_bytes()
+    cli.world.run("mount", "-t", "tmpfs", "none", str(bundle.rootfs))
+    rootfs = cli.world.path(str(bundle.rootfs))
+    (rootfs / "unikernel").mkdir()
+    (rootfs / "unikernel/testguest.elf").write_bytes(kernel)
+    (rootfs / "file").touch()
+    folder = os.open(rootfs, os.O_PATH)
+    for number in range(200_000):
+        os.link("file", f"file{number}", src_dir_fd=folder, dst_dir_fd=folder)
+    os.close(folder)
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    cli.end("guest")
+    cli.world.run("umount", str(bundle.rootfs))
+
+
+def test_a_set_user_id_kernel_with_hard_links(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """Its mode and its links mean nothing: the monitor reads it, through a mount without set-user-id."""
+    bundle = make_unikernel("app")
+    kernel = bundle.rootfs / "unikernel/testguest.elf"
+    kernel.chmod(0o6755)
+    for number in range(100):
+        os.link(kernel, bundle.rootfs / f"unikernel/link{number}")
+    bundle.config["process"]["user"] = {"uid": 1234, "gid": 2345}
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    pid = cli.state("guest")["pid"]
+    mounts = cli.world.path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    (line,) = [line for line in mounts if line.split()[4] == "/kernel"]
+    assert {"ro", "nosuid", "nodev"} <= set(line.split()[5].split(","))
+    cli.end("guest")
+
+
+@pytest.mark.parametrize("destination", ["/../../etc", "/etc/../../x", "relative", "", "/a\nb", "/" + "x" * 5000])
+def test_a_mount_whose_destination_lies(
+    cli: Cli, make_unikernel: Callable[..., Bundle], tmp_path: Path, destination: str
+) -> None:
+    bundle = make_unikernel("app")
+    (tmp_path / "file").write_text("x")
+    mount = {"destination": destination, "type": "bind", "source": str(tmp_path / "file"), "options": ["ro", "bind"]}
+    bundle.config["mounts"].append(mount)
+    refuse(cli, bundle, "mounts")
+
+
+@pytest.mark.parametrize("what", ["link to itself", "file", "fifo", "link out"])
+def test_a_rootfs_that_is_none(cli: Cli, make_unikernel: Callable[..., Bundle], tmp_path: Path, what: str) -> None:
+    bundle = make_unikernel("app")
+    shutil.rmtree(bundle.rootfs)
+    if what == "link to itself":
+        bundle.rootfs.symlink_to("rootfs")
+    elif what == "file":
+        bundle.rootfs.write_text("")
+    elif what == "fifo":
+        os.mkfifo(bundle.rootfs)
+    else:
+        bundle.rootfs.symlink_to("/nonexistent")
+    refuse(cli, bundle, "root.path")
+
+
+def test_a_block_image_with_holes(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """A terabyte of nothing is a disk like any other; nobody reads it through."""
+    bundle = make_unikernel("app")
+    make_odd(bundle.rootfs / "disk", "terabyte")
+    bundle.annotate(block="/disk", blkMntPoint="/data")
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    assert f"disk0: {TERABYTE // 512} sectors" in cli.wait_console("guest", "ready")
+    cli.end("guest")
+    assert (bundle.rootfs / "disk").stat().st_blocks < 100
