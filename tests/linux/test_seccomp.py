@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cgroups import run
 from urunc.errors import HostError, SpecError
-from urunc.linux import libc, seccomp
+from urunc.linux import libc, libseccomp, seccomp, seccomp_profile
 
 ARCH = os.uname().machine
 ALLOW = {"action": "SCMP_ACT_ALLOW"}
@@ -179,8 +179,8 @@ def test_a_bad_profile_is_refused_by_its_path(profile: dict[str, Any], path: str
 
 
 def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seccomp, "_library", None)
-    monkeypatch.setattr(seccomp, "_SONAME", "libseccomp-not-here.so.2")
+    monkeypatch.setattr(libseccomp, "_library", None)
+    monkeypatch.setattr(libseccomp, "SONAME", "libseccomp-not-here.so.2")
     with pytest.raises(HostError) as caught:
         seccomp.compile(EVERYTHING_BUT, ARCH)
     assert caught.value.hint == "install libseccomp2"
@@ -192,13 +192,13 @@ def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def compiled_anew(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the compilations from here on."""
     counted: list[int] = []
-    real = seccomp._compile
+    real = libseccomp.compile
 
-    def count(profile: seccomp.Profile, arch: str) -> bytes:
+    def count(profile: seccomp_profile.Profile, arch: str) -> bytes:
         counted.append(1)
         return real(profile, arch)
 
-    monkeypatch.setattr(seccomp, "_compile", count)
+    monkeypatch.setattr(libseccomp, "compile", count)
     return counted
 
 
@@ -275,7 +275,7 @@ names = st.sampled_from(["read", "mkdir", "clone", "no_such", "socket"])
 arguments = st.fixed_dictionaries(
     {
         "index": st.integers(-1, 7),
-        "op": st.sampled_from([*seccomp.OPERATORS, "SCMP_CMP_X"]),
+        "op": st.sampled_from([*seccomp_profile.OPERATORS, "SCMP_CMP_X"]),
         "value": st.integers(-1, 2**64),
     },
     optional={"valueTwo": st.integers(0, 2**64 - 1)},

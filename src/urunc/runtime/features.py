@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import __version__
-from ..linux import seccomp
+from ..linux import seccomp, seccomp_profile
 from ..oci.annotations import PREFIX
 from ..oci.parse_linux import NAMESPACES
 from ..oci.spec import Hooks
@@ -44,9 +44,9 @@ def document() -> dict[str, Any]:
             "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": False},
             "seccomp": {
                 "enabled": True,
-                "actions": sorted(seccomp.ACTIONS),
-                "operators": sorted(seccomp.OPERATORS),
-                "archs": sorted(seccomp.ARCHITECTURES),
+                "actions": sorted(seccomp_profile.ACTIONS),
+                "operators": sorted(seccomp_profile.OPERATORS),
+                "archs": sorted(seccomp_profile.ARCHITECTURES),
                 "knownFlags": sorted(seccomp.FLAGS),
                 "supportedFlags": sorted(seccomp.FLAGS),
             },
