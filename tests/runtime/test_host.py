@@ -91,6 +91,21 @@ def test_answer_is_kept_until_a_file_changes(tmp_path: Path) -> None:
     assert runs(program) == 2
 
 
+def test_what_is_installed_later_is_found(tmp_path: Path) -> None:
+    program = fake(tmp_path / "opt/bin")
+    firmware = tmp_path / "opt/share/qemu"
+    firmware.mkdir(parents=True)
+    (firmware / "pvh.bin").write_bytes(b"x")
+    config, cache = MonitorConfig(path=str(program)), str(tmp_path / "cache")
+    first = host.probe_monitor("qemu", config, "x86_64", cache)
+    os.utime(firmware, ns=(1, 1))  # clocks of file systems are coarse
+    second = host.probe_monitor("qemu", config, "x86_64", cache)
+    (firmware / "linuxboot_dma.bin").write_bytes(b"x")
+    third = host.probe_monitor("qemu", config, "x86_64", cache)
+    assert second == first
+    assert [bind.source for bind in third.binds] == [str(program), *sorted(map(str, firmware.iterdir()))]
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"inputs": 1}', b"\xff"])
 def test_a_spoiled_cache_is_passed_over(tmp_path: Path, content: bytes) -> None:
     program = fake(tmp_path / "bin")

@@ -1,7 +1,7 @@
 """Mounts, by descriptor: trees are cloned or made detached, get their attributes, and are then attached.
 
-An attribute is only ever added to a mount of our own, never taken away: so nothing here trips over the flags
-that the kernel locks once a mount is seen from a user namespace. Knows nothing of what is mounted why. Needs
+An attribute is only ever added to a mount that came from elsewhere, never taken away: so nothing here trips over the
+flags that the kernel locks once a mount is seen from a user namespace. Knows nothing of what is mounted why. Needs
 Linux 5.12.
 """
 
@@ -37,6 +37,24 @@ def isolate(word: str = "") -> None:
     same: on a host whose `/` is shared, as systemd has it, the new root would be mounted over the host's.
     """
     set_propagation("rprivate" if word.endswith(("private", "unbindable")) else "rslave")
+
+
+def clone_file(path: str) -> int:
+    """Return a descriptor of a new detached mount of what is at a path, with the attributes that it has there.
+
+    For many files, which get theirs together once they are attached: `protect_below`. Raises OSError.
+    """
+    return libc.open_tree(libc.AT_FDCWD, path, libc.OPEN_TREE_CLONE)
+
+
+def protect_below(tree: int) -> None:
+    """Make every mount below `tree` read-only and private, without devices and set-user-id programs.
+
+    `tree` itself is a mount that this process has made: it stays writable, and gets the rest. Raises OSError.
+    """
+    attributes = libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV
+    libc.mount_setattr(tree, "", libc.AT_EMPTY_PATH | libc.AT_RECURSIVE, attributes, 0, libc.MS_PRIVATE)
+    libc.mount_setattr(tree, "", libc.AT_EMPTY_PATH, 0, libc.MOUNT_ATTR_RDONLY)
 
 
 def clone_tree(

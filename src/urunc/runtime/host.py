@@ -111,20 +111,24 @@ def _is_program(path: str) -> bool:
 
 
 def _cached_by_files(cache: str, key: str, inputs: list[str], probe: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return `probe()`'s answer, from the cache while `inputs` and all files it lists are what they were."""
+    """Return `probe()`'s answer, from the cache while `inputs` and the folders of the files it lists are unchanged.
+
+    A folder changes when a file in it is replaced, as any installer does, or is removed, or a new one comes.
+    """
     known = _read(cache, key)
     if known is not None and known.get("inputs") == inputs:
         answer: dict[str, Any] = known["answer"]
-        if known.get("stamps") == _stamps(answer["files"]):
+        if known.get("stamps") == _stamps(inputs, answer["files"]):
             return answer
     answer = probe()
-    _write(cache, key, {"inputs": inputs, "answer": answer, "stamps": _stamps(answer["files"])})
+    _write(cache, key, {"inputs": inputs, "answer": answer, "stamps": _stamps(inputs, answer["files"])})
     return answer
 
 
-def _stamps(files: list[str]) -> list[list[int]] | None:
+def _stamps(inputs: list[str], files: list[str]) -> list[list[int]] | None:
+    folders = dict.fromkeys(path.rpartition("/")[0] for path in files)
     stamps = []
-    for path in files:
+    for path in (*filter(None, inputs), *folders):
         try:
             stat = os.stat(path)
         except OSError:

@@ -71,8 +71,8 @@ def open_all(
         listener=owned.add(listen(place, "start")),
         waiting=owned.add(_new_file(f"{place}/waiting", 0o600)),
         dev_tree=_device_tree((*plan.nodes, *nodes), owned),
+        files=_own_files(plan, owned),
         trees=[
-            *_bind_trees(plan, owned),
             *_image_trees(request, place, owned),
             *_share_trees(request.bundle, plan, owned),
             *_fifo_trees(plan, place, owned),
@@ -142,11 +142,12 @@ def _device_tree(nodes: tuple[Node, ...], owned: Descriptors) -> int:
     return tree
 
 
-def _bind_trees(plan: Plan, owned: Descriptors) -> list[tuple[str, int]]:
+def _own_files(plan: Plan, owned: Descriptors) -> list[tuple[str, int]]:
+    """Return the monitor's own files and folders: some sixty, so init makes them read-only all at once."""
     trees = []
     for bind in plan.binds:
         try:
-            trees.append((bind.target, owned.add(mounts.clone_tree(bind.source, readonly=True))))
+            trees.append((bind.target, owned.add(mounts.clone_file(bind.source))))
         except FileNotFoundError:
             if not bind.optional:
                 raise HostError(f"`{bind.source}`, which the monitor needs, is not there") from None

@@ -46,6 +46,7 @@ class Orders:
         listener: int,
         waiting: int,
         dev_tree: int,
+        files: list[tuple[str, int]],
         trees: list[tuple[str, int]],
         rootfs_tree: int,
         terminal: int,
@@ -58,6 +59,7 @@ class Orders:
         self.listener = listener  # where `start` will connect
         self.waiting = waiting  # the file whose lock says: not yet executed
         self.dev_tree = dev_tree  # detached tmpfs with the monitor's device nodes
+        self.files = files  # of the monitor: (target in its root, detached mount that has no attributes yet)
         self.trees = trees  # (target in the monitor's root, detached mount)
         self.rootfs_tree = rootfs_tree  # detached read-only clone of the rootfs, -1 without startContainer hooks
         self.terminal = terminal  # the console's slave end, -1 without a terminal
@@ -67,7 +69,7 @@ class Orders:
     def descriptors(self) -> list[int]:
         """Return every descriptor that init must keep."""
         mine = [self.channel.socket.fileno(), self.listener, self.waiting, self.dev_tree]
-        mine += [fd for _target, fd in self.trees]
+        mine += [fd for _target, fd in (*self.files, *self.trees)]
         mine += [fd for fd in (self.rootfs_tree, self.terminal) if fd >= 0]
         first = self.plan.machine.first_fd
         return mine + list(range(first))
@@ -250,11 +252,11 @@ def _build_root(orders: Orders, launch: dict[str, Any]) -> None:
     root = fsops.detached_tmpfs(_ROOT_SIZE)
     mounts.attach(root, "/")
     os.fchdir(root)
+    _attach(root, orders.files)
+    mounts.protect_below(root)
     fsops.make_dirs(root, "dev", 0o755)
     mounts.attach_at(orders.dev_tree, root, "dev")
-    for target, tree in orders.trees:
-        mounts.attach_file(tree, root, target.lstrip("/"))
-        os.close(tree)
+    _attach(root, orders.trees)
     for item in launch["files"]:
         _write_file(root, item["path"].lstrip("/"), item["content"].encode("latin-1"), item["mode"])
     for folder in launch["folders"]:
@@ -262,6 +264,12 @@ def _build_root(orders: Orders, launch: dict[str, Any]) -> None:
     if launch["own_descriptors"]:
         _show_descriptors(root)
     mounts.make_readonly(root)
+
+
+def _attach(root: int, trees: list[tuple[str, int]]) -> None:
+    for target, tree in trees:
+        mounts.attach_file(tree, root, target.lstrip("/"))
+        os.close(tree)
 
 
 def _show_descriptors(root: int) -> None:
