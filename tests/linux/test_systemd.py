@@ -1,263 +1,240 @@
-"""The systemd driver against a real systemd. Runs where the host was booted with one (see scripts/systemd-machine)."""
+"""The client of systemd against a scripted one."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
-import signal
-import subprocess
-import time
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-import bundles
-from cgroups import MIB, eater, end_of, sleeper
 from urunc.errors import HostError
-from urunc.linux import cgroup, cgroup_files, cgroup_layout, dbus, freezer
-from urunc.oci import cgroup_path, device_rules, resources, scope
-from urunc.oci.cgroup_path import CgroupPath
-from urunc.oci.spec import DeviceRule, Resources
-from world import wait_for
-
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not Path(dbus.SYSTEMD_SOCKET).exists(), reason="this host was not booted with systemd"),
-]
-count = itertools.count()
-
-LIMITS = Resources(
-    memory_limit=64 * MIB, memory_swap=64 * MIB, pids_limit=7, cpu_quota=33300, cpu_period=100000, cpus="0"
-)
-RULES = device_rules.settle([DeviceRule(allow=True, kind="c", major=1, minor=3)])
+from urunc.linux import dbus, systemd
+from urunc.linux.dbus import Message
 
 
-@pytest.fixture(params=["system.slice", "urunc_test-pod.slice"])
-def place(request: pytest.FixtureRequest) -> Iterator[CgroupPath]:
-    found = cgroup_path.parse(f"{request.param}:urunc-test:{os.getpid()}-{next(count)}", True)
-    yield found
-    paths = cgroup_layout.paths(cgroup_layout.detect(), found)
-    cgroup.kill_all(paths)
-    cgroup.leave(paths, found.unit)
-    assert not any(os.path.exists(directory) for directory in paths.values())
-    assert dbus.find_unit(found.unit) is None
+class Systemd:
+    """The far end of one connection."""
 
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.calls: list[Message] = []
 
-def properties(place: CgroupPath, pid: int, limits: Resources = LIMITS) -> tuple[scope.Property, ...]:
-    version = cgroup_layout.detect().version
-    own = scope.own_properties(place, (pid,), version)
-    return own + scope.limit_properties(limits, version, RULES)
+    def greet(self) -> None:
+        user = str(os.geteuid()).encode().hex().encode()
+        expected = b"\0AUTH EXTERNAL " + user + b"\r\nBEGIN\r\n"
+        assert self.read(len(expected)) == expected
+        self.sock.sendall(b"OK 0123456789abcdef\r\n")
 
+    def read(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            piece = self.sock.recv(count - len(data))
+            if not piece:
+                raise EOFError
+            data += piece
+        return data
 
-def enter(place: CgroupPath, pid: int) -> dict[str, str]:
-    """Do what create does, in its order."""
-    paths = cgroup_layout.paths(cgroup_layout.detect(), place)
-    version = cgroup_files.version_of(paths)
-    cgroup.enter(paths, place, pid, properties(place, pid))
-    cgroup_files.apply(paths, resources.writes(scope.rounded_quota(LIMITS), version))
-    cgroup_files.apply_devices(paths, RULES, version)
-    cgroup.join(paths, pid)
-    return paths
+    def call(self) -> Message:
+        head = self.read(16)
+        message = dbus.from_bytes(head + self.read(dbus.frame_length(head) - 16))
+        self.calls.append(message)
+        return message
 
+    def reply(self, to: Message, signature: str = "", *body: object) -> None:
+        self.send(Message(kind=2, serial=1, reply_serial=to.serial, signature=signature, body=body))
 
-def shown(place: CgroupPath, *names: str) -> dict[str, str]:
-    """Return properties as systemd has them."""
-    command = ["systemctl", "show", place.unit, *(f"--property={name}" for name in names)]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return dict(line.split("=", 1) for line in text.splitlines())
+    def fail(self, to: Message, name: str, text: str = "No.") -> None:
+        self.send(Message(kind=3, serial=1, reply_serial=to.serial, error_name=name, signature="s", body=(text,)))
 
-
-def text(path: str) -> str:
-    return Path(path).read_text(encoding="ascii").strip()
-
-
-def limits_in_files(paths: dict[str, str]) -> list[str]:
-    if cgroup_files.version_of(paths) == 2:
-        files = ["memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpuset.cpus"]
-        return [text(f"{paths['']}/{file}") for file in files if os.path.exists(f"{paths['']}/{file}")]
-    files = ["memory/memory.limit_in_bytes", "pids/pids.max", "cpu/cpu.cfs_quota_us", "cpuset/cpuset.cpus"]
-    return [text(f"{paths[name]}/{file}") for name, file in (word.split("/") for word in files) if name in paths]
-
-
-def test_a_scope_holds_the_process_and_its_limits(place: CgroupPath) -> None:
-    with sleeper() as pid:
-        paths = enter(place, pid)
-        assert cgroup.pids(paths) == [pid]
-        assert all(line.endswith(place.path) for line in text(f"/proc/{pid}/cgroup").splitlines() if "memory" in line)
-        memory = str(64 * MIB)
-        got = limits_in_files(paths)
-        assert got[0] == memory
-        assert "7" in got
-        assert "34000 100000" in got if cgroup_files.version_of(paths) == 2 else "34000" in got
-        names = ("Slice", "Delegate", "TasksMax", "ActiveState", "DevicePolicy", "CPUQuotaPerSecUSec")
-        assert shown(place, *names) == {
-            "Slice": place.slice,
-            "Delegate": "yes",
-            "TasksMax": "7",
-            "ActiveState": "active",
-            "DevicePolicy": "strict",
-            "CPUQuotaPerSecUSec": "340ms",
-        }
-
-
-def test_a_reload_of_systemd_changes_no_limit(place: CgroupPath) -> None:
-    with sleeper() as pid:
-        paths = enter(place, pid)
-        before = limits_in_files(paths)
-        subprocess.run(["systemctl", "daemon-reload"], check=True)
-        assert limits_in_files(paths) == before
-        assert cgroup.pids(paths) == [pid]
-
-
-def test_devices_stay_denied_after_a_reload(place: CgroupPath) -> None:
-    reading, writing = os.pipe()
-
-    def open_on_signal() -> None:
-        def look(*_: object) -> None:
-            found = []
-            for name in ("null", "zero"):
-                try:
-                    os.close(os.open(f"/dev/{name}", os.O_RDONLY))
-                    found.append(name)
-                except PermissionError:
-                    pass
-            os.write(writing, ",".join(found).encode())
-
-        signal.signal(signal.SIGUSR1, look)
-        os.write(writing, b"ready")
-
-    with sleeper(open_on_signal) as pid:
-        assert os.read(reading, 99) == b"ready"
-        enter(place, pid)
-        for command in ([], ["systemctl", "daemon-reload"]):
-            if command:
-                subprocess.run(command, check=True)
-            os.kill(pid, signal.SIGUSR1)
-            assert os.read(reading, 99) == b"null"
-    os.close(reading)
-    os.close(writing)
-
-
-def test_memory_over_the_limit_is_counted(place: CgroupPath) -> None:
-    with eater(128 * MIB) as (pid, tell), sleeper() as other:
-        paths = enter(place, pid)
-        cgroup.join(paths, other)  # so that the scope does not end with the process
-        tell()
-        assert end_of(pid) == -signal.SIGKILL
-        assert cgroup_files.oom_count(paths) == 1
-
-
-def test_freeze_kill_and_leave(place: CgroupPath) -> None:
-    with sleeper() as pid:
-        paths = enter(place, pid)
-        freezer.freeze(paths)
-        assert freezer.is_frozen(paths)
-        cgroup.kill_all(paths)
-        assert end_of(pid) == -signal.SIGKILL
-        cgroup.leave(paths, place.unit)
-        assert not any(os.path.exists(directory) for directory in paths.values())
-        assert dbus.find_unit(place.unit) is None
-        cgroup.leave(paths, place.unit)
-
-
-def test_limits_change_at_run_time(place: CgroupPath) -> None:
-    with sleeper() as pid:
-        paths = enter(place, pid)
-        version = cgroup_files.version_of(paths)
-        more = Resources(memory_limit=96 * MIB, memory_swap=96 * MIB, pids_limit=9)
-        dbus.set_properties(place.unit, scope.limit_properties(more, version))
-        cgroup_files.apply(paths, resources.writes(more, version))
-        assert shown(place, "TasksMax") == {"TasksMax": "9"}
-        assert limits_in_files(paths)[0] == str(96 * MIB)
-
-
-def test_two_scopes_of_one_name_are_an_error(place: CgroupPath) -> None:
-    with sleeper() as first, sleeper() as second:
-        paths = enter(place, first)
-        with pytest.raises(HostError, match="already"):
-            cgroup.enter(paths, place, second, properties(place, second))
-        assert cgroup.pids(paths) == [first]
-
-
-def test_a_property_that_systemd_does_not_know_is_an_error(place: CgroupPath) -> None:
-    with sleeper() as pid:
-        paths = cgroup_layout.paths(cgroup_layout.detect(), place)
-        odd = (*properties(place, pid), ("NoSuchThing", "s", "x"))
-        with pytest.raises(HostError, match="NoSuchThing"):
-            cgroup.enter(paths, place, pid, odd)
-
-
-def test_a_scope_of_a_dead_process_is_an_error(place: CgroupPath) -> None:
-    with sleeper() as pid:
-        pass
-    paths = cgroup_layout.paths(cgroup_layout.detect(), place)
-    with pytest.raises(HostError, match="systemd does not start"):
-        cgroup.enter(paths, place, pid, properties(place, pid))
-
-
-def test_the_bus_does_as_well_as_systemds_own_socket(place: CgroupPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not Path(dbus.BUS_SOCKET).exists():
-        pytest.skip("no system bus")
-    monkeypatch.setattr(dbus, "SYSTEMD_SOCKET", "/nowhere")
-    with sleeper() as pid:
-        paths = enter(place, pid)
-        assert cgroup.pids(paths) == [pid]
-
-
-def test_a_scope_that_ends_by_itself_is_left_without_error(place: CgroupPath) -> None:
-    with sleeper() as pid:
-        paths = enter(place, pid)
-    deadline = time.monotonic() + 10
-    while dbus.find_unit(place.unit) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    cgroup.leave(paths, place.unit)
-    cgroup.leave(paths, place.unit)
-
-
-# A whole container, by the command line
-
-
-def test_a_unikernel_lives_in_a_scope(runtime: Path, testguest: Path, tmp_path: Path, place: CgroupPath) -> None:
-    bundle = bundles.unikernel(
-        tmp_path / "bundle", testguest, "hello", cgroup=f"{place.slice}:{place.prefix}:{place.name}"
-    )
-    bundle.config["linux"]["resources"].update(
-        memory={"limit": 192 * MIB}, pids={"limit": 99}, cpu={"quota": 150000, "period": 100000}
-    )
-    bundle.config["annotations"]["org.systemd.property.CollectMode"] = "'inactive-or-failed'"
-    (tmp_path / "config.toml").write_text('[monitors.qemu]\naccel = "tcg"\n')
-    console = tmp_path / "console"
-
-    def urunc(*arguments: str) -> str:
-        with console.open("ab") as stream:
-            done = subprocess.run(
-                [runtime, f"--root={tmp_path / 'state'}", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=stream if arguments[0] == "--systemd-cgroup" else subprocess.PIPE,
-                stderr=stream,
-                check=False,
-                env={**os.environ, "URUNC_CONFIG_FILE": str(tmp_path / "config.toml")},
+    def job_removed(self, job: str, result: str = "done") -> None:
+        self.send(
+            Message(
+                kind=4,
+                serial=1,
+                path="/m",
+                interface="i",
+                member="JobRemoved",
+                signature="uoss",
+                body=(1, job, "u", result),
             )
-        assert done.returncode == 0, f"{arguments}\n{console.read_text()}"
-        return (done.stdout or b"").decode()
+        )
 
-    urunc("--systemd-cgroup", "create", f"--bundle={bundle.write()}", "web")
-    try:
-        urunc("start", "web")
-        wait_for("the guest is up", lambda: "ready" in console.read_text(errors="replace"), 60)
-        pid = json.loads(urunc("state", "web"))["pid"]
-        paths = cgroup_layout.paths(cgroup_layout.detect(), place)
-        assert pid in cgroup.pids(paths)
-        assert shown(place, "Slice", "TasksMax", "CPUQuotaPerSecUSec", "CollectMode") == {
-            "Slice": place.slice,
-            "TasksMax": "99",
-            "CPUQuotaPerSecUSec": "1.500000s",
-            "CollectMode": "inactive-or-failed",
-        }
-        assert limits_in_files(paths)[0] == str(192 * MIB)
-    finally:
-        urunc("delete", "--force", "web")
-    assert not any(os.path.exists(directory) for directory in paths.values())
-    assert dbus.find_unit(place.unit) is None
+    def send(self, message: Message) -> None:
+        self.sock.sendall(dbus.to_bytes(message))
+
+
+@contextmanager
+def served(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, script: Callable[[Systemd], None], *, daemon: bool = False
+) -> Iterator[list[Systemd]]:
+    """Serve one connection by the script; at the end its failure is the test's."""
+    path = str(folder / "s")
+    monkeypatch.setattr(systemd, "BUS_SOCKET" if daemon else "SYSTEMD_SOCKET", path)
+    monkeypatch.setattr(systemd, "SYSTEMD_SOCKET" if daemon else "BUS_SOCKET", str(folder / "none"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    ends: list[Systemd] = []
+    failures: list[BaseException] = []
+
+    def serve() -> None:
+        try:
+            sock, _ = listener.accept()
+            with sock:
+                sock.settimeout(10)
+                ends.append(Systemd(sock))
+                ends[0].greet()
+                script(ends[0])
+        except BaseException as error:
+            failures.append(error)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield ends
+        finally:
+            thread.join()
+    if failures:
+        raise failures[0]
+
+
+PROPERTIES = (("Slice", "s", "a.slice"), ("PIDs", "au", [5]), ("DeviceAllow", "a(ss)", [("/dev/null", "rw")]))
+
+
+def test_a_scope_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def script(far: Systemd) -> None:
+        call = far.call()
+        far.job_removed("/job/6")  # of somebody else
+        far.job_removed("/job/7")  # ours, even before the reply
+        far.reply(call, "o", "/job/7")
+
+    with served(monkeypatch, tmp_path, script) as ends:
+        systemd.start_scope("x.scope", PROPERTIES)
+    (call,) = ends[0].calls
+    assert (call.member, call.signature, call.destination) == ("StartTransientUnit", "ssa(sv)a(sa(sv))", "")
+    assert call.body == ("x.scope", "replace", [(name, (kind, value)) for name, kind, value in PROPERTIES], [])
+
+
+def test_a_failed_unit_of_that_name_is_reset_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def script(far: Systemd) -> None:
+        far.fail(far.call(), "org.freedesktop.systemd1.UnitExists")
+        far.reply(far.call())
+        far.reply(far.call(), "o", "/job/7")
+        far.job_removed("/job/7")
+
+    with served(monkeypatch, tmp_path, script) as ends:
+        systemd.start_scope("x.scope", PROPERTIES)
+    assert [call.member for call in ends[0].calls] == ["StartTransientUnit", "ResetFailedUnit", "StartTransientUnit"]
+
+
+def test_a_unit_that_is_in_use_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def script(far: Systemd) -> None:
+        for _ in range(3):
+            far.fail(far.call(), "org.freedesktop.systemd1.UnitExists", "Unit x.scope already exists.")
+
+    with (
+        served(monkeypatch, tmp_path, script),
+        pytest.raises(HostError, match=r"^systemd does not start `x\.scope`: Unit x\.scope already exists$"),
+    ):
+        systemd.start_scope("x.scope", PROPERTIES)
+
+
+def test_a_job_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def script(far: Systemd) -> None:
+        far.reply(far.call(), "o", "/job/7")
+        far.job_removed("/job/7", "failed")
+        far.reply(far.call())
+
+    with (
+        served(monkeypatch, tmp_path, script) as ends,
+        pytest.raises(HostError, match="the job ended as `failed`"),
+    ):
+        systemd.start_scope("x.scope", PROPERTIES)
+    assert ends[0].calls[-1].member == "ResetFailedUnit"
+
+
+def test_stop_waits_for_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def script(far: Systemd) -> None:
+        far.reply(far.call(), "o", "/job/8")
+        far.job_removed("/job/8")
+        far.reply(far.call())
+
+    with served(monkeypatch, tmp_path, script) as ends:
+        systemd.stop_unit("x.scope")
+    assert [call.member for call in ends[0].calls] == ["StopUnit", "ResetFailedUnit"]
+
+
+def test_stopping_what_is_not_there_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def script(far: Systemd) -> None:
+        far.fail(far.call(), "org.freedesktop.systemd1.NoSuchUnit")
+        far.fail(far.call(), "org.freedesktop.systemd1.NoSuchUnit")
+
+    with served(monkeypatch, tmp_path, script):
+        systemd.stop_unit("x.scope")
+
+
+def test_over_the_bus_it_says_hello_and_subscribes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def script(far: Systemd) -> None:
+        for _ in range(3):
+            far.reply(far.call())
+        far.reply(far.call())
+
+    with served(monkeypatch, tmp_path, script, daemon=True) as ends:
+        systemd.set_properties("x.scope", ())
+    assert [call.member for call in ends[0].calls] == ["Hello", "AddMatch", "Subscribe", "SetUnitProperties"]
+    assert ends[0].calls[-1].destination == "org.freedesktop.systemd1"
+
+
+def test_properties_change_at_run_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with served(monkeypatch, tmp_path, lambda far: far.reply(far.call())) as ends:
+        systemd.set_properties("x.scope", (("TasksMax", "t", 9),))
+    assert ends[0].calls[0].body == ("x.scope", True, [("TasksMax", ("t", 9))])
+
+
+def say_nothing(far: Systemd) -> None:
+    far.call()
+    assert far.sock.recv(1) == b""  # until the client gives up
+
+
+def hang_up(far: Systemd) -> None:
+    far.call()
+
+
+def say_nonsense(far: Systemd) -> None:
+    far.call()
+    far.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def announce_gigabytes(far: Systemd) -> None:
+    far.call()
+    far.sock.sendall(bytes.fromhex("6c020001 00000006 01000000 00000000"))
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (say_nothing, "systemd does not answer"),
+        (hang_up, "systemd closed the connection"),
+        (say_nonsense, "systemd's answer is not D-Bus"),
+        (announce_gigabytes, "systemd's answer is not D-Bus"),
+    ],
+)
+def test_a_bad_answer_is_an_error_in_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: Callable[[Systemd], None], message: str
+) -> None:
+    with served(monkeypatch, tmp_path, script), pytest.raises(HostError, match=message):
+        systemd.start_scope("x.scope", PROPERTIES, seconds=0.2)
+
+
+def test_without_systemd_the_hint_says_what_asked_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(systemd, "SYSTEMD_SOCKET", str(tmp_path / "a"))
+    monkeypatch.setattr(systemd, "BUS_SOCKET", str(tmp_path / "b"))
+    with pytest.raises(HostError, match="cannot reach systemd") as caught:
+        systemd.start_scope("x.scope", PROPERTIES)
+    assert "slice:prefix:name" in (caught.value.hint or "")
+    systemd.stop_unit("x.scope")

@@ -9,7 +9,7 @@ import pytest
 
 import containers
 from urunc.errors import HostError, KernelError, SpecError
-from urunc.linux import dbus
+from urunc.linux import systemd
 from urunc.oci.spec import Resources
 from urunc.runtime import store, update
 from urunc.runtime.store import Container
@@ -111,7 +111,7 @@ def test_systemd_is_told_as_well_and_its_refusal_takes_the_files_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
-    monkeypatch.setattr(dbus, "set_properties", lambda unit, properties: told.append((unit, properties)))
+    monkeypatch.setattr(systemd, "set_properties", lambda unit, properties: told.append((unit, properties)))
     v2 = V2(tmp_path, scope="urunc-web.scope")
     update.update(v2.root, NAME, Resources(memory_limit=300 * MIB, cpu_quota=70_001))
     ((unit, properties),) = told
@@ -123,7 +123,7 @@ def test_systemd_is_told_as_well_and_its_refusal_takes_the_files_back(
     def refuse(unit: str, properties: Any) -> None:
         raise HostError("systemd does not change it")
 
-    monkeypatch.setattr(dbus, "set_properties", refuse)
+    monkeypatch.setattr(systemd, "set_properties", refuse)
     with pytest.raises(HostError, match="does not change"):
         update.update(v2.root, NAME, Resources(memory_limit=400 * MIB))
     assert v2.read("memory.max") == str(300 * MIB)

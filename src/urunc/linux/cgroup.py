@@ -186,9 +186,9 @@ def enter(
     not manage is made beside. Limits (`cgroup_files`), then `join` are the same for both drivers.
     """
     if place.driver == "systemd":
-        from . import dbus
+        from . import systemd
 
-        dbus.start_scope(place.unit, properties)
+        systemd.start_scope(place.unit, properties)
         _check_scope(paths, place, pid)
         return _make(paths, mark)
     return make(paths, mark)
@@ -208,9 +208,9 @@ def leave(paths: Paths, unit: str = "", mark: str = "") -> None:
     """Undo `enter`: end what is in the cgroup, stop the systemd scope `unit`, remove the directories. Idempotent."""
     kill_all(paths, mark)  # before the scope is stopped: systemd would ask with SIGTERM, and wait 90 s
     if unit and not _is_anothers(paths, mark):
-        from . import dbus
+        from . import systemd
 
-        dbus.stop_unit(unit)
+        systemd.stop_unit(unit)
     remove(paths, mark=mark)
 
 

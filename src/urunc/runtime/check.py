@@ -178,9 +178,9 @@ def find_cgroup() -> Facility:
 
 def find_systemd() -> Facility:
     """Engines that use the systemd driver name a scope as cgroupsPath; only systemd can make one."""
-    from ..linux import dbus
+    from ..linux import systemd
 
-    ok = os.path.exists(dbus.SYSTEMD_SOCKET)
+    ok = os.path.exists(systemd.SYSTEMD_SOCKET)
     what = "runs: a cgroupsPath can be a scope" if ok else "does not run: a cgroupsPath cannot be a scope"
     return Facility(name="systemd", ok=ok, what=what)
 

@@ -120,7 +120,7 @@ def _apply(container: Container, change: Resources) -> None:
     """Write the files, then tell systemd where it holds the cgroup; take all back where either refuses."""
     paths, version = container.cgroup, cgroup_files.version_of(container.cgroup)
     if container.scope:
-        from ..linux import dbus
+        from ..linux import systemd
         from ..oci import scope
 
         writes = resources.writes(scope.rounded_quota(change), version)
@@ -130,7 +130,7 @@ def _apply(container: Container, change: Resources) -> None:
     try:
         cgroup_files.apply(paths, writes)
         if container.scope:
-            dbus.set_properties(container.scope, scope.limit_properties(change, version))
+            systemd.set_properties(container.scope, scope.limit_properties(change, version))
     except UruncError:
         _take_back(paths, before)
         raise
