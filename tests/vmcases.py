@@ -86,7 +86,7 @@ ARGS = ("/bin/app", "two words", 'quote"s', "-x=1")
 ENV = ("PATH=/bin:/usr/bin", "GREETING=hello world")
 
 LINUX_KERNEL = KernelInfo(format="elf64", arch="x86_64", pvh=True)
-MULTIBOOT_KERNEL = KernelInfo(format="elf32", arch="x86_64", multiboot=True)
+MULTIBOOT_KERNEL = KernelInfo(format="elf32", arch="x86_64", i386=True, multiboot=True)
 PLAIN_KERNEL = KernelInfo(format="elf64", arch="x86_64")
 
 VERSIONS: dict[str, tuple[tuple[int, ...], ...]] = {

@@ -84,8 +84,9 @@ def test_pvh_and_linux() -> None:
 
 
 def test_classes_and_machines() -> None:
-    assert inspect(make_elf(wide=False, machine=3)) == KernelInfo(format="elf32", arch="x86_64")
-    assert inspect(make_elf(machine=3)) == KernelInfo(format="elf64", arch="x86_64")
+    assert inspect(make_elf(wide=False, machine=3)) == KernelInfo(format="elf32", arch="x86_64", i386=True)
+    assert inspect(make_elf(machine=3)) == KernelInfo(format="elf64", arch="x86_64", i386=True)
+    assert not inspect(make_elf()).i386
     assert inspect(make_elf(machine=183)).arch == "aarch64"
     with pytest.raises(ImageError, match="machine 243"):
         inspect(make_elf(machine=243))

@@ -140,7 +140,7 @@ def test_aarch64() -> None:
     ("kernel", "reason"),
     [
         (KernelInfo(format="elf64", arch="x86_64"), "without a PVH note"),
-        (KernelInfo(format="elf64", arch="x86_64", multiboot=True, pvh=True), "refuses Multiboot in a 64-bit"),
+        (KernelInfo(format="elf64", arch="x86_64", multiboot=True, pvh=True), "refuses Multiboot in an x86-64"),
         (KernelInfo(format="elf32", arch="x86_64"), "neither multiboot, PVH nor a bzImage"),
         (KernelInfo(format="raw"), "neither multiboot, PVH nor a bzImage"),
         (KernelInfo(format="arm64", arch="aarch64"), "the kernel is for aarch64"),
@@ -160,6 +160,7 @@ def test_kernels_that_it_cannot_boot(kernel: KernelInfo, reason: str) -> None:
         KernelInfo(format="bzimage", arch="x86_64"),
         KernelInfo(format="elf32", arch="x86_64", pvh=True),
         KernelInfo(format="elf64", arch="x86_64", multiboot=True, multiboot_address=True),
+        KernelInfo(format="elf64", arch="x86_64", multiboot=True, i386=True),  # Mewz
         KernelInfo(format="raw", arch="x86_64", multiboot=True),
         solo5_kernel("virtio", 0, 0).replace(multiboot=True, multiboot_address=True),
     ],

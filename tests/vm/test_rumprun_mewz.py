@@ -7,7 +7,7 @@ import json
 from urunc.vm.guests import mewz, rumprun
 from urunc.vm.machine import Context, Network, Root
 from urunc.vm.monitors import hvt, qemu
-from vmcases import NETWORKS, make_app, solo5_kernel
+from vmcases import NETWORKS, SECOND_NIC, make_app, solo5_kernel
 
 
 def document(network: Network, kind: str = "none", **fields: object) -> dict[str, object]:
@@ -59,3 +59,10 @@ def test_mewz() -> None:
     assert result.exit_device and result.modern_virtio_only
     assert result.min_memory_mib == 512
     assert mewz.boot(app, Network(), Root(), qemu.CAPABILITIES, Context()).command_line == ""
+
+
+def test_mewz_without_a_gateway() -> None:
+    """Its network starts with both words alone."""
+    network = Network(nics=(SECOND_NIC,))
+    result = mewz.boot(make_app("mewz", "qemu", Root()), network, Root(), qemu.CAPABILITIES, Context())
+    assert result.command_line == "ip=192.168.7.9/24 gateway=0.0.0.0"

@@ -26,7 +26,8 @@ _MULTIBOOT_SEARCH = 8192  # Multiboot 0.6.96, section 3.1: the header lies withi
 _MULTIBOOT_MAGIC = 0x1BADB002
 _MULTIBOOT_ADDRESS = 1 << 16  # section 3.1.3: the address fields are there
 _PT_LOAD, _PT_NOTE = 1, 4
-_MACHINES = {3: "x86_64", 62: "x86_64", 183: "aarch64"}  # EM_386, EM_X86_64, EM_AARCH64
+_EM_386 = 3
+_MACHINES = {_EM_386: "x86_64", 62: "x86_64", 183: "aarch64"}  # EM_X86_64, EM_AARCH64
 
 _XEN_PHYS32_ENTRY = 18  # xen/include/public/elfnote.h: the PVH entry point
 _SOLO5_ABI = 0x31494241  # solo5/include/elf_abi.h: "ABI1"
@@ -120,6 +121,7 @@ def _inspect_elf(read_at: ReadAt, head: bytes, multiboot: int | None) -> KernelI
         format="elf64" if wide else "elf32",
         arch=arch,
         load_bytes=sum(segment.memory for segment in segments if segment.kind == _PT_LOAD),
+        i386=machine == _EM_386,
         pvh=pvh,
         multiboot=multiboot is not None,
         multiboot_address=bool((multiboot or 0) & _MULTIBOOT_ADDRESS),

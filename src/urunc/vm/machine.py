@@ -113,9 +113,10 @@ class KernelInfo(Record):
     arch: str = ""  # x86_64 (a 32-bit kernel too: the machine is the same), aarch64; "" where the file does not say
     load_bytes: int = 0  # of memory that its segments, or the file where it has none, fill
     release: str = ""  # of a Linux kernel, such as 6.1.0-9-amd64, where its header says it
+    i386: bool = False  # its ELF header says EM_386, be it a 64-bit one (Mewz)
     pvh: bool = False
     multiboot: bool = False
-    multiboot_address: bool = False  # its Multiboot header says where to load it, so that even a 64-bit ELF will do
+    multiboot_address: bool = False  # its Multiboot header says where to load it, whatever its ELF header says
     solo5_abi: str | None = None  # "hvt", "spt", "virtio", ..; None without a Solo5 ABI note
     solo5_abi_version: int = 0
     solo5_devices: tuple[tuple[str, str], ...] | None = None  # (name, NET_BASIC|BLOCK_BASIC); None without a manifest

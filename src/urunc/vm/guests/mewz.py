@@ -1,6 +1,7 @@
 """Mewz, a WebAssembly unikernel, on QEMU: `ip=A/LEN gateway=G`.
 
-The program is part of the kernel, which takes no arguments for it.
+The program is part of the kernel, which takes no arguments for it. The kernel starts its network only where it is given
+both (src/param.zig), and its timer stops it with a fault where it has none.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ FILESYSTEMS: tuple[str, ...] = ()
 OWN_INIT = False
 FULL_CPU = False
 
+_NO_GATEWAY = "0.0.0.0"  # noqa: S104 - lwIP's own word for none, and no address to listen on
 _MIN_MEMORY_MIB = 512  # its memory layout is fixed
 
 
@@ -30,8 +32,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     address = bootstring.ipv4(nic) if nic else None
     words = []
     if nic is not None and address is not None:
-        gateway = bootstring.gateway(nic)
-        words = [f"ip={address.ip}/{address.prefix}", *([f"gateway={gateway}"] if gateway else [])]
+        words = [f"ip={address.ip}/{address.prefix}", f"gateway={bootstring.gateway(nic) or _NO_GATEWAY}"]
     messages = bootstring.without_ipv6(NAME, nic)
     return Boot(
         command_line=" ".join(words),

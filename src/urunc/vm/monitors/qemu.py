@@ -76,9 +76,10 @@ def check(machine: Machine) -> None:
         )
     if machine.arch != "x86_64":
         return
-    if kernel.format == "elf64" and kernel.multiboot and not kernel.multiboot_address:
+    # hw/i386/multiboot.c looks at the header's machine and not at its class
+    if kernel.format == "elf64" and kernel.multiboot and not kernel.multiboot_address and not kernel.i386:
         raise ImageError(
-            "QEMU cannot boot the kernel: it refuses Multiboot in a 64-bit ELF file",
+            "QEMU cannot boot the kernel: it refuses Multiboot in an x86-64 ELF file",
             hint="make it a 32-bit ELF file (objcopy -O elf32-i386), or leave the Multiboot header out",
         )
     if kernel.format == "elf64" and not kernel.pvh and not kernel.multiboot:
