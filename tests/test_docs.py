@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -47,3 +48,45 @@ def test_links_lead_somewhere(page: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", prose):
         assert (page.parent / target).exists(), target
+
+
+def cells(page: Path, head: str) -> list[str]:
+    """Return the first cells, without their code marks, of the tables whose head begins with `head`."""
+    found, inside = [], False
+    for line in page.read_text().splitlines():
+        inside = line.startswith(f"| {head} |") or (inside and line.startswith("|"))
+        if inside and not line.startswith((f"| {head} |", "| ---")):
+            found.append(line.split(" | ")[0].removeprefix("| ").strip("` "))
+    return found
+
+
+def messages_of_the_code() -> list[re.Pattern[str]]:
+    """Return a pattern for each string of urunc's that is long enough to tell: anything where a value is put in."""
+    found = []
+    for path in (TOP / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            texts = [part.value if isinstance(part, ast.Constant) else None for part in parts]
+            if sum(len(text) for text in texts if isinstance(text, str)) >= 12:
+                found.append("".join(".+" if text is None else re.escape(str(text)) for text in texts))
+    return [re.compile(pattern) for pattern in sorted(set(found))]
+
+
+def ticks(text: str) -> str:
+    """Return the text without backquotes: those at the ends of a cell are lost with its code marks."""
+    return text.replace("`", "")
+
+
+def test_quoted_errors_are_the_codes() -> None:
+    """A message that was changed in the code, and not in the troubleshooting page, is found here."""
+    known = [re.compile("(.+: )?" + ticks(pattern.pattern)) for pattern in messages_of_the_code()]
+    quoted = cells(TOP / "docs/troubleshooting.md", "message")
+    assert len(quoted) > 30
+    assert [text for text in quoted if not any(pattern.fullmatch(ticks(text)) for pattern in known)] == []
+
+
+def test_quoted_words_of_the_guests_init_are_its_own() -> None:
+    source = "".join(path.read_text() for path in (TOP / "guest/init").glob("*.c"))
+    for text in cells(TOP / "docs/troubleshooting.md", "message of the guest's init"):
+        said = text.removeprefix("urunc-init: ").partition("`")[0].strip()
+        assert said in source

@@ -378,3 +378,13 @@ def test_arguments_that_no_program_could_be_given(cli: Cli, make_unikernel: Call
     bundle.config["process"]["args"] = ["app", "x" * 200_000]
     assert cli.create("bad", bundle, check=False) == 1
     assert_refused(cli, "bad", "boot string of 200", "131071 at most")
+
+
+def test_a_seccomp_profile_that_stops_urunc_itself_is_named(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """Init is under the profile already when it says that it executes the monitor, or why it could not."""
+    bundle = make_unikernel("app")
+    rules = [{"names": ["execve", "exit_group"], "action": "SCMP_ACT_ALLOW"}]
+    bundle.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}
+    cli.create("guest", bundle)
+    assert cli("start", "guest", check=False).returncode != 0
+    assert "a seccomp profile that refuses execve, sendto or exit_group does that" in cli.last_error()

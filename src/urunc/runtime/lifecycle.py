@@ -118,7 +118,10 @@ def _meet_init(place: str, name: str) -> None:
         return
     failures = [answer for answer in answers if answer != STARTED]
     if not failures:
-        raise StateError(f"cannot start `{name}`: its init ended before it could execute the monitor")
+        raise StateError(
+            f"cannot start `{name}`: its init ended before it could execute the monitor",
+            hint="a seccomp profile that refuses execve, sendto or exit_group does that, and so does a lack of memory",
+        )
     from .. import jsonio
     from .channel import carried_error
 
