@@ -194,6 +194,12 @@ def test_the_last_resolv_conf_counts() -> None:
     assert checks.classify_mounts(GOOD.replace(mounts=(first, last)), takes_files=True).resolv_conf == last
 
 
+def test_a_capability_that_is_none_is_said() -> None:
+    process = Process(unknown_capabilities=("CAP_FLY", "CAP_SWIM"))
+    said = ("process.capabilities holds unknown names: CAP_FLY, CAP_SWIM",)
+    assert checks.notes(GOOD.replace(process=process), APP) == said
+
+
 def test_notes_say_what_was_asked_for_and_does_not_reach_the_guest() -> None:
     assert checks.notes(golden("docker-default"), APP) == ()
     assert checks.notes(golden("docker-sysctl"), APP) == (

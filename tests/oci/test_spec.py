@@ -284,6 +284,14 @@ def test_an_error_shows_nothing_a_terminal_obeys() -> None:
     assert len(caught.value.message) < 120
 
 
+def test_capabilities_are_looked_at_for_names_alone() -> None:
+    sets = {"bounding": ["CAP_KILL", "CAP_FLY"], "ambient": ["CAP_FLY", "KILL"]}
+    process = spec.parse(with_value("process/capabilities", sets)).process
+    assert process and process.unknown_capabilities == ("CAP_FLY", "KILL")
+    with pytest.raises(SpecError, match=r"process\.capabilities\.effective"):
+        spec.parse(with_value("process/capabilities", {"effective": "CAP_KILL"}))
+
+
 def test_what_cannot_be_given_is_listed() -> None:
     data = copy.deepcopy(FULL)
     data["process"]["scheduler"] = {"policy": "SCHED_FIFO"}
@@ -292,11 +300,18 @@ def test_what_cannot_be_given_is_listed() -> None:
     data["linux"]["resources"]["rdma"] = {"mlx5_1": {"hcaHandles": 3}}
     data["linux"]["resources"]["blockIO"]["weightDevice"] = [{"major": 8, "minor": 0, "weight": 5}]
     data["linux"]["resources"]["blockIO"]["leafWeight"] = 0
+    data["linux"]["resources"]["memory"].update(kernel=4096, kernelTCP=0)
+    data["linux"]["personality"] = {"domain": "LINUX32"}
+    data["mounts"][1]["uidMappings"] = [{"containerID": 0, "hostID": 1, "size": 1}]
+    data["mounts"][1]["gidMappings"] = []
     assert spec.parse(data).unsupported == (
         "process.scheduler",
+        "mounts[1].uidMappings",
         "linux.intelRdt",
         "linux.resources.rdma",
         "linux.resources.blockIO.weightDevice",
+        "linux.resources.memory.kernel",
+        "linux.personality.domain",
     )
 
 

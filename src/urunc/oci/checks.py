@@ -185,6 +185,7 @@ def notes(spec: Spec, app: App) -> tuple[str, ...]:
     found = [
         (sysctls, "linux.sysctl does not reach the guest's kernel"),
         ((process.apparmor,) if process and process.apparmor else (), "process.apparmorProfile is not applied"),
+        (process.unknown_capabilities if process else (), "process.capabilities holds unknown names"),
         ((process.selinux,) if process and process.selinux else (), "process.selinuxLabel is not applied"),
     ]
     return tuple(f"{what}{_listed(names)}" for names, what in found if names)

@@ -33,6 +33,7 @@ _RLIMITS = (
     "RLIMIT_STACK",
 )
 _UNSUPPORTED_PROCESS = ("scheduler", "ioPriority")
+_UNSUPPORTED_MOUNT = ("uidMappings", "gidMappings")
 
 
 def read_spec(data: Any) -> Spec:
@@ -43,6 +44,9 @@ def read_spec(data: Any) -> Spec:
     root = top.need("root")
     linux = top.section("linux")
     unsupported = tuple(f"process.{name}" for name in _UNSUPPORTED_PROCESS if process.key(name))
+    unsupported += tuple(
+        f"{item.path}.{name}" for item in top.items("mounts") for name in _UNSUPPORTED_MOUNT if item.items(name)
+    )
     return Spec(
         version=version,
         process=_process(process),
@@ -136,6 +140,7 @@ def _process(node: Node) -> Process:
         oom_score_adj=node.number("oomScoreAdj", (-1000, 1000)),
         apparmor=node.text("apparmorProfile"),
         selinux=node.text("selinuxLabel"),
+        unknown_capabilities=parse_linux.unknown_capabilities(node),
     )
 
 

@@ -32,9 +32,24 @@ _OPERATORS = (
     "SCMP_CMP_GT",
     "SCMP_CMP_MASKED_EQ",
 )
+_DOMAIN = "LINUX"  # of `personality`: the guest's kernel has no other
 _MAP_LINES = 340  # user_namespaces(7)
+CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE"
+    " NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT"
+    " SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP"
+    " MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+)
+"""Without their CAP_. Accepted, and none is kept: the application has its own kernel, and its monitor needs none."""
+
 _UNSUPPORTED = ("intelRdt", "netDevices", "memoryPolicy")
-_UNSUPPORTED_RESOURCES = (("rdma",), ("blockIO", "leafWeight"), ("blockIO", "weightDevice"))
+_UNSUPPORTED_RESOURCES = (
+    ("rdma",),
+    ("blockIO", "leafWeight"),
+    ("blockIO", "weightDevice"),
+    ("memory", "kernel"),
+    ("memory", "kernelTCP"),
+)
 
 
 def read_linux(node: Node) -> dict[str, Any]:
@@ -63,7 +78,17 @@ def unsupported(node: Node) -> tuple[str, ...]:
         at = resources if len(names) == 1 else resources.section(names[0])
         if _is_given(at.key(names[-1])):
             found.append("linux.resources." + ".".join(names))
+    if node.section("personality").text("domain", _DOMAIN) != _DOMAIN:
+        found.append("linux.personality.domain")
     return tuple(found)
+
+
+def unknown_capabilities(process: Node) -> tuple[str, ...]:
+    """Return the names in `process.capabilities` that are no capability's (config.md, "Linux Process": a warning)."""
+    sets = process.section("capabilities")
+    named = (name for key in sets.members() for name in sets.texts(key))
+    known = {f"CAP_{name}" for name in CAPABILITIES.split()}
+    return tuple(dict.fromkeys(name for name in named if name not in known))
 
 
 def _is_given(node: Node | None) -> bool:

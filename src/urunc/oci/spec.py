@@ -91,6 +91,7 @@ class Process(Record):
     oom_score_adj: int | None = None
     apparmor: str = ""  # apparmorProfile
     selinux: str = ""  # selinuxLabel
+    unknown_capabilities: tuple[str, ...] = ()  # names in `capabilities` that are none
 
 
 class Device(Record):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import __version__
 from ..linux import seccomp, seccomp_profile
 from ..oci.annotations import PREFIX
-from ..oci.parse_linux import NAMESPACES
+from ..oci.parse_linux import CAPABILITIES, NAMESPACES
 from ..oci.spec import Hooks
 from ..usage import SPEC_VERSION, find_commit
 from ..vm import choose
@@ -22,14 +22,6 @@ _MOUNT_OPTIONS = (
 )
 """What a mount that urunc can give may say. The recursive attributes (rro and its kin) it cannot give."""
 
-_CAPABILITIES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE"
-    " NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT"
-    " SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP"
-    " MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-)
-"""Accepted, and none is kept: the application has its own kernel, and its monitor needs no capability."""
-
 
 def document() -> dict[str, Any]:
     """Return the features document. It says what this code supports, whatever the host has."""
@@ -40,7 +32,7 @@ def document() -> dict[str, Any]:
         "mountOptions": _MOUNT_OPTIONS.split(),
         "linux": {
             "namespaces": sorted(NAMESPACES),
-            "capabilities": [f"CAP_{name}" for name in _CAPABILITIES.split()],
+            "capabilities": [f"CAP_{name}" for name in CAPABILITIES.split()],
             "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": False},
             "seccomp": {
                 "enabled": True,
