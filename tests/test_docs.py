@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -50,14 +51,19 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
-def cells(page: Path, head: str) -> list[str]:
-    """Return the first cells, without their code marks, of the tables whose head begins with `head`."""
+def rows(page: Path, head: str) -> list[list[str]]:
+    """Return the cells of every table whose head begins with `head`."""
     found, inside = [], False
     for line in page.read_text().splitlines():
         inside = line.startswith(f"| {head} |") or (inside and line.startswith("|"))
         if inside and not line.startswith((f"| {head} |", "| ---")):
-            found.append(line.split(" | ")[0].removeprefix("| ").strip("` "))
+            found.append([cell.strip() for cell in line.strip("|").split(" | ")])
     return found
+
+
+def cells(page: Path, head: str) -> list[str]:
+    """Return the first cells of such tables, without their code marks."""
+    return [row[0].strip("` ") for row in rows(page, head)]
 
 
 def messages_of_the_code() -> list[re.Pattern[str]]:
@@ -90,3 +96,22 @@ def test_quoted_words_of_the_guests_init_are_its_own() -> None:
     for text in cells(TOP / "docs/troubleshooting.md", "message of the guest's init"):
         said = text.removeprefix("urunc-init: ").partition("`")[0].strip()
         assert said in source
+
+
+CONFORMANCE = TOP / "docs/runtime-spec.md"
+PROPERTIES = (HERE / "oci/properties.txt").read_text().split()
+"""Every property of config.json in the schema of the specification 1.2.1, lists left out: `mounts.source`."""
+
+
+def test_the_conformance_page_speaks_of_every_property_and_of_no_other() -> None:
+    named = [name for row in rows(CONFORMANCE, "property") for name in re.findall(r"`([^`]+)`", row[0])]
+    assert [name for name in PROPERTIES if not any(fnmatchcase(name, pattern) for pattern in named)] == []
+    assert [pattern for pattern in named if not any(fnmatchcase(name, pattern) for name in PROPERTIES)] == []
+
+
+def test_the_conformance_pages_proofs_are_tests() -> None:
+    tests = {name for path in HERE.rglob("test_*.py") for name in re.findall(r"def test_(\w+)\(", path.read_text())}
+    proofs = [row[-1] for head in ("clause", "property") for row in rows(CONFORMANCE, head)]
+    named = {name for cell in proofs for name in re.findall(r"`(\w+)`", cell)}
+    assert len(named) > 100
+    assert named - tests == set()
