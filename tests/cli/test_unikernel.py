@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from bundles import BUSYBOX, Bundle, Netns
-from driver import ROOT, Cli
+from driver import CONFIG, ROOT, Cli
 from world import World, wait_for
 
 pytestmark = pytest.mark.root
@@ -350,6 +350,16 @@ def test_the_machine_is_the_configurations(cli: Cli, make_unikernel: Callable[..
     assert "memory: 64 MiB" in cli.wait_console("guest", "ready")
     command = cli.world.path(f"/proc/{cli.state('guest')['pid']}/cmdline").read_bytes().decode()
     assert machine in command
+
+
+def test_vhost_net_is_there_where_it_is_asked_for(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """A node in the monitor's root and nothing more: QEMU itself does without where the kernel has no vhost-net."""
+    cli.config.write_text(CONFIG + "vhost = true\n")
+    cli.create("guest", make_unikernel("app"))
+    node = cli.world.path(f"/proc/{cli.state('guest')['pid']}/root/dev/vhost-net").stat()
+    assert (os.major(node.st_rdev), os.minor(node.st_rdev)) == (10, 238)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
 
 
 def test_software_emulation_is_said(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:

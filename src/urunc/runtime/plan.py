@@ -38,6 +38,7 @@ DEVICES: dict[str, tuple[int, int]] = {
     "full": (1, 7),
     "random": (1, 8),
     "urandom": (1, 9),
+    "vhost-net": (10, 238),
 }
 """Device nodes that a monitor may be given: name below /dev -> (major, minor). All are character devices."""
 
@@ -166,7 +167,7 @@ def plan(
         disks=drives, shares=shares
     )
     monitors.load(app.monitor).check(machine)
-    nodes = _nodes(spec, can, accel) + _disk_nodes(spec, disks)
+    nodes = _nodes(spec, can, accel, settings.vhost) + _disk_nodes(spec, disks)
     rules = device_rules.settle(spec.resources.devices, _rules(nodes, disks))
     cgroup = _cgroup(options.id, spec, systemd)
     limits = spec.resources
@@ -374,12 +375,14 @@ def _disk_nodes(spec: Spec, disks: tuple[DiskSource, ...]) -> tuple[Node, ...]:
     )
 
 
-def _nodes(spec: Spec, can: Capabilities, accel: str) -> tuple[Node, ...]:
+def _nodes(spec: Spec, can: Capabilities, accel: str, vhost: bool) -> tuple[Node, ...]:
     names = list(_ALWAYS)
     if accel == "kvm":
         names.append("kvm")
     if can.tap_by == "name":
         names.append("net/tun")
+    elif vhost:
+        names.append("vhost-net")
     user = spec.process.user if spec.process else None
     uid = mapped(user.uid if user else 0, spec.uid_maps, "linux.uidMappings")
     gid = mapped(user.gid if user else 0, spec.gid_maps, "linux.gidMappings")
