@@ -48,6 +48,7 @@ def find(annotations: dict[str, str], image: Any = None, *files: str, **process:
         monitors=("qemu", "hvt", "spt"),
         supports=lambda guest, monitor: monitor in RUNS_ON[guest],
         has_file=lambda path: path in files,
+        infer=lambda path, guest, monitor: (guest or f"of {path}", monitor or f"for {path}"),
     )
 
 
@@ -81,6 +82,8 @@ WANT = App(guest="unikraft", monitor="qemu", kernel="/unikernel/app")
         ({**POD, PREFIX + "cmdline": "x"}, None, (), "override"),
         ({**CRIO_POD, PREFIX + "hypervisor": "qemu", PREFIX + "unikernelType": "linux"}, None, (), "override"),
         ({**KEYS, **POD}, None, (), "sidecar"),
+        ({PREFIX + "binary": "/k", **POD}, None, (), "sidecar"),
+        ({PREFIX + "binary": "/k", **POD}, None, ("/k",), "annotations"),
         ({**KEYS, **CRIO_POD}, None, ("/other",), "sidecar"),
         ({**KEYS, **POD}, None, ("/unikernel/app",), "annotations"),
         ({**encoded(KEYS), **POD}, None, ("/unikernel/app",), "annotations"),
@@ -93,7 +96,7 @@ def test_rows(annotations: dict[str, str], image: bytes | None, files: tuple[str
 def test_every_row_has_a_reason_and_the_last_holds_always() -> None:
     assert len({each.name for each in app.TABLE}) == len(app.TABLE)
     assert all(each.reason for each in app.TABLE)
-    nothing = app.Facts(sandbox=False, in_pod=False, image_says=False, keys=True, complete=False, kernel=False)
+    nothing = app.Facts(sandbox=False, in_pod=False, image_says=False, keys=True, kernel_named=False, kernel=False)
     assert [each.name for each in app.TABLE if each.holds(nothing)] == ["annotations"]
 
 
@@ -128,6 +131,28 @@ def test_annotations_beat_the_image_key_by_key() -> None:
     assert find({PREFIX + "useDMBlock": "false"}, {**image, PREFIX + "mountRootfs": "true"}) == WANT.replace(
         initrd="/initrd"
     )
+
+
+@pytest.mark.parametrize(
+    ("keys", "guest", "monitor", "said"),
+    [
+        ({}, "of /k", "for /k", "guest `of /k` and monitor `for /k`"),
+        ({"unikernelType": "linux"}, "linux", "for /k", "monitor `for /k`"),
+        ({"hypervisor": "spt"}, "of /k", "spt", "guest `of /k`"),
+    ],
+)
+def test_what_is_not_said_is_asked_of_the_kernel(keys: dict[str, str], guest: str, monitor: str, said: str) -> None:
+    """And the log says what was taken."""
+    named = {PREFIX + "binary": "/k", **{PREFIX + key: value for key, value in keys.items()}}
+    for found in (find(named), find({}, named), find({**named, **POD}, None, "/k")):
+        assert found is not None
+        assert (found.guest, found.monitor) == (guest, monitor)
+        assert found.messages == (f"taken from the kernel, as neither image nor annotations say: {said}",)
+
+
+def test_a_kernel_is_not_asked_where_all_is_said() -> None:
+    found = find(KEYS)
+    assert found is not None and found.messages == ()
 
 
 def test_all_fields() -> None:
@@ -176,11 +201,12 @@ def test_the_command_line_is_split_where_there_are_no_arguments() -> None:
 @pytest.mark.parametrize(
     ("annotations", "image", "message", "hint"),
     [
-        ({PREFIX + "cmdline": "x"}, None, "`com.urunc.unikernel.unikernelType` is missing", "set it as an annotation"),
-        ({}, {}, "`com.urunc.unikernel.unikernelType` is missing", "set it as an annotation"),
+        ({PREFIX + "cmdline": "x"}, None, "`com.urunc.unikernel.binary` is missing", "set it as an annotation"),
+        ({}, {}, "`com.urunc.unikernel.binary` is missing", "set it as an annotation"),
         ({}, {**KEYS, PREFIX + "binary": ""}, "`com.urunc.unikernel.binary` is missing", "set it as an annotation"),
         ({**KEYS, PREFIX + "unikernelType": "foo"}, None, "unknown guest `foo`", "known are linux, mirage, unikraft"),
         ({**KEYS, PREFIX + "hypervisor": "xen"}, None, "unknown monitor `xen`", "known are hvt, qemu, spt"),
+        ({PREFIX + "binary": "/k", PREFIX + "hypervisor": "xen"}, None, "unknown monitor `xen`", "known are hvt"),
         ({**KEYS, PREFIX + "hypervisor": "../qemu"}, None, "unknown monitor `../qemu`", "known are hvt, qemu, spt"),
         (
             {**KEYS, PREFIX + "hypervisor": "spt"},
@@ -229,4 +255,6 @@ def test_any_annotations_are_read_or_refused(keys: dict[str, str], pod: dict[str
         found = find({**keys, **pod}, None, "/k")
     except ImageError:
         return
-    assert found is None or (found.guest in RUNS_ON and found.monitor in RUNS_ON[found.guest])
+    if found is None or found.messages:  # .. of what the kernel tells
+        return
+    assert found.guest in RUNS_ON and found.monitor in RUNS_ON[found.guest]

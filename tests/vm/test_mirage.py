@@ -81,7 +81,7 @@ def test_an_option_that_the_image_gives_is_not_given_twice() -> None:
 
 
 def test_a_kernel_that_is_no_mirage_gets_its_arguments_alone() -> None:
-    kernel = solo5_kernel("spt", 1, 0).replace(mirage=False)
+    kernel = solo5_kernel("spt", 1, 0).replace(mirage=False, mirage_network=False)
     assert boot("limit", "a b", network=NETWORKS["plain"], kernel=kernel).arguments == ("limit", "a b")
 
 

@@ -23,8 +23,8 @@ URUNC_JSON = "/urunc.json"
 MAX_URUNC_JSON = 1024 * 1024
 """Bytes of `/urunc.json` at most; the reader need not read more than one byte beyond."""
 
-_NAMES = {"guest": "unikernelType", "monitor": "hypervisor", "kernel": "binary"}
-"""What every unikernel must say: field -> key."""
+_KERNEL = "binary"
+"""The key that every unikernel must give: it names the kernel."""
 
 
 class App(Record):
@@ -53,8 +53,8 @@ class Facts(Record):
     in_pod: bool  # any container of a pod
     image_says: bool  # /urunc.json is there
     keys: bool  # the bundle's annotations hold a key of urunc's
-    complete: bool  # .. and among them guest, monitor and kernel
-    kernel: bool  # .. and that kernel is a file in the rootfs
+    kernel_named: bool  # .. and among them the kernel's
+    kernel: bool  # .. which is a file in the rootfs
 
 
 class Row(Record):
@@ -88,8 +88,8 @@ TABLE: tuple[Row, ...] = (
     Row(
         name="override",
         unikernel=False,
-        holds=lambda facts: facts.in_pod and not facts.complete,
-        reason="a pod's annotations reach all its containers: without guest, monitor and kernel they only override",
+        holds=lambda facts: facts.in_pod and not facts.kernel_named,
+        reason="a pod's annotations reach all its containers: without a kernel they only override",
     ),
     Row(
         name="sidecar",
@@ -114,14 +114,16 @@ def find_app(
     monitors: Collection[str],
     supports: Callable[[str, str], bool],
     has_file: Callable[[str], bool],
+    infer: Callable[[str, str | None, str | None], tuple[str, str]],
 ) -> App | None:
     """Return what to boot, None where the container is not a unikernel (`classify` says why).
 
     `urunc_json` is the content of `/urunc.json` in the rootfs, None where there is none. `guests` and `monitors`
     are the known names, `supports` tells whether a known guest runs on a known monitor. `has_file` tells whether a
-    path in the rootfs leads to anything, without leaving the rootfs. Raises ImageError where the container is a
-    unikernel but a broken one (unknown guest, missing key, bad value); that the kernel is a readable file is for
-    its opener to say.
+    path in the rootfs leads to anything, without leaving the rootfs. `infer` returns guest and monitor of the kernel at
+    a path for a guest or a monitor that the image does not give (None), or raises ImageError. Raises ImageError where
+    the container is a unikernel but a broken one (unknown guest, no kernel, bad value); that the kernel is a readable
+    file is for its opener to say.
     """
     if not classify(spec, urunc_json, has_file).unikernel:
         return None
@@ -129,16 +131,18 @@ def find_app(
     image, image_messages = keys.read(_decode_json(urunc_json), URUNC_JSON, words)
     engine, engine_messages = keys.read(spec.annotations, "annotations", words)
     fields = {**image, **engine}
-    _check_complete(fields)
-    guest, monitor = fields["guest"], fields["monitor"]
-    if guest not in guests:
-        raise ImageError(f"unknown guest {show(guest)}", hint=f"known are {', '.join(sorted(guests))}")
-    if monitor not in monitors:
-        raise ImageError(f"unknown monitor {show(monitor)}", hint=f"known are {', '.join(sorted(monitors))}")
-    if not supports(guest, monitor):
+    messages = image_messages + engine_messages
+    _check_named(fields, guests, monitors)
+    guest, monitor = fields.get("guest"), fields.get("monitor")
+    if guest is None or monitor is None:
+        missing = [name for name in ("guest", "monitor") if name not in fields]
+        fields["guest"], fields["monitor"] = infer(fields["kernel"], guest, monitor)
+        taken = " and ".join(f"{name} `{fields[name]}`" for name in missing)
+        messages += (f"taken from the kernel, as neither image nor annotations say: {taken}",)
+    elif not supports(guest, monitor):
         runs_on = ", ".join(name for name in monitors if supports(guest, name))
         raise ImageError(f"monitor `{monitor}` cannot run guest `{guest}`", hint=f"`{guest}` runs on {runs_on}")
-    return _app(fields, spec.process, image_messages + engine_messages)
+    return _app(fields, spec.process, messages)
 
 
 def classify(spec: Spec, urunc_json: bytes | None, has_file: Callable[[str], bool]) -> Row:
@@ -150,17 +154,16 @@ def classify(spec: Spec, urunc_json: bytes | None, has_file: Callable[[str], boo
 def _facts(values: Mapping[str, str], image_says: bool, has_file: Callable[[str], bool]) -> Facts:
     kinds = {values.get("io.kubernetes.cri.container-type"), values.get("io.kubernetes.cri-o.ContainerType")}
     sandbox = "sandbox" in kinds
-    given = {name for name in _NAMES.values() if values.get(keys.PREFIX + name)}
-    complete = len(given) == len(_NAMES)
+    kernel_named = bool(values.get(keys.PREFIX + _KERNEL))
     in_pod = sandbox or "container" in kinds
-    undecided = in_pod and complete and not sandbox and not image_says
-    kernel = keys.read_one(values, _NAMES["kernel"], "annotations") if undecided else None
+    undecided = in_pod and kernel_named and not sandbox and not image_says
+    kernel = keys.read_one(values, _KERNEL, "annotations") if undecided else None
     return Facts(
         sandbox=sandbox,
         in_pod=in_pod,
         image_says=image_says,
         keys=any(value and name.startswith(keys.PREFIX) for name, value in values.items()),
-        complete=complete,
+        kernel_named=kernel_named,
         kernel=kernel is not None and has_file(kernel),
     )
 
@@ -180,13 +183,17 @@ def _decode_json(content: bytes | None) -> dict[str, Any]:
     return data
 
 
-def _check_complete(fields: dict[str, Any]) -> None:
-    for field, name in _NAMES.items():
-        if field not in fields:
-            raise ImageError(
-                f"`{keys.PREFIX}{name}` is missing",
-                hint=f"set it as an annotation of the container or in the image's {URUNC_JSON}",
-            )
+def _check_named(fields: dict[str, Any], guests: Collection[str], monitors: Collection[str]) -> None:
+    """Raise ImageError where no kernel is named, or a guest or monitor that nobody knows."""
+    if "kernel" not in fields:
+        raise ImageError(
+            f"`{keys.PREFIX}{_KERNEL}` is missing",
+            hint=f"set it as an annotation of the container or in the image's {URUNC_JSON}",
+        )
+    if "guest" in fields and fields["guest"] not in guests:
+        raise ImageError(f"unknown guest {show(fields['guest'])}", hint=f"known are {', '.join(sorted(guests))}")
+    if "monitor" in fields and fields["monitor"] not in monitors:
+        raise ImageError(f"unknown monitor {show(fields['monitor'])}", hint=f"known are {', '.join(sorted(monitors))}")
 
 
 def _app(fields: dict[str, Any], process: Process | None, messages: tuple[str, ...]) -> App:

@@ -22,7 +22,8 @@ from .plan import Facts, plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, BinaryIO
 
     from ..linux.cgroup_layout import Layout
     from ..oci.app import App
@@ -108,7 +109,18 @@ def find_app(spec: Spec, rootfs: int) -> App | None:
         monitors=monitors.MONITORS,
         supports=choose.supports,
         has_file=lambda path: _is_there(rootfs, path),
+        infer=lambda path, guest, monitor: _infer(rootfs, path, guest, monitor),
     )
+
+
+def _infer(rootfs: int, path: str, guest: str | None, monitor: str | None) -> tuple[str, str]:
+    """Return guest and monitor of a kernel, of which the image does not give both. Raises ImageError."""
+    from ..vm import infer
+
+    with _open_kernel(rootfs, path) as file:
+        read_at = _reader(file.fileno())
+        kernel = elf.inspect(read_at, path)
+        return infer.infer(kernel, infer.Signs(read_at, kernel), guest, monitor, os.uname().machine)
 
 
 def _is_there(rootfs: int, path: str) -> bool:
@@ -136,18 +148,28 @@ def open_image_file(rootfs: int, path: str, what: str) -> int:
 
 def read_kernel_info(rootfs: int, path: str) -> KernelInfo:
     """Return what the kernel's headers say. Raises ImageError where there is no such kernel."""
+    with _open_kernel(rootfs, path) as file:
+        kernel = elf.inspect(_reader(file.fileno()), path)
+        size = os.fstat(file.fileno()).st_size
+    return kernel if kernel.format.startswith("elf") else kernel.replace(load_bytes=size)
+
+
+def _open_kernel(rootfs: int, path: str) -> BinaryIO:
     fd = open_image_file(rootfs, path, "kernel")
     try:
-        with open(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-
-            def read_at(offset: int, length: int) -> bytes:
-                return os.pread(file.fileno(), length, offset) if offset < size else b""  # pread takes 63 bits
-
-            kernel = elf.inspect(read_at, path)
-            return kernel if kernel.format.startswith("elf") else kernel.replace(load_bytes=size)
+        return open(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC), "rb")
     finally:
         os.close(fd)
+
+
+def _reader(fd: int) -> Callable[[int, int], bytes]:
+    """Return what reads (offset, length) of an open file, less or nothing at its end."""
+    size = os.fstat(fd).st_size
+
+    def read_at(offset: int, length: int) -> bytes:
+        return os.pread(fd, length, offset) if offset < size else b""  # pread takes 63 bits
+
+    return read_at
 
 
 def file_bytes(rootfs: int, path: str | None, what: str) -> int:

@@ -30,9 +30,13 @@ _EM_386 = 3
 _MACHINES = {_EM_386: "x86_64", 62: "x86_64", 183: "aarch64"}  # EM_X86_64, EM_AARCH64
 
 _XEN_PHYS32_ENTRY = 18  # xen/include/public/elfnote.h: the PVH entry point
+_XEN_GUEST_OS = 6  # .. and what the kernel is
+_LINUX_BUILD_SALT, _LINUX_LTO_INFO = 0x100, 0x101  # linux/include/linux/build-salt.h, elfnote-lto.h
 _SOLO5_ABI = 0x31494241  # solo5/include/elf_abi.h: "ABI1"
 _SOLO5_MANIFEST = 0x3154464D  # solo5/include/mft_abi.h: "MFT1"
 _SOLO5_TARGETS = {1: "hvt", 2: "spt", 3: "virtio", 4: "muen", 5: "genode", 6: "xen"}
+_MIRAGE_NETWORK = b"ipv4-gateway"  # one of the options of Mirage_runtime_network
+_OCAML = b"Undefined_recursive_module"  # an exception that ocamlopt puts into every program
 _SOLO5_DEVICES = {1: "BLOCK_BASIC", 2: "NET_BASIC"}
 _MANIFEST_FIRST = 1 << 30
 _MANIFEST_MAX = 64
@@ -55,7 +59,7 @@ def inspect(read_at: ReadAt, name: str) -> KernelInfo:
         except _BrokenError as reason:
             raise ImageError(f"kernel `{name}` is not a sound ELF file: {reason}") from None
     if head[0x1FE:0x200] == b"\x55\xaa" and head[0x202:0x206] == b"HdrS":
-        return KernelInfo(format="bzimage", arch="x86_64", release=_bzimage_release(read_at, head))
+        return KernelInfo(format="bzimage", arch="x86_64", linux=True, release=_bzimage_release(read_at, head))
     if head[56:60] == b"ARM\x64":
         return KernelInfo(format="arm64", arch="aarch64")
     if multiboot is None:
@@ -105,30 +109,37 @@ def _inspect_elf(read_at: ReadAt, head: bytes, multiboot: int | None) -> KernelI
     arch = _MACHINES.get(machine)
     if arch is None:
         raise _BrokenError(f"it is for machine {machine}, neither x86 nor aarch64")
-    pvh = False
+    pvh = linux = False
     abi: tuple[str, int] | None = None
     devices: tuple[tuple[str, str], ...] | None = None
     segments = _segments(read_at, head, wide)
     for owner, kind, content, start in _notes(read_at, segments):
         if owner == b"Xen\0" and kind == _XEN_PHYS32_ENTRY:
             pvh = True
+        elif (owner == b"Linux\0" and kind in (_LINUX_BUILD_SALT, _LINUX_LTO_INFO)) or (
+            owner == b"Xen\0" and kind == _XEN_GUEST_OS and content == b"linux\0"
+        ):
+            linux = True
         elif owner == b"Solo5\0" and kind == _SOLO5_ABI and abi is None:
             abi = _solo5_abi(content)
         elif owner == b"Solo5\0" and kind == _SOLO5_MANIFEST and devices is None:
             # struct mft is aligned to 8 bytes from the segment's start, the note's content to 4
             devices = _solo5_manifest(content[-start % 8 :])
+    mirage_network = abi is None or contains(read_at, _MIRAGE_NETWORK)
     return KernelInfo(
         format="elf64" if wide else "elf32",
         arch=arch,
         load_bytes=sum(segment.memory for segment in segments if segment.kind == _PT_LOAD),
         i386=machine == _EM_386,
         pvh=pvh,
+        linux=linux,
         multiboot=multiboot is not None,
         multiboot_address=bool((multiboot or 0) & _MULTIBOOT_ADDRESS),
         solo5_abi=abi[0] if abi else None,
         solo5_abi_version=abi[1] if abi else 0,
         solo5_devices=devices,
-        mirage=abi is None or contains(read_at, b"ipv4-gateway"),
+        mirage=mirage_network or contains(read_at, _OCAML),
+        mirage_network=mirage_network,
     )
 
 

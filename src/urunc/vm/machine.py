@@ -114,13 +114,15 @@ class KernelInfo(Record):
     load_bytes: int = 0  # of memory that its segments, or the file where it has none, fill
     release: str = ""  # of a Linux kernel, such as 6.1.0-9-amd64, where its header says it
     i386: bool = False  # its ELF header says EM_386, be it a 64-bit one (Mewz)
+    linux: bool = False  # its headers or notes are Linux's own
     pvh: bool = False
     multiboot: bool = False
     multiboot_address: bool = False  # its Multiboot header says where to load it, whatever its ELF header says
     solo5_abi: str | None = None  # "hvt", "spt", "virtio", ..; None without a Solo5 ABI note
     solo5_abi_version: int = 0
     solo5_devices: tuple[tuple[str, str], ...] | None = None  # (name, NET_BASIC|BLOCK_BASIC); None without a manifest
-    mirage: bool = True  # False: a Solo5 kernel without MirageOS's runtime, so without its options and quoting
+    mirage: bool = True  # False: a Solo5 kernel without OCaml's runtime, so without MirageOS's quoting
+    mirage_network: bool = True  # False: .. or without MirageOS's network, so without its options
 
 
 class GuestFile(Record):

@@ -11,18 +11,14 @@ from .machine import Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .machine import Disk, Host, Machine, Nic
+    from .machine import Disk, Host, KernelInfo, Machine, Nic
 
 _MAX_ARGUMENT_BYTES = 8191  # HVT_CMDLINE_SIZE and SPT_CMDLINE_SIZE, with the NUL
 _ABI_VERSIONS = (1, 2)  # 1: Solo5 0.4 to 0.6; 2: since 0.7. Which of them a tender speaks, it says itself
 
 
-def check(machine: Machine, abi: str) -> None:
-    """Raise ImageError where the kernel is not for the tender `abi`, or its manifest asks for other disks.
-
-    The NICs are not known yet when a container is planned: `launch` looks at those.
-    """
-    kernel = machine.kernel
+def check_kernel(kernel: KernelInfo, arch: str, abi: str) -> None:
+    """Raise ImageError where the kernel is not for the tender `abi`."""
     if kernel.format != "elf64" or kernel.solo5_abi is None:
         raise ImageError(f"the kernel is not a Solo5 kernel: `{abi}` boots nothing else")
     if kernel.solo5_abi != abi:
@@ -34,10 +30,18 @@ def check(machine: Machine, abi: str) -> None:
         raise ImageError(
             f"the kernel has version {kernel.solo5_abi_version} of Solo5's ABI, which no known tender speaks"
         )
-    if kernel.arch != machine.arch:
-        raise ImageError(f"the kernel is for {kernel.arch}, the machine is {machine.arch}")
+    if kernel.arch != arch:
+        raise ImageError(f"the kernel is for {kernel.arch}, the machine is {arch}")
     if kernel.solo5_devices is None:
         raise ImageError("the kernel has no Solo5 manifest, without which a tender does not start it")
+
+
+def check(machine: Machine, abi: str) -> None:
+    """Raise ImageError where the kernel is not for the tender `abi`, or its manifest asks for other disks.
+
+    The NICs are not known yet when a container is planned: `launch` looks at those.
+    """
+    check_kernel(machine.kernel, machine.arch, abi)
     _disks(machine)
     if any(disk.readonly for disk in machine.disks):
         raise ImageError(

@@ -12,9 +12,10 @@ A guest module has these, and nothing else of urunc asks for a guest by its name
 `FULL_CPU`    its kernels use vector instructions, which a KVM without hardware behind it does not know
 ============= ===================================================================================================
 
-and one pure function::
+and two functions, of which `boot` is pure::
 
     boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot
+    may_be(kernel: KernelInfo, signs: Signs) -> bool
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from ...oci.app import App
-    from ..machine import Boot, Capabilities, Context, Network, Root
+    from ..infer import Signs
+    from ..machine import Boot, Capabilities, Context, KernelInfo, Network, Root
 
     class Guest(Protocol):
         """What a guest module has."""
@@ -40,6 +42,13 @@ if TYPE_CHECKING:
         @staticmethod
         def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:
             """Return the boot string and what the machine must have for it. Raise ImageError or SpecError."""
+
+        @staticmethod
+        def may_be(kernel: KernelInfo, signs: Signs) -> bool:
+            """Say whether the kernel may be one of this guest's, for an image that names none.
+
+            True for what only this guest's kernels hold, and for what could be another's as well: then nobody guesses.
+            """
 
 
 GUESTS = {

@@ -35,7 +35,8 @@ from ..machine import Boot, GuestFile, driver
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...oci.app import App
-    from ..machine import Capabilities, Context, GuestMount, Network, Nic, Root, Route
+    from ..infer import Signs
+    from ..machine import Capabilities, Context, GuestMount, KernelInfo, Network, Nic, Root, Route
 
 NAME = "linux"
 MONITORS = ("qemu", "firecracker")
@@ -89,6 +90,11 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
         min_memory_mib=48,
         messages=_clock_warning(context),
     )
+
+
+def may_be(kernel: KernelInfo, signs: Signs) -> bool:
+    """Say whether it is Linux: an arm64 `Image`, which Unikraft makes as well, holds the banner of init/version.c."""
+    return kernel.linux or (kernel.format == "arm64" and signs.contains(b"Linux version "))
 
 
 def _kernel_words(monitor: Capabilities, context: Context) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from ..machine import Boot
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...oci.app import App
-    from ..machine import Capabilities, Context, Network, Root
+    from ..infer import Signs
+    from ..machine import Capabilities, Context, KernelInfo, Network, Root
 
 NAME = "mewz"
 MONITORS = ("qemu",)
@@ -42,3 +43,8 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
         min_memory_mib=_MIN_MEMORY_MIB,
         messages=messages,
     )
+
+
+def may_be(kernel: KernelInfo, signs: Signs) -> bool:
+    """Say whether it is Mewz: its odd ELF header, and the name of the program's entry that Wasker gives."""
+    return kernel.format == "elf64" and kernel.i386 and signs.contains(b"wasker_main")

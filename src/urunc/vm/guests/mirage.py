@@ -5,7 +5,8 @@ comes twice. So IPv6's are there only with an address of the kind: a stack of be
 advertisements are not heard: all is configured, and who sends them in a container's network is not to be trusted.
 
 A Solo5 tender joins its arguments by blanks, and MirageOS's parse-argv splits the result again, by quotes and
-backslashes. A Solo5 kernel that is no MirageOS (Solo5's own tests) knows neither: it gets the arguments as they are.
+backslashes. A MirageOS without a network in it knows no such option, and a Solo5 kernel that is no MirageOS (Solo5's
+own tests) no quotes either: it gets the arguments as they are.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..machine import Boot
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...oci.app import App
+    from ..infer import Signs
     from ..machine import Address, Capabilities, Context, KernelInfo, Network, Root
 
 NAME = "mirage"
@@ -26,15 +28,19 @@ FILESYSTEMS: tuple[str, ...] = ()
 OWN_INIT = False
 FULL_CPU = False
 
+RUMPRUN = b"rump kernel bare metal bootstrap"
+"""What Solo5's other guest prints first (platform/solo5/boot.c)."""
+
 
 def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:
     """Return the arguments (Solo5) or the boot string (QEMU). Raises SpecError for an argument that gets lost."""
     bootstring.check(app.args, "process.args", empty=not context.kernel.mirage)
-    arguments = app.args
+    options: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
-    if context.kernel.mirage:
+    if context.kernel.mirage_network:
         options, messages = _options(network, app.args)
-        arguments = (*options, *(quote(word) for word in app.args))
+    words = (quote(word) for word in app.args) if context.kernel.mirage else app.args
+    arguments = (*options, *words)
     return Boot(
         arguments=arguments if monitor.arguments else (),
         command_line="" if monitor.arguments else " ".join(arguments),
@@ -43,6 +49,11 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
         block_device=app.block_device or "",
         messages=messages,
     )
+
+
+def may_be(kernel: KernelInfo, signs: Signs) -> bool:
+    """Say whether it may be MirageOS: for Solo5 and in OCaml, or at least not NetBSD's code."""
+    return kernel.solo5_abi is not None and (kernel.mirage or not signs.contains(RUMPRUN))
 
 
 def quote(word: str) -> str:

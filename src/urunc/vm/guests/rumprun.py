@@ -8,14 +8,15 @@ from __future__ import annotations
 from ... import jsonio
 from .. import bootstring
 from ..machine import Boot
-from .mirage import network_devices
+from .mirage import RUMPRUN, network_devices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ...oci.app import App
-    from ..machine import Capabilities, Context, Network, Root
+    from ..infer import Signs
+    from ..machine import Capabilities, Context, KernelInfo, Network, Root
 
 NAME = "rumprun"
 MONITORS = ("hvt", "spt")
@@ -59,6 +60,11 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
         block_device=app.block_device or "",
         messages=messages,
     )
+
+
+def may_be(kernel: KernelInfo, signs: Signs) -> bool:
+    """Say whether it may be rumprun: for Solo5 and NetBSD's code, or at least not OCaml's."""
+    return kernel.solo5_abi is not None and (not kernel.mirage or signs.contains(RUMPRUN))
 
 
 def quote(word: str) -> str:

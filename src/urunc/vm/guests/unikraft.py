@@ -13,7 +13,8 @@ from ..machine import Boot
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...oci.app import App
-    from ..machine import Capabilities, Context, Network, Nic, Root
+    from ..infer import Signs
+    from ..machine import Capabilities, Context, KernelInfo, Network, Nic, Root
 
 NAME = "unikraft"
 MONITORS = ("qemu", "firecracker")
@@ -58,6 +59,13 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
         nics=1 if old else None,
         messages=_left_out(network, old) + _limits(line, app) + _ends(context),
     )
+
+
+def may_be(kernel: KernelInfo, signs: Signs) -> bool:
+    """Say whether it is Unikraft, whose tables are sections of their own; an arm64 `Image` has a library's name."""
+    if kernel.format == "arm64":
+        return signs.contains(b"libukboot")
+    return any(name.startswith(".uk_") for name in signs.sections)
 
 
 def quote(word: str) -> str:

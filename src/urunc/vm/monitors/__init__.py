@@ -1,8 +1,9 @@
 """The monitors, by the name that an image gives them. Adding one is one file here and one line below.
 
-A monitor module has `NAME`, `CAPABILITIES`, and two pure functions::
+A monitor module has `NAME`, `CAPABILITIES`, and three pure functions::
 
-    check(machine: Machine) -> None                 raises ImageError or SpecError
+    check(machine: Machine) -> None                         raises ImageError or SpecError
+    check_kernel(kernel: KernelInfo, arch: str) -> None     raises ImageError; `check` does the same
     launch(machine: Machine, host: Host) -> Launch
 """
 
@@ -12,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
-    from ..machine import Capabilities, Host, Launch, Machine
+    from ..machine import Capabilities, Host, KernelInfo, Launch, Machine
 
     class Monitor(Protocol):
         """What a monitor module has."""
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
         @staticmethod
         def check(machine: Machine) -> None:
             """Raise ImageError or SpecError where this monitor cannot run the machine."""
+
+        @staticmethod
+        def check_kernel(kernel: KernelInfo, arch: str) -> None:
+            """Raise ImageError where no version of this monitor boots the kernel on that architecture."""
 
         @staticmethod
         def launch(machine: Machine, host: Host) -> Launch:

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..machine import Disk, Host, Machine, Nic
+    from ..machine import Disk, Host, KernelInfo, Machine, Nic
 
 NAME = "firecracker"
 CAPABILITIES = Capabilities(
@@ -59,12 +59,17 @@ _ID_LENGTH = 64
 
 def check(machine: Machine) -> None:
     """Raise ImageError where it would not load the kernel, SpecError where it could not pass on the boot string."""
-    kernel = machine.kernel
-    if kernel.arch and kernel.arch != machine.arch:
-        raise ImageError(f"the kernel is for {kernel.arch}, the machine is {machine.arch}")
+    check_kernel(machine.kernel, machine.arch)
+    _check_boot_string(machine)
+
+
+def check_kernel(kernel: KernelInfo, arch: str) -> None:
+    """Raise ImageError where no version would load the kernel."""
+    if kernel.arch and kernel.arch != arch:
+        raise ImageError(f"the kernel is for {kernel.arch}, the machine is {arch}")
     if kernel.solo5_abi is not None:
         raise ImageError(f"the kernel is built for Solo5's `{kernel.solo5_abi}`, not for Firecracker")
-    if machine.arch == "aarch64":
+    if arch == "aarch64":
         if kernel.format != "arm64":
             raise ImageError("Firecracker cannot boot the kernel: it is no arm64 `Image`")
     elif kernel.format not in ("elf64", "bzimage"):
@@ -72,7 +77,6 @@ def check(machine: Machine) -> None:
             "Firecracker cannot boot the kernel: it is not a 64-bit ELF file",
             hint="set the annotation hypervisor to qemu" if kernel.multiboot else None,
         )
-    _check_boot_string(machine)
 
 
 def _check_boot_string(machine: Machine) -> None:

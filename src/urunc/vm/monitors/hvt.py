@@ -10,7 +10,7 @@ from ..machine import Capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..machine import Host, Launch, Machine
+    from ..machine import Host, KernelInfo, Launch, Machine
 
 NAME = "hvt"
 CAPABILITIES = Capabilities(
@@ -31,6 +31,11 @@ CAPABILITIES = Capabilities(
 def check(machine: Machine) -> None:
     """Raise ImageError where kernel and tender, or the kernel's manifest and the container, disagree."""
     solo5.check(machine, NAME)
+
+
+def check_kernel(kernel: KernelInfo, arch: str) -> None:
+    """Raise ImageError where the tender does not start the kernel."""
+    solo5.check_kernel(kernel, arch, NAME)
 
 
 def launch(machine: Machine, host: Host) -> Launch:

@@ -12,7 +12,7 @@ from ..machine import Capabilities, Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..machine import Disk, Host, Machine, Nic, Share
+    from ..machine import Disk, Host, KernelInfo, Machine, Nic, Share
 
 _FIRMWARE = (
     "bios-256k.bin",
@@ -65,16 +65,20 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 
 
 def check(machine: Machine) -> None:
+    """Raise ImageError where QEMU would not boot the kernel."""
+    check_kernel(machine.kernel, machine.arch)
+
+
+def check_kernel(kernel: KernelInfo, arch: str) -> None:
     """Raise ImageError where QEMU would not boot the kernel, with the reason that QEMU would not give as clearly."""
-    kernel = machine.kernel
-    if kernel.arch and kernel.arch != machine.arch:
-        raise ImageError(f"the kernel is for {kernel.arch}, the machine is {machine.arch}")
+    if kernel.arch and kernel.arch != arch:
+        raise ImageError(f"the kernel is for {kernel.arch}, the machine is {arch}")
     if kernel.solo5_abi not in (None, "virtio"):
         raise ImageError(
             f"the kernel is built for Solo5's `{kernel.solo5_abi}`, not for QEMU",
             hint=f"set the annotation hypervisor to {kernel.solo5_abi}, or build it for virtio",
         )
-    if machine.arch != "x86_64":
+    if arch != "x86_64":
         return
     # hw/i386/multiboot.c looks at the header's machine and not at its class
     if kernel.format == "elf64" and kernel.multiboot and not kernel.multiboot_address and not kernel.i386:
