@@ -227,6 +227,45 @@ def test_a_process_that_is_not_there(world: World, method: str) -> None:
     assert world.refused(method, id="web", exec_id="nobody")[0] == ttrpc.NOT_FOUND
 
 
+class TestWhileItIsCreated:
+    """Calls that name a container which is being created wait until it is, or is not."""
+
+    def test_they_are_answered_after_it_in_their_order(self, world: World) -> None:
+        create = world.send("Create", id="web", bundle=world.bundle)
+        state, start, wait = (world.send(name, id="web") for name in ("State", "Start", "Wait"))
+        pid = world.result("State", state)["pid"]
+        assert pid == world.result("Create", create)["pid"] == world.result("Start", start)["pid"]
+        world.end(pid)
+        assert world.result("Wait", wait)["exit_status"] == 137
+
+    def test_of_one_that_fails(self, world: World) -> None:
+        world.work.fails = {"create": SpecError("process.args: want a list")}
+        world.send("Create", id="web", bundle=world.bundle)
+        assert world.refused("CloseIO", id="web", stdin=True)[0] == ttrpc.NOT_FOUND
+
+    def test_of_a_client_that_goes_away(self, world: World) -> None:
+        world.send("Create", id="web", bundle=world.bundle)
+        world.send("Wait", id="web")
+        world.serve_until(lambda: bool(world.service._creating.get("web")))
+        world.peer.close()
+        world.serve_until(lambda: not world.service._creating)
+        assert world.service._containers["web"].init.waiting == []
+
+    def test_the_end_of_its_input_is_not_lost(self, world: World, tmp_path: Path) -> None:
+        """As of `echo word | nerdctl run -i`, whose input ends before the container is made."""
+        fifo = tmp_path / "stdin"
+        os.mkfifo(fifo)
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        with open(fifo, "wb") as writer:
+            writer.write(b"word")
+        create = world.send("Create", id="web", bundle=world.bundle, stdin=str(fifo))
+        world.call("CloseIO", id="web", stdin=True)
+        world.result("Create", create)
+        assert os.read(reader, 100) == b"word"
+        assert os.read(reader, 100) == b""
+        os.close(reader)
+
+
 def test_a_container_deleted_before_its_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = world.create()
 
@@ -398,6 +437,18 @@ class TestExec:
         assert world.refused("Exec", id="web", exec_id="one", spec={"value": b"{}"})[0] == ttrpc.ALREADY_EXISTS
         world.call("Pause", id="web")
         assert world.refused("Exec", id="web", exec_id="y", spec={"value": b"{}"})[0] == ttrpc.FAILED_PRECONDITION
+
+    def test_the_end_of_its_input_before_its_start(self, world: World, tmp_path: Path) -> None:
+        """As of `nerdctl exec -i` without any input."""
+        world.run()
+        fifo = tmp_path / "stdin"
+        os.mkfifo(fifo)
+        world.call("Exec", id="web", exec_id="one", spec={"value": b"{}"}, stdin=str(fifo))
+        world.call("CloseIO", id="web", exec_id="one", stdin=True)
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        world.call("Start", id="web", exec_id="one")
+        assert os.read(reader, 100) == b""
+        os.close(reader)
 
     def test_one_that_cannot_start(self, world: World) -> None:
         world.run()

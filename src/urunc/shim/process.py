@@ -33,6 +33,7 @@ class Process:
         self.exited_at = 0  # nanoseconds since the epoch
         self.waiting: list[Call] = []
         self.starting = False
+        self._stdin_closed = False
         self.early_end: tuple[int, int] | None = None
         """An end that came while the start was still under way: the start is told first."""
 
@@ -40,6 +41,18 @@ class Process:
     def ended(self) -> bool:
         """Whether it has ended."""
         return self.status == STOPPED
+
+    def take_streams(self, streams: Streams) -> None:
+        """Have its streams, which an exec has only once it is started. Its input may have ended before that."""
+        self.streams = streams
+        if self._stdin_closed:
+            streams.close_stdin()
+
+    def close_stdin(self) -> None:
+        """Let it see the end of its input."""
+        self._stdin_closed = True
+        if self.streams is not None:
+            self.streams.close_stdin()
 
     def end(self, status: int, when: int) -> None:
         """Note the end, and let go of the streams."""

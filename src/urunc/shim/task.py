@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .events import Publisher
     from .loop import Loop
     from .operation import Operations, Outcome
-    from .ttrpc import Call, Methods
+    from .ttrpc import Call, Handler, Methods
     from .wire import Values
 
 _SIGKILL = 9
@@ -62,13 +62,13 @@ class Service:
         self._namespace, self._delegate = namespace, delegate
         self._on_shutdown = on_shutdown
         self._containers: dict[str, Container] = {}
-        self._creating: set[str] = set()
+        self._creating: dict[str, list[Callable[[], None]]] = {}
+        """The containers that are being created, each with the calls that wait for it."""
 
     def methods(self) -> Methods:
         """Return the service's table for the server."""
         handlers = {
             "State": self._state,
-            "Create": self._create,
             "Start": self._start,
             "Delete": self._delete,
             "Pids": self._pids,
@@ -82,10 +82,26 @@ class Service:
             "Update": self._update,
             "Wait": self._wait,
             "Stats": self._stats,
-            "Connect": self._connect,
-            "Shutdown": self._shutdown,
         }
-        return {name: (*TASK_METHODS[name], handler) for name, handler in handlers.items()}
+        served = {name: self._once_created(handler) for name, handler in handlers.items()}
+        served |= {"Create": self._create, "Connect": self._connect, "Shutdown": self._shutdown}
+        return {name: (*TASK_METHODS[name], handler) for name, handler in served.items()}
+
+    def _once_created(self, handler: Handler) -> Handler:
+        """Have a call wait while its container is being created.
+
+        A client's input may end before that is through. Were its CloseIO then answered that there is no such container,
+        the process would wait for the end of its input for ever.
+        """
+
+        def serve(values: Values, call: Call) -> Values | None:
+            waiting = self._creating.get(values["id"])
+            if waiting is None:
+                return handler(values, call)
+            waiting.append(lambda: call.serve(handler, values))
+            return None
+
+        return serve
 
     # --- what is answered at once
 
@@ -127,8 +143,8 @@ class Service:
 
     def _close_io(self, values: Values, call: Call) -> Values:
         _, process = self._process(values)
-        if values["stdin"] and process.streams is not None:
-            process.streams.close_stdin()
+        if values["stdin"]:
+            process.close_stdin()
         return {}
 
     def _checkpoint(self, values: Values, call: Call) -> Values:
@@ -158,7 +174,7 @@ class Service:
             raise StatusError(UNIMPLEMENTED, f"cannot restore `{name}`: urunc has no checkpoints")
         place = self._place(values)
         streams = self._open_streams(values, name, "create")
-        self._creating.add(name)
+        self._creating[name] = []
         mounts, terminal = values["rootfs"], values["terminal"]
 
         def body() -> tuple[dict[str, Any], int]:
@@ -167,8 +183,10 @@ class Service:
             return work.create(place, mounts, terminal)
 
         def done(outcome: Outcome) -> None:
-            self._creating.discard(name)
+            waiting = self._creating.pop(name)
             self._created(values, call, place, Process("", values, streams), outcome)
+            for serve in waiting:
+                serve()
 
         self._operations.run(body, done, stdio=streams.stdio, keep=(streams.ready,))
         streams.close_child()
@@ -287,10 +305,11 @@ class Service:
     def _start_exec(self, container: Container, process: Process, call: Call) -> None:
         place, spec, terminal = container.place, process.spec, process.asked["terminal"]
         try:
-            streams = process.streams = self._open_streams(process.asked, container.id, "exec")
+            streams = self._open_streams(process.asked, container.id, "exec")
         except StatusError:
             process.starting = False
             raise
+        process.take_streams(streams)
 
         def body() -> tuple[dict[str, Any], int]:
             if streams.ready >= 0:

@@ -188,6 +188,21 @@ class Call:
         self.on_cancel: Callable[[], None] | None = None
         """Called where the client goes away or its time is over before the answer."""
 
+    def serve(self, handler: Handler, values: Values) -> None:
+        """Have the handler answer, now or later. Nothing happens where nobody waits any more."""
+        if not self.open:
+            return
+        try:
+            answer = handler(values, self)
+        except StatusError as error:
+            self.fail(error.code, error.message)
+        except Exception as error:
+            self._connection.server.report(error)
+            self.fail(UNKNOWN, f"{self.method}: {type(error).__name__}: {error}")
+        else:
+            if answer is not None:
+                self.answer(answer)
+
     def answer(self, values: Values) -> None:
         """Answer with the method's response."""
         if not self.open:
@@ -342,18 +357,9 @@ class _Connection:
         if request["timeout_nano"] < 0:
             raise StatusError(DEADLINE_EXCEEDED, "context deadline exceeded")
         call = self.calls[stream] = Call(self, stream, request["method"], gives)
-        try:
-            answer = handler(values, call)
-        except StatusError as error:
-            call.fail(error.code, error.message)
-        except Exception as error:
-            self.server.report(error)
-            call.fail(UNKNOWN, f"{request['method']}: {type(error).__name__}: {error}")
-        else:
-            if answer is not None:
-                call.answer(answer)
-            elif request["timeout_nano"] and call.open:
-                call.limit(self.server.loop, request["timeout_nano"])
+        call.serve(handler, values)
+        if request["timeout_nano"] and call.open:
+            call.limit(self.server.loop, request["timeout_nano"])
 
     def _closed(self) -> None:
         self.server.drop(self)
