@@ -115,3 +115,13 @@ def test_the_conformance_pages_proofs_are_tests() -> None:
     named = {name for cell in proofs for name in re.findall(r"`(\w+)`", cell)}
     assert len(named) > 100
     assert named - tests == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_files_and_tests_that_a_page_names_are_there(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for path in re.findall(r"`((?:tests|scripts|src|guest|bench)/[\w./-]+)", prose):
+        assert "tiny" in path or (TOP / path).exists(), path
+    tests = "".join(path.read_text() for path in HERE.rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+?)(?:_\*)?`", prose):
+        assert f"def {name}" in tests, name
