@@ -31,6 +31,7 @@ MARK = "trusted.urunc"
 _MADE_HERE = b"1"
 KILL_FREEZE_SECONDS = 0.5
 REMOVE_SECONDS = 5.0
+_TRIES = 10
 
 
 def make(paths: Paths, mark: str = "") -> list[str]:
@@ -43,7 +44,7 @@ def make(paths: Paths, mark: str = "") -> list[str]:
     is taken if it is empty. Raises StateError where a process is in it or it is frozen, KernelError.
     """
     for directory in _unique(paths):
-        if _pids_below(directory):
+        if os.path.isdir(directory) and _pids_below(directory):
             raise StateError(f"cgroup `{directory}` is not empty", hint="give the container a cgroup of its own")
     if freezer.is_frozen(paths):
         raise StateError(f"cgroup `{freezer.directory(paths)}` is frozen")
@@ -53,11 +54,12 @@ def make(paths: Paths, mark: str = "") -> list[str]:
 def _make(paths: Paths, mark: str) -> list[str]:
     made: list[str] = []
     for directory in _unique(paths):
-        made += _make_directories(directory)
-        _mark(directory, mark)
+        new = _make_directory(directory, mark)
+        if directory not in new:
+            _mark(directory, mark)
+        made += new
     if "cpuset" in paths and version_of(paths) == 1:
-        for directory in reversed(list(_ancestry(paths["cpuset"]))):
-            _inherit_cpuset(directory)
+        _inherit_cpuset(paths["cpuset"])
     if version_of(paths) == 2:
         for directory in list(_ancestry(paths[""]))[:0:-1]:
             _enable_controllers(directory)
@@ -69,30 +71,25 @@ def _unique(paths: Paths) -> list[str]:
     return list(dict.fromkeys(paths.values()))
 
 
-def _make_directories(directory: str) -> list[str]:
-    missing = []
-    while not os.path.isdir(directory):
-        missing.append(directory)
-        directory = os.path.dirname(directory)
-    made = []
-    for name in reversed(missing):
-        if _mkdir(name):
-            made.append(name)
-    return made
-
-
-def _mkdir(directory: str) -> bool:
-    try:
-        os.mkdir(directory, 0o755)
-    except FileExistsError:
-        return False
-    except FileNotFoundError:
-        # The last container in the parent was removed meanwhile, and the parent with it.
-        return bool(_make_directories(directory))
-    except OSError as error:
-        raise kernel_error(f"cannot make cgroup `{directory}`", error) from None
-    _mark(directory)
-    return True
+def _make_directory(directory: str, mark: str = "") -> list[str]:
+    """Make a directory, which gets the mark, and the parents it wants. Return what was made, parents first."""
+    made: list[str] = []
+    for _ in range(_TRIES):
+        try:
+            os.mkdir(directory, 0o755)
+        except FileExistsError:
+            return made
+        except FileNotFoundError as error:
+            # or the parent went meanwhile, with the last container in it
+            failure: OSError = error
+            made += _make_directory(os.path.dirname(directory))
+        except OSError as error:
+            failure = error
+            break
+        else:
+            _mark(directory, mark)
+            return [*made, directory]
+    raise kernel_error(f"cannot make cgroup `{directory}`", failure)
 
 
 def _mark(directory: str, mark: str = "") -> None:
@@ -122,9 +119,16 @@ def _ancestry(directory: str) -> Iterator[str]:
 
 def _inherit_cpuset(directory: str) -> None:
     for file in ("cpuset.cpus", "cpuset.mems"):
-        if not read_file(f"{directory}/{file}").strip():
-            inherited = read_file(f"{os.path.dirname(directory)}/{file}").strip()
-            write_file(f"{directory}/{file}", inherited)
+        _inherit(directory, file)
+
+
+def _inherit(directory: str, file: str) -> str:
+    """Return what a cpuset file says, once it has its parent's words where it had none."""
+    words = read_file(f"{directory}/{file}").strip()
+    if not words:
+        words = _inherit(os.path.dirname(directory), file)
+        write_file(f"{directory}/{file}", words)
+    return words
 
 
 def _enable_controllers(directory: str) -> None:
