@@ -19,7 +19,7 @@ SERVE = "ip address; ip route; ip -6 route; ip neigh; echo serving; exec httpd -
 @pytest.fixture(scope="session")
 def initrd() -> bytes:
     """An initrd with busybox, its web server and a page."""
-    links = {f"/bin/{name}": (0o120777, b"busybox") for name in ("httpd", "wc", "wget")}
+    links = {f"/bin/{name}": (0o120777, b"busybox") for name in ("httpd", "ping6", "wc", "wget")}
     page = {"/www/index.html": (0o100644, b"a page from the guest\n")}
     entries = {**links, **page}
     return linux_guest.base_initrd(linux_guest.find_kernel()) + linux_guest.cpio(
@@ -131,6 +131,39 @@ def test_two_interfaces(cli: Cli, make_linux: Callable[..., Bundle], netns: Netn
     cli.end("guest")
     world.run("ip", "link", "del", "peer-two")
     netns.remember()
+
+
+def test_behind_nat_with_ipv6(cli: Cli, make_linux: Callable[..., Bundle], netns: Netns, world: World) -> None:
+    """Both ways, both families, from outside and from a sidecar; IPv6 forwards only while the guest is there."""
+    own = ("ip", "netns", "exec", netns.name)
+    bundle = make_linux(f"ping6 -c1 -W9 fd00::1 >/dev/null && echo out; {SERVE}", netns)
+    bundle.config["annotations"]["com.urunc.network"] = "nat"
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    console = cli.wait_console("guest", "serving")
+    assert "out" in console.split()
+    assert "172.16.1.2/24" in console
+    assert "fd75:7275:6e63::2/64" in console
+    assert "default via fd75:7275:6e63::1 dev eth0" in console
+    for host in (netns.address, "[fd77::2]"):
+        assert fetch(world, host) == "a page from the guest\n"
+    sidecar = world.run(*own, "curl", "-gsf", "--max-time", "10", "http://[fd75:7275:6e63::2]/").stdout
+    assert sidecar == "a page from the guest\n"
+    assert world.run(*own, "ping", "-6", "-c1", "-W3", "-I", "fd77::2", "fd00::1").returncode == 0
+    cli.end("guest")
+
+
+def test_ipv6_alone_behind_nat(cli: Cli, make_linux: Callable[..., Bundle], netns: Netns, world: World) -> None:
+    world.run("ip", "-n", netns.name, "address", "del", f"{netns.address}/24", "dev", "eth0")
+    netns.remember()
+    bundle = make_linux(SERVE, netns)
+    bundle.config["annotations"]["com.urunc.network"] = "nat"
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    console = cli.wait_console("guest", "serving")
+    assert "172.16.1.2" not in console
+    assert fetch(world, "[fd77::2]") == "a page from the guest\n"
+    cli.end("guest")
 
 
 def test_behind_nat(cli: Cli, make_linux: Callable[..., Bundle], netns: Netns, world: World) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+import bundles
 from bundles import Bundle, Netns
+from cli.test_real_guests import find_guest
 from driver import Cli
 from world import World, wait_for
 
@@ -154,3 +158,128 @@ def test_a_guest_that_dies_may_be_followed_by_another(
     cli("delete", "guest0")
     assert "testguest" in fetch(world, netns.address)
     cli.end("guest1")
+
+
+# Monitors that take the tap by its name.
+
+
+@pytest.fixture
+def make_firecracker(
+    make_unikernel: Callable[..., Bundle], testguest: Path, tmp_path: Path, world: World
+) -> Callable[..., Bundle]:
+    """Make a bundle with the test guest on Firecracker."""
+    kernel = testguest.with_name("testguest64.elf")
+    if shutil.which("firecracker") is None or not os.path.exists("/dev/kvm") or not kernel.exists():
+        pytest.skip("firecracker cannot run here")
+
+    def make() -> Bundle:
+        cgroup = f"/{world.cgroup}/firecracker"
+        return bundles.unikernel(tmp_path / "fc", kernel, "app", monitor="firecracker", cgroup=cgroup)
+
+    return make
+
+
+def echo(world: World, address: str, port: int) -> bytes:
+    """Return what the guest's UDP echo port answers, asked from outside of the pod."""
+    code = (
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(3); "
+        f"s.sendto(b'hello', ({address!r}, {port})); print(s.recv(100).decode())"
+    )
+    return (
+        str(wait_for("an echo", lambda: world.run("python3", "-IS", "-c", code, check=False).stdout)).strip().encode()
+    )
+
+
+@pytest.mark.parametrize("monitor", ["qemu", "firecracker"])
+@pytest.mark.parametrize("user", [0, 1234])
+def test_every_port_on_every_monitor(
+    cli: Cli,
+    make_unikernel: Callable[..., Bundle],
+    netns: Netns,
+    world: World,
+    request: pytest.FixtureRequest,
+    monitor: str,
+    user: int,
+) -> None:
+    """TCP's 80 and UDP's 7 of the pod's address, which no list names; the tap is the user's own."""
+    bundle = request.getfixturevalue("make_firecracker")() if monitor == "firecracker" else make_unikernel("app")
+    bundle.config["process"]["user"] = {"uid": user, "gid": user}
+    bundle.namespace("network", netns.path)
+    bundle.config["annotations"][MODE] = "nat"
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    assert "testguest" in fetch(world, netns.address)
+    assert echo(world, netns.address, 7) == b"hello"
+    assert inside(world, netns, "ping", "-c1", "-W3", netns.gateway)
+    cli.end("guest")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tender", ["spt", "hvt"])
+def test_solo5(
+    cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns, world: World, tmp_path: Path, tender: str
+) -> None:
+    """Its test kernel is 10.0.0.2 whatever it is told, so the tap gets an address in its network as well."""
+    if shutil.which(f"solo5-{tender}") is None or (tender == "hvt" and not os.path.exists("/dev/kvm")):
+        pytest.skip(f"solo5-{tender} cannot run here")
+    kernel = find_guest(f"solo5/test_net.{tender}")
+    cgroup = f"/{world.cgroup}/solo5"
+    bundle = bundles.unikernel(tmp_path / "solo5", kernel, guest="mirage", monitor=tender, cgroup=cgroup)
+    bundle.namespace("network", netns.path)
+    bundle.config["annotations"][MODE] = "nat"
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "Serving ping on 10.0.0.2")
+    (tap,) = [name for name in inside(world, netns, "ls", "/sys/class/net").split() if name.startswith("urunc")]
+    world.run("ip", "-n", netns.name, "address", "add", "10.0.0.1/24", "dev", tap)
+    wait_for(
+        "an answer",
+        lambda: (
+            world.run(*("ip", "netns", "exec", netns.name), "ping", "-c1", "-W1", "10.0.0.2", check=False).returncode
+            == 0
+        ),
+    )
+    assert inside(world, netns, "ping", "-c1", "-W3", netns.gateway)
+    cli.end("guest")
+
+
+def test_a_published_port_reaches_the_guest(
+    cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns, world: World
+) -> None:
+    """As Docker and the portmap plugin publish one: a rule that sends a port of the host to the pod's address."""
+    publish = (
+        "add table ip publish",
+        "add chain ip publish out { type nat hook output priority -100; }",
+        f"add rule ip publish out ip daddr 10.200.0.1 tcp dport 8080 dnat to {netns.address}:80",
+    )
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+    bundle = make_unikernel("app")
+    bundle.namespace("network", netns.path)
+    bundle.config["annotations"][MODE] = "nat"
+    world.run("ip", "address", "add", "10.200.0.1/32", "dev", "lo")
+    world.run("nft", "; ".join(publish))
+    try:
+        cli.create("guest", bundle)
+        cli("start", "guest")
+        cli.wait_console("guest", "ready")
+        assert "testguest" in fetch(world, "10.200.0.1:8080")
+        cli.end("guest")
+    finally:
+        world.run("nft", "delete table ip publish")
+        world.run("ip", "address", "del", "10.200.0.1/32", "dev", "lo")
+
+
+def test_ipv6_alone_for_a_guest_that_has_none(
+    cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns, world: World
+) -> None:
+    ip = ("ip", "-n", netns.name)
+    world.run(*ip, "address", "add", "fd77::2/64", "dev", "eth0", "nodad")
+    world.run(*ip, "address", "del", f"{netns.address}/24", "dev", "eth0")
+    netns.remember()
+    bundle = make_unikernel("app")
+    bundle.namespace("network", netns.path)
+    bundle.config["annotations"][MODE] = "nat"
+    assert cli.create("guest", bundle, check=False) != 0
+    assert "IPv6" in cli.last_error()

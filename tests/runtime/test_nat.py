@@ -17,7 +17,7 @@ from urunc.errors import HostError, KernelError
 from urunc.linux import ns, tap
 from urunc.linux.nftables import Nftables
 from urunc.linux.rtnl import Rtnl
-from urunc.oci.network import GUEST
+from urunc.oci.network import GUEST, GUEST6
 from urunc.runtime import nat, net
 from urunc.vm.machine import Address, Network, Nic, Route
 
@@ -366,22 +366,84 @@ def test_a_dead_guests_rules_are_replaced_and_its_late_undo_does_the_next_no_har
     [
         ("172.16.1.9/32", "uses 172.16.1.1/24, and the namespace has 172.16.1.9/32"),
         ("172.16.7.9/16", "the namespace has 172.16.7.9/16"),
+        ("fd75:7275:6e63::9/128 nodad", "uses fd75:7275:6e63::1/64, and the namespace has fd75:7275:6e63::9/128"),
     ],
 )
 def test_addresses_that_are_the_guests(address: str, message: str) -> None:
     def body() -> None:
-        _pod(f"addr add {address} dev eth0")
+        _pod(f"addr add {address.split()[0]} dev eth0 {address.partition(' ')[2]}")
         with Rtnl() as rtnl, pytest.raises(HostError, match=message):
             nat.look(rtnl, (TAP,))
 
     run_in(OUTSIDE, body)
 
 
-def test_ipv6_alone() -> None:
+def _ipv6(*, alone: bool = False) -> None:
+    """Make this namespace a pod's with IPv6 beside IPv4, or without it."""
+    more = (f"addr del {POD}/24 dev eth0",) if alone else ()
+    _pod(*more, "addr add fd00::5/64 dev eth0 nodad", "route add default via fd00::1 dev eth0")
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_address_of_each_family_that_the_pod_has(alone: bool) -> None:
+    def body() -> Nic:
+        _ipv6(alone=alone)
+        with Rtnl() as rtnl:
+            return nat.look(rtnl, (TAP,)).nics[0]
+
+    nic = run_in(OUTSIDE, body)
+    four = () if alone else ((GUEST, 24, 4),)
+    assert tuple((each.ip, each.prefix, each.family) for each in nic.addresses) == (*four, (GUEST6, 64, 6))
+    gateways = ["172.16.1.1"] * (not alone) + ["fd75:7275:6e63::1"]
+    assert [route.gateway for route in nic.routes] == gateways
+
+
+@EITHER
+@pytest.mark.parametrize("own_knob", [True, False], ids=["an interface's own", "all"])
+@pytest.mark.parametrize("forwarded", [False, True])
+def test_ipv6_forwarding_and_its_undo(
+    kinds: tuple[str, ...], own_knob: bool, forwarded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the knob that each interface has since Linux 6.17, and before that by the one for all."""
+    if not own_knob:
+        monkeypatch.setattr(nat, "_OF_ONE", "no_such_knob")
+    elif not os.path.exists("/proc/sys/net/ipv6/conf/lo/force_forwarding"):
+        pytest.skip("this kernel has no force_forwarding")
+    knob = "eth0/force_forwarding" if own_knob else "all/forwarding"
+
+    def value() -> str:
+        with open(f"/proc/sys/net/ipv6/conf/{knob}") as file:
+            return file.read().strip()
+
     def body() -> None:
-        _pod(f"addr del {POD}/24 dev eth0", "addr add fd00::5/64 dev eth0 nodad")
-        with Rtnl() as rtnl, pytest.raises(HostError, match="needs an interface with an IPv4 address"):
-            nat.look(rtnl, (TAP,))
+        _ipv6()
+        if forwarded:
+            with open(f"/proc/sys/net/ipv6/conf/{knob}", "w") as file:
+                file.write("1")
+        before = _traces(), value()
+        with _attached():
+            assert value() == "1"
+            assert "inet6 fd75:7275:6e63::1/64" in shown("ip", "address", "show", "dev", TAP)
+        _undo(TAP)
+        _undo(TAP)
+        assert (_traces(), value()) == before
+
+    run_in(kinds, body)
+
+
+def test_ipv6_is_switched_on_for_the_tap_alone() -> None:
+    """Engines switch it off for every interface but their own."""
+
+    def body() -> None:
+        with open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as file:
+            file.write("1")
+        _pod()
+        with open("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "w") as file:
+            file.write("0")
+        ip("addr add fd00::5/64 dev eth0 nodad")
+        with _attached():
+            assert "fd75:7275:6e63::1/64" in shown("ip", "address", "show", "dev", TAP)
+        _undo(TAP)
 
     run_in(OUTSIDE, body)
 
@@ -403,7 +465,7 @@ def _failing(steps: list[str], limit: int) -> Callable[..., object]:
 
 @pytest.mark.parametrize("killed", [False, True], ids=["failed", "killed"])
 @pytest.mark.parametrize("persistent", [False, True])
-def test_a_failure_at_any_step_leaves_nothing(killed: bool, persistent: bool) -> None:
+def test_a_failure_at_any_step_leaves_nothing(killed: bool, persistent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed: nobody undoes at once, and `delete --force` must."""
 
     def attempt(limit: int) -> bool:
@@ -414,6 +476,7 @@ def test_a_failure_at_any_step_leaves_nothing(killed: bool, persistent: bool) ->
             real, Nftables.add_table = Nftables.add_table, wrap("table", Nftables.add_table)  # type: ignore[method-assign,assignment]
             for name in ("set_link", "add_address"):
                 setattr(rtnl, name, wrap(name, getattr(rtnl, name)))
+            turn, nat._turn = nat._turn, wrap("turn", nat._turn)  # type: ignore[assignment]
             try:
                 if killed:
                     nat._remove = net.remove = lambda *_: os._exit(1)  # type: ignore[assignment]
@@ -423,11 +486,17 @@ def test_a_failure_at_any_step_leaves_nothing(killed: bool, persistent: bool) ->
                 return False
             finally:
                 Nftables.add_table = real  # type: ignore[method-assign]
+                nat._turn = turn
         return True
 
+    def traces() -> tuple[object, ...]:
+        return _traces(), [nat._is_turned(f"{name}:{nat._OF_ONE}") for name in names]
+
+    names = ("all", "eth0")
+
     def body() -> int:
-        _pod()
-        before = _traces()
+        _ipv6()
+        before = traces()
         for limit in range(20):
             if killed:
                 child = os.fork()
@@ -439,17 +508,18 @@ def test_a_failure_at_any_step_leaves_nothing(killed: bool, persistent: bool) ->
                 done = attempt(limit)
                 if done:
                     _undo(TAP)
-            assert _traces() == before
+            assert traces() == before
             if done:
                 return limit
         return 20
 
-    assert run_in(OUTSIDE, body) == 5
+    monkeypatch.setattr(nat, "_OF_ONE", nat._OF_ALL)  # which every kernel has for every interface
+    assert run_in(OUTSIDE, body) == 9
 
 
 def test_the_rules_read_as_they_should() -> None:
     def body() -> str:
-        _pod("addr add 10.0.0.6/32 dev eth0")
+        _pod("addr add 10.0.0.6/32 dev eth0", "addr add fd00::5/64 dev eth0 nodad")
         with _attached():
             return shown("nft", "list", "ruleset")
 
@@ -457,7 +527,10 @@ def test_the_rules_read_as_they_should() -> None:
         pytest.skip("nft is not installed")
     text = " ".join(run_in(OUTSIDE, body).split())
     for rule in (
-        "dnat to 172.16.1.2",
+        "dnat ip to 172.16.1.2",
+        "dnat ip6 to fd75:7275:6e63::2",
+        "ip6 daddr fd00::5 meta l4proto tcp jump guest",
+        f'ip6 saddr fd75:7275:6e63::2 oifname != "{TAP}" masquerade',
         f'iifname "{TAP}" accept',
         "type nat hook prerouting priority dstnat",
         "ip daddr 10.0.0.5 meta l4proto tcp jump guest",

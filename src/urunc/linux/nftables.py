@@ -37,7 +37,7 @@ _NETLINK_NETFILTER = 12
 _NFNL_SUBSYS_NFTABLES = 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = (_NFNL_SUBSYS_NFTABLES << 8 | kind for kind in (0, 1, 2, 3, 6))
-_NFPROTO_IPV4 = 2
+_NFPROTO_INET, _NFPROTO_IPV4, _NFPROTO_IPV6 = 1, 2, 10
 
 _PRIORITY = {PREROUTING: -100, POSTROUTING: 100}  # NF_IP_PRI_NAT_DST and _SRC
 _NFTA_TABLE_NAME, _NFTA_TABLE_USERDATA = 1, 6
@@ -50,10 +50,10 @@ _NFTA_DATA_VALUE, _NFTA_DATA_VERDICT = 1, 2
 _NFTA_VERDICT_CODE, _NFTA_VERDICT_CHAIN = 1, 2
 _ACCEPT, _JUMP = 1, -3
 _REGISTER_VERDICT, _REGISTER = 0, 1
-_META_IIFNAME, _META_OIFNAME, _META_L4PROTO = 6, 7, 16
+_META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO = 6, 7, 15, 16
 _CMP_EQ, _CMP_NEQ = 0, 1
 _NETWORK_HEADER = 1
-_SOURCE, _DESTINATION = 12, 16  # offsets in IPv4's header
+_SOURCE, _DESTINATION = {4: 12, 16: 8}, {4: 16, 16: 24}  # address bytes -> offset in the network header
 _SOCKET_TRANSPARENT = 0
 _NAT_DNAT = 1
 
@@ -87,13 +87,13 @@ def protocol_is(number: int) -> bytes:
 
 
 def source_is(ip: str) -> bytes:
-    """Hold for packets from the IPv4 address."""
-    return _load_header(_SOURCE) + _compare(_socket.inet_aton(ip))
+    """Hold for packets from the address, of either family."""
+    return _address_is(ip, _SOURCE)
 
 
 def destination_is(ip: str) -> bytes:
-    """Hold for packets to the IPv4 address."""
-    return _load_header(_DESTINATION) + _compare(_socket.inet_aton(ip))
+    """Hold for packets to the address, of either family."""
+    return _address_is(ip, _DESTINATION)
 
 
 def has_socket() -> bytes:
@@ -115,9 +115,10 @@ def jump(chain: str) -> bytes:
 
 
 def redirect_to(ip: str) -> bytes:
-    """Change the destination to the IPv4 address; the port stays."""
-    data = _word(1, _NAT_DNAT) + _word(2, _NFPROTO_IPV4) + _word(3, _REGISTER) + _word(4, _REGISTER)
-    return _immediate(_REGISTER, attribute(_NFTA_DATA_VALUE, _socket.inet_aton(ip))) + _expression("nat", data)
+    """Change the destination of a packet of the address's family to the address; the port stays."""
+    family, address = _parse(ip)
+    data = _word(1, _NAT_DNAT) + _word(2, family) + _word(3, _REGISTER) + _word(4, _REGISTER)
+    return _immediate(_REGISTER, attribute(_NFTA_DATA_VALUE, address)) + _expression("nat", data)
 
 
 def masquerade() -> bytes:
@@ -137,8 +138,19 @@ def _load_meta(key: int) -> bytes:
     return _expression("meta", _word(1, _REGISTER) + _word(2, key))
 
 
-def _load_header(offset: int) -> bytes:
-    return _expression("payload", _word(1, _REGISTER) + _word(2, _NETWORK_HEADER) + _word(3, offset) + _word(4, 4))
+def _address_is(ip: str, offsets: dict[int, int]) -> bytes:
+    """Compare a field of the header, after the family whose header it is."""
+    family, address = _parse(ip)
+    place = _word(2, _NETWORK_HEADER) + _word(3, offsets[len(address)]) + _word(4, len(address))
+    is_family = _load_meta(_META_NFPROTO) + _compare(bytes([family]))
+    return is_family + _expression("payload", _word(1, _REGISTER) + place) + _compare(address)
+
+
+def _parse(ip: str) -> tuple[int, bytes]:
+    """Return NFPROTO_* and the bytes of an address."""
+    if ":" in ip:
+        return _NFPROTO_IPV6, _socket.inet_pton(_socket.AF_INET6, ip)
+    return _NFPROTO_IPV4, _socket.inet_pton(_socket.AF_INET, ip)
 
 
 def _compare(value: bytes, operator: int = _CMP_EQ) -> bytes:
@@ -158,14 +170,14 @@ def _verdict(code: int, more: bytes = b"") -> bytes:
 
 
 class Nftables(Netlink):
-    """An nftables socket of the current network namespace, for IPv4. Every method raises OSError."""
+    """An nftables socket of the current network namespace, for tables of both families. Methods raise OSError."""
 
     def __init__(self) -> None:
         super().__init__(_NETLINK_NETFILTER)
 
     def tables(self) -> dict[str, bytes]:
         """Return the tables by name, with the note that each was made with."""
-        bodies = self.dump("list the tables", _GETTABLE, _GENMSG.pack(_NFPROTO_IPV4, 0, 0))
+        bodies = self.dump("list the tables", _GETTABLE, _GENMSG.pack(_NFPROTO_INET, 0, 0))
         found = [attributes(body, _GENMSG.size) for body in bodies]
         return {string(table.get(_NFTA_TABLE_NAME)): table.get(_NFTA_TABLE_USERDATA, b"") for table in found}
 
@@ -187,7 +199,7 @@ class Nftables(Netlink):
 
     def _transact(self, what: str, messages: list[tuple[int, int, bytes]]) -> None:
         """Do all of the messages or none. The kernel answers each."""
-        header = _GENMSG.pack(_NFPROTO_IPV4, 0, 0)
+        header = _GENMSG.pack(_NFPROTO_INET, 0, 0)
         border = _GENMSG.pack(0, 0, _NFNL_SUBSYS_NFTABLES)
         batch = [(_BATCH_BEGIN, 0, border)]
         batch += [(kind, flags | NLM_F_ACK, header + body) for kind, flags, body in messages]

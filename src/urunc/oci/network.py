@@ -20,6 +20,9 @@ REDIRECT, NAT = "redirect", "nat"
 GATEWAY, GUEST, PREFIX = "172.16.1.1", "172.16.1.2", 24
 """The two ends of the network between a namespace and the guest behind its NAT; a known one, for Knative's proxy."""
 
+GATEWAY6, GUEST6, PREFIX6 = "fd75:7275:6e63::1", "fd75:7275:6e63::2", 64
+"""The same for IPv6, where the namespace has it: a unique local network, whose number is `urunc` in ASCII."""
+
 CONTAINER_NAME = "io.kubernetes.cri.container-name"
 _KNATIVE_GUEST, _KNATIVE_PROXY = "user-container", "queue-proxy"
 

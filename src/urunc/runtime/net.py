@@ -218,7 +218,7 @@ def _answer_for(rtnl: Rtnl, made: int, name: str, gateways: list[Neighbour]) -> 
     rtnl.set_link(made, mac=gateways[0].mac, inet_conf={ACCEPT_LOCAL: 1, RP_FILTER: _LOOSE})
     for gateway in gateways:
         if ":" in gateway.ip:
-            _have_ipv6(name)
+            have_ipv6(name)
             rtnl.add_address(made, gateway.ip, 128)
             tc.let_solicitations_through(rtnl, made, gateway.ip)
         else:
@@ -226,8 +226,11 @@ def _answer_for(rtnl: Rtnl, made: int, name: str, gateways: list[Neighbour]) -> 
             tc.let_arp_through(rtnl, made, gateway.ip)
 
 
-def _have_ipv6(name: str) -> None:
-    """Switch IPv6 on for a device: engines switch it off for every one but their own. rtnetlink cannot."""
+def have_ipv6(name: str) -> None:
+    """Switch IPv6 on for a device: engines switch it off for every one but their own. rtnetlink cannot.
+
+    Raises OSError. As every /proc/sys/net, it is that of the namespace which the process stands in.
+    """
     with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "wb", buffering=0) as file:
         file.write(b"0")
 
