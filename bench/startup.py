@@ -1,6 +1,7 @@
 """What each verb costs: CPU time (user and system) of a container's life, against the bare interpreter and runc.
 
-    bench/startup.py [--urunc PROGRAM] [--bundle DIR] [--runc PROGRAM] [--runc-bundle DIR] [--rounds N] [--json]
+    bench/startup.py [--urunc PROGRAM] [--bundle DIR] [--runc PROGRAM] [--runc-bundle DIR] [--rounds N]
+                     [--seccomp FILE] [--json]
 
 Interleaved: one round is a whole life with each runtime and one bare interpreter, so that a machine that slows
 down does so for all. CPU time is of the verb's own process and of the children that it waited for. `init` is the
@@ -8,6 +9,10 @@ container's first process, which this program inherits and so can ask the kernel
 executed the monitor, at whose first instruction it is stopped; of runc's container, whose init is not so easily
 stopped, the program's own start is in it (a static busybox that sleeps, below half a millisecond). A life is
 create, start, kill, delete and init. The figures are medians, the ratios those of medians.
+
+With --seccomp, a profile as containers/common has it, both runtimes' bundles get the profile that engines give
+unasked: Podman's is /usr/share/containers/seccomp.json, and Docker's and nerdctl's hardly differ. Only the rules that
+hold for a container without capabilities are taken.
 
 Needs root. Without --urunc it installs the checkout into a folder of its own: what is measured is what is installed.
 Without --bundle the bundle is of the test guest in guest/build, without --runc-bundle of a busybox that sleeps; the
@@ -72,6 +77,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--runc", default=shutil.which("runc"))
     parser.add_argument("--runc-bundle", type=Path)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seccomp", type=Path)
     parser.add_argument("--json", action="store_true", help="print figures for a program")
     return parser.parse_args(argv)
 
@@ -79,9 +85,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     """Return milliseconds by name, such as "urunc create"."""
     urunc = options.urunc or install(folder / "installed")
-    runtimes = {"urunc": (urunc, options.bundle or unikernel(folder / "unikernel"))}
+    profile = seccomp(options.seccomp) if options.seccomp else None
+    runtimes = {"urunc": (urunc, options.bundle or unikernel(folder / "unikernel", profile))}
     if options.runc:
-        runtimes["runc"] = (options.runc, options.runc_bundle or ordinary(folder / "ordinary"))
+        runtimes["runc"] = (options.runc, options.runc_bundle or ordinary(folder / "ordinary", profile))
     times: dict[str, list[float]] = {}
     for number in range(options.rounds + 1):
         round_times = {"python": cpu_milliseconds([INTERPRETER, "-IS", "-c", "pass"])}
@@ -163,11 +170,30 @@ def spawn(argv: list[str], stdout: int) -> int:
     return os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions)
 
 
-def unikernel(folder: Path) -> Path:
+def seccomp(file: Path) -> dict[str, Any]:
+    """Return `linux.seccomp` of a profile in the form of containers/common, for x86_64 and no capability."""
+    profile = json.loads(file.read_text())
+    calls = []
+    for entry in profile["syscalls"]:
+        wanted, unwanted = entry.get("includes", {}), entry.get("excludes", {})
+        if (
+            not wanted.get("caps")
+            and "amd64" in wanted.get("arches", ["amd64"])
+            and "amd64" not in unwanted.get("arches", [])
+        ):
+            calls.append({key: entry[key] for key in ("names", "action", "args", "errnoRet") if entry.get(key)})
+    return {
+        "defaultAction": profile["defaultAction"],
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        "syscalls": calls,
+    }
+
+
+def unikernel(folder: Path, profile: dict[str, Any] | None) -> Path:
     """Make a bundle of the test guest, which waits for ever."""
     if not TESTGUEST.exists():
         raise SystemExit(f"{TESTGUEST} is not built: run make guest, or give --bundle")
-    config = json.loads(json.dumps(PLAIN))
+    config = plain(profile)
     config["process"]["args"] = ["wait"]
     keys = {"unikernelType": "unikraft", "hypervisor": "qemu", "binary": "/kernel"}
     config["annotations"] = {f"com.urunc.unikernel.{key}": value for key, value in keys.items()}
@@ -177,12 +203,19 @@ def unikernel(folder: Path) -> Path:
     return folder
 
 
-def ordinary(folder: Path) -> Path:
+def plain(profile: dict[str, Any] | None) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(json.dumps(PLAIN))
+    if profile:
+        config["linux"]["seccomp"] = profile
+    return config
+
+
+def ordinary(folder: Path, profile: dict[str, Any] | None) -> Path:
     """Make a bundle of a busybox that sleeps."""
     for name in ("bin", "proc", "dev", "sys"):
         (folder / "rootfs" / name).mkdir(parents=True)
     shutil.copy(shutil.which("busybox") or "/bin/busybox", folder / "rootfs/bin/sleep")
-    (folder / "config.json").write_text(json.dumps(PLAIN))
+    (folder / "config.json").write_text(json.dumps(plain(profile)))
     return folder
 
 
