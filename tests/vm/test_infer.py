@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from elves import abi_note, make_elf, manifest_note, note
 from urunc.errors import ImageError
-from urunc.vm import elf
+from urunc.vm import elf, guests
 from urunc.vm.infer import Signs, infer
 
 PVH = note(b"Xen", 18, pack("<Q", 0x1000))
@@ -140,7 +140,7 @@ def test_nobody_guesses(data: bytes, given_words: dict[str, str], message: str) 
 def test_the_hint_names_the_annotation() -> None:
     with pytest.raises(ImageError) as caught:
         told(make_elf())
-    assert caught.value.hint == "set the annotation unikernelType to one of linux, unikraft, mirage, rumprun, mewz"
+    assert caught.value.hint == f"set the annotation unikernelType to one of {', '.join(guests.GUESTS)}"
     with pytest.raises(ImageError) as caught:
         told(bzimage())
     assert caught.value.hint == "set the annotation hypervisor"
