@@ -9,11 +9,20 @@ if TYPE_CHECKING:
     from .machine import Address, Network, Nic
 
 
-def check(words: tuple[str, ...], what: str, *, empty: bool = True, newline: bool = True, quote: bool = True) -> None:
+def check(
+    words: tuple[str, ...],
+    what: str,
+    *,
+    empty: bool = True,
+    newline: bool = True,
+    quote: bool = True,
+    single_quote: bool = True,
+    backslash: bool = True,
+) -> None:
     """Raise SpecError where one of `words` cannot be passed on; `what` is the property, such as `process.args`.
 
-    A NUL can never be. `empty`, `newline` and `quote` say whether the guest's syntax can carry an empty word, a
-    newline, a double quote.
+    A NUL can never be. `empty`, `newline`, `quote`, `single_quote` and `backslash` say whether the guest's syntax can
+    carry an empty word, a newline, a double quote and so on.
     """
     for index, word in enumerate(words):
         if "\0" in word:
@@ -24,6 +33,10 @@ def check(words: tuple[str, ...], what: str, *, empty: bool = True, newline: boo
             reason = "this guest's command line cannot carry a newline"
         elif not quote and '"' in word:
             reason = "this guest's command line cannot carry a double quote"
+        elif not single_quote and "'" in word:
+            reason = "this guest's command line cannot carry a single quote"
+        elif not backslash and "\\" in word:
+            reason = "this guest's command line cannot carry a backslash"
         else:
             continue
         raise SpecError(f"{what}[{index}] cannot be given to the guest: {reason}")
@@ -87,8 +100,12 @@ def resolvers(network: Network) -> tuple[str, ...]:
 
 def netmask(prefix: int) -> str:
     """Return `255.255.255.0` for 24."""
-    bits = (0xFFFFFFFF << (32 - prefix)) & 0xFFFFFFFF
-    return ".".join(str(bits >> shift & 255) for shift in (24, 16, 8, 0))
+    return dotted((0xFFFFFFFF << (32 - prefix)) & 0xFFFFFFFF)
+
+
+def dotted(number: int) -> str:
+    """Return a number as an IPv4 address."""
+    return ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
 
 
 def number(ip: str) -> int:

@@ -13,7 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .machine import Disk, Host, KernelInfo, Machine, Nic
 
-_MAX_ARGUMENT_BYTES = 8191  # HVT_CMDLINE_SIZE and SPT_CMDLINE_SIZE, with the NUL
+MAX_ARGUMENT_BYTES = 8191
+"""Of the arguments, joined: HVT_CMDLINE_SIZE and SPT_CMDLINE_SIZE, without the NUL."""
+
 _ABI_VERSIONS = (1, 2)  # 1: Solo5 0.4 to 0.6; 2: since 0.7. Which of them a tender speaks, it says itself
 
 
@@ -49,8 +51,8 @@ def check(machine: Machine, abi: str) -> None:
             hint="let the root be writable, or take a monitor with read-only disks",
         )
     size = len(" ".join(machine.boot.arguments).encode("utf-8", "surrogateescape"))
-    if size > _MAX_ARGUMENT_BYTES:
-        raise ImageError(f"the guest's command line is {size} bytes long, and Solo5 takes {_MAX_ARGUMENT_BYTES}")
+    if size > MAX_ARGUMENT_BYTES:
+        raise ImageError(f"the guest's command line is {size} bytes long, and Solo5 takes {MAX_ARGUMENT_BYTES}")
 
 
 def launch(machine: Machine, host: Host, devices: tuple[str, ...]) -> Launch:
