@@ -17,7 +17,7 @@ from .plan import guest_context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..oci.spec import Spec
+    from ..oci.spec import Mount, Spec
     from ..vm.machine import Launch, Machine
     from .load import Request
 
@@ -94,7 +94,7 @@ def finish_machine(request: Request, network: Network) -> Machine:
     """Return the plan's machine with its network, and the boot string that speaks of it."""
     plan, machine = request.plan, request.plan.machine
     files = tuple(
-        GuestFile(path=mount.destination, content=_read_source(request, mount.source), mode=0o644)
+        GuestFile(path=mount.destination, content=_engine_file(request, mount, network.dns), mode=0o644)
         for mount in request.mounts.given
     )
     files += _copies(request)
@@ -105,6 +105,24 @@ def finish_machine(request: Request, network: Network) -> Machine:
         if message not in plan.messages:
             log.info(message)
     return machine.replace(network=network, boot=boot)
+
+
+def _engine_file(request: Request, mount: Mount, servers: tuple[str, ...]) -> bytes:
+    content = _read_source(request, mount.source)
+    return resolv_conf(content, servers) if mount.destination == "/etc/resolv.conf" else content
+
+
+def resolv_conf(content: bytes, servers: tuple[str, ...]) -> bytes:
+    """Return the engine's resolv.conf for the guest, with `servers` instead where it cannot reach all that it names."""
+    from . import net
+
+    lines = content.decode("utf-8", "surrogateescape").splitlines()
+    named = {line for line in lines if line.split()[:1] == ["nameserver"]}
+    reachable = len(net.parse_resolv_conf("\n".join(named))[0])
+    if reachable == len(named) and (named or not servers):
+        return content
+    lines = [line for line in lines if line not in named] + [f"nameserver {server}" for server in servers]
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
 
 def _copies(request: Request) -> tuple[GuestFile, ...]:
