@@ -77,6 +77,7 @@ def rumprun_on(tender: str) -> dict[str, Proof]:
         "disk": golden("rumprun", tender, root="block"),
         "device": PLANNED_DEVICE,
         "args": golden("rumprun", tender),
+        "env": golden("rumprun", tender),
         "IPv4": golden("rumprun", tender),
         "NICs": planned("tests/vm/test_solo5.py::test_primary_nic_takes_the_first_device"),
         "arm64": SOLO5_AARCH64,
