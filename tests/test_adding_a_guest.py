@@ -34,9 +34,10 @@ def run(folder: Path, *argv: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.fixture
-def tree(tmp_path: Path, testguest: Path) -> Path:
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory, testguest: Path) -> Path:
     """A copy of the tree in which the page has been followed."""
+    tmp_path = tmp_path_factory.mktemp("tree")
     for name in COPIED:
         if (TOP / name).is_dir():
             shutil.copytree(TOP / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
