@@ -15,7 +15,7 @@ from checkout import HERE
 
 TOP = HERE.parent
 PAGE = TOP / "docs/adding-a-guest.md"
-COPIED = ("docs", "scripts", "src", "tests", "README.md", "mkdocs.yml", "pyproject.toml")
+COPIED = ("bench", "docs", "guest", "scripts", "src", "tests", "README.md", "mkdocs.yml", "pyproject.toml")
 BLOCK = re.compile(r'^```(\w+) title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 NOT_HERE = ("run", "test", "all")
 """Commands that boot the guest, which is for root, or look at the whole tree, which the suite does anyway."""
@@ -40,7 +40,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, testguest: Path) -> Path:
     tmp_path = tmp_path_factory.mktemp("tree")
     for name in COPIED:
         if (TOP / name).is_dir():
-            shutil.copytree(TOP / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(TOP / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "build"))
         else:
             shutil.copy(TOP / name, tmp_path / name)
     (tmp_path / "guest/build").mkdir(parents=True)
