@@ -125,3 +125,8 @@ def test_files_and_tests_that_a_page_names_are_there(page: Path) -> None:
     tests = "".join(path.read_text() for path in HERE.rglob("test_*.py"))
     for name in re.findall(r"`(test_\w+?)(?:_\*)?`", prose):
         assert f"def {name}" in tests, name
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = set(re.findall(r": (\S+\.md)$", (TOP / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert listed == {str(path.relative_to(TOP / "docs")) for path in (TOP / "docs").rglob("*.md")}
