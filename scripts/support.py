@@ -40,7 +40,7 @@ COLUMNS = {
     "copies": "small read-only volumes, ConfigMaps and Secrets, as copies",
     "devices": "block devices: as volumes, and of `linux.devices`",
     "signals": "it hears a stop signal",
-    "arm64": "all of this on aarch64, as far as the architecture has it",
+    "arm64": "it starts on aarch64 as well",
 }
 """Column -> what it says of a guest on a monitor."""
 
