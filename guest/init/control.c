@@ -6,8 +6,6 @@
  */
 #include "init.h"
 
-#include <linux/eventpoll.h>
-
 #define PORTS "/sys/class/virtio-ports"
 #define PATIENCE_MS 3000
 #define SIGNAL_MAX 64
@@ -135,4 +133,16 @@ int control_read(void)
 			return parse_line(line);
 	}
 	return 0;
+}
+
+/*
+ * The end of the machine follows, and a host whose processors are busy may see that before it takes what was said,
+ * for which a write does not wait. Closing does: the kernel waits until the host has heard of it, on another queue,
+ * and when it looks at that one it looks at both.
+ */
+void control_close(void)
+{
+	if (port >= 0)
+		call(close, port);
+	port = -1;
 }

@@ -2,9 +2,9 @@
 #ifndef INIT_H
 #define INIT_H
 
+#include "freestanding.h"
 #include "system.h"
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define PATH_MAX 4096
 
 #define URUNC "/.urunc"
@@ -12,12 +12,7 @@
 
 /* text.c */
 
-void *memcpy(void *to, const void *from, size_t size);
-void *memset(void *to, int byte, size_t size);
-int memcmp(const void *a, const void *b, size_t size);
-size_t strlen(const char *s);
 bool equal(const char *a, const char *b);
-bool starts_with(const char *s, const char *prefix);
 const char *find_char(const char *s, char c); /* the first c in s, or the end of s */
 bool copy_text(char *to, size_t size, const char *from); /* false where it does not fit */
 bool join(char *to, size_t size, const char *a, const char *b, const char *c);
@@ -86,6 +81,7 @@ long open_control_port(void); /* its descriptor; -1 without one */
 void control_say(const char *line, uint64_t number); /* number only where the line ends with a blank */
 int control_read(void); /* a signal to pass on, or 0 */
 void control_resume(void); /* send what has not been sent yet */
+void control_close(void); /* the host has taken what was said then */
 
 /* end.c */
 

@@ -169,5 +169,6 @@ void init_main(void)
 	}
 	control_say("exit ", (uint64_t)status);
 	release_disks();
+	control_close();
 	end_machine(status);
 }

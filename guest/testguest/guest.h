@@ -5,11 +5,8 @@
 #ifndef GUEST_H
 #define GUEST_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "freestanding.h"
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define LINE_MAX 512
 
 /* io: ports, memory-mapped registers */
@@ -62,14 +59,9 @@ static inline volatile void *at(uint32_t address)
 #define REG16(address) (*(volatile uint16_t *)at(address))
 #define REG32(address) (*(volatile uint32_t *)at(address))
 
-/* text.c: strings and output */
+/* text.c: strings and numbers */
 
-void *memcpy(void *to, const void *from, size_t size);
-void *memset(void *to, int byte, size_t size);
-int memcmp(const void *a, const void *b, size_t size);
-size_t strlen(const char *s);
 bool is_space(char c);
-bool starts_with(const char *s, const char *prefix);
 bool word_is(const char *word, const char *name); /* a word ends at a blank or at the end of the string */
 const char *skip_word(const char *s); /* the next word's first character, or the end of the string */
 uint32_t parse_number(const char *s, const char **end); /* decimal, or hexadecimal after 0x */
@@ -181,7 +173,7 @@ void queue_add(struct queue *queue, uint16_t head);
 void queue_kick(struct virtio *device, struct queue *queue);
 bool queue_take(struct queue *queue, uint32_t *head, uint32_t *length);
 
-/* disk.c, net.c */
+/* disk.c, net.c, protocols.c */
 
 void disk_add(struct virtio *device);
 void net_add(struct virtio *device);

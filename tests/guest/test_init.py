@@ -255,8 +255,11 @@ def controlled(linux: Linux, machine: str, script: str) -> Iterator[tuple[Qemu, 
 @pytest.mark.parametrize("machine", ["microvm", "q35"])
 def test_signals_come_in_and_the_status_goes_out(linux: Linux, machine: str) -> None:
     script = "trap 'echo usr1' USR1; trap 'echo term; exit 42' TERM; echo up; while :; do sleep 0.05; done"
-    with controlled(linux, machine, script) as (qemu, path), connect(path) as control:
-        lines = control.makefile("rb")
+    with (
+        controlled(linux, machine, script) as (qemu, path),
+        connect(path) as control,
+        control.makefile("rb") as lines,
+    ):
         assert lines.readline() == b"started\n"
         qemu.wait_for(b"up\n")
         control.sendall(b"nonsense\nsignal\nsignal x\nsignal 99\n" + b"z" * 5000 + b"\nsignal 10\n")
@@ -264,7 +267,6 @@ def test_signals_come_in_and_the_status_goes_out(linux: Linux, machine: str) -> 
         control.sendall(b"sig")
         control.sendall(b"nal 15\n")
         assert lines.read() == b"exit 42\n"
-        lines.close()
         assert qemu.wait() == 43
     assert b"term\n" in qemu.output
 

@@ -24,10 +24,21 @@ def parsers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed")
     program = tmp_path_factory.mktemp("parsers") / "parsers"
-    sources = [str(GUEST / "init" / name) for name in ("address.c", "config.c", "text.c")]
+    names = ("init/address.c", "init/config.c", "init/text.c", "common/freestanding.c")
+    sources = [str(GUEST / name) for name in names]
     flags = ["-g", "-O1", "-fno-builtin", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     subprocess.run(
-        ["gcc", *flags, f"-I{GUEST / 'init'}", "-o", str(program), str(HERE / "parsers.c"), *sources], check=True
+        [
+            "gcc",
+            *flags,
+            f"-I{GUEST / 'init'}",
+            f"-I{GUEST / 'common'}",
+            "-o",
+            str(program),
+            str(HERE / "parsers.c"),
+            *sources,
+        ],
+        check=True,
     )
     return program
 
