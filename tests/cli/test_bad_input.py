@@ -166,7 +166,7 @@ ANNOTATIONS: list[tuple[str, dict[str, str | None], tuple[str, ...]]] = [
     ("unknown guest", {"unikernelType": "nonsense"}, ("nonsense",)),
     ("unknown monitor", {"hypervisor": "nonsense"}, ("nonsense",)),
     ("guest and monitor that do not go together", {"unikernelType": "mewz", "hypervisor": "spt"}, ()),
-    ("no monitor", {"hypervisor": None}, ("hypervisor",)),
+    ("no guest, and a kernel that does not tell", {"unikernelType": None}, ("unikernelType",)),
     ("no kernel", {"binary": None}, ("binary",)),
     ("empty kernel", {"binary": ""}, ()),
     ("kernel missing", {"binary": "/unikernel/no-such"}, ("/unikernel/no-such",)),
