@@ -173,11 +173,12 @@ bool load_modules(void)
 {
 	bool nic = config_value("nic", NULL), control = config_value("control", NULL);
 	bool storage = config_value("root", NULL) || config_value("mount", NULL);
+	bool balloon = config_value("balloon", NULL);
 
 	read_dependencies();
 	if (!load_named_modules())
 		return false;
-	if (nic || control || storage) {
+	if (nic || control || storage || balloon) {
 		want("virtio_pci");
 		want("virtio_mmio");
 	}
@@ -187,6 +188,8 @@ bool load_modules(void)
 		want("virtio_console");
 		want("pvpanic_mmio"); /* a PC's too, by ACPI: without it QEMU takes a panic for a clean end */
 	}
+	if (balloon)
+		want("virtio_balloon");
 	load_file_systems();
 	return true;
 }

@@ -5,6 +5,7 @@ Run with 1.16.1. Skipped where `firecracker` is not on PATH, is too old to boot 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -166,3 +167,16 @@ def test_a_kernel_for_qemu_is_refused(cli: Cli, make: Callable[..., Bundle], tes
     shutil.copy(testguest, bundle.rootfs / "unikernel/testguest64.elf")
     assert cli.create("guest", bundle, check=False) != 0
     assert "not a 64-bit ELF file" in cli.last_error()
+
+
+def test_a_balloon_that_the_guest_does_not_drive(cli: Cli, linux: Bundle) -> None:
+    """The monitor takes the device and says that nobody drives it: the limit stays."""
+    cli.config.write_text("[monitors.firecracker]\nballoon = true\n")
+    linux.config["linux"]["resources"]["memory"] = {"limit": 256 << 20}
+    cli.create("guest", linux)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    assert cli("update", "--memory", "128m", "guest", check=False).returncode == 1
+    assert cli.last_error() == "the monitor refuses"
+    assert json.loads(cli("events", "--stats", "guest").stdout)["data"]["memory"]["usage"]["limit"] == 256 << 20
+    cli.end("guest")

@@ -15,6 +15,7 @@ KERNEL_VARIABLE = "URUNC_TEST_KERNEL"
 MODULES = (
     *("virtio", "virtio_ring", "virtio_pci", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_mmio"),
     *("virtio_net", "net_failover", "failover", "virtio_console", "virtio_blk", "erofs", "pvpanic", "pvpanic_mmio"),
+    "virtio_balloon",
 )
 PROGRAMS = {b"\x02\x21\x4c\x18": "lz4", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
 # Without these a microvm under TCG waits for ever for a clock to check against.

@@ -134,6 +134,12 @@ def test_asking_a_monitor(tmp_path: Path) -> None:
     assert said == [b'{"execute":"%s"}' % name for name in (b"qmp_capabilities", b"query-status", b"query-nothing")]
 
 
+def test_a_command_with_arguments(tmp_path: Path) -> None:
+    with monitor_that_says(tmp_path, GREETING, b'{"return": {}}\r\n{"return": {}}\r\n') as heard:
+        assert control.ask(str(tmp_path), ("balloon", {"value": 5})) == [{}]
+    assert b"".join(heard).splitlines()[1] == b'{"execute":"balloon","arguments":{"value":5}}'
+
+
 @pytest.mark.parametrize(
     ("answers", "why"),
     [

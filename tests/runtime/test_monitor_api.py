@@ -157,3 +157,37 @@ def test_a_full_queue_is_not_waited_for(monitor: int, tmp_path: Path) -> None:
             press(monitor)
     for connection in waiting:
         connection.close()
+
+
+STATISTICS = b'{"target_mib":64,"actual_mib":32}'
+
+
+def test_the_balloons_size_is_asked_for(monitor: int, serve: Serve, tmp_path: Path) -> None:
+    asked = serve(tmp_path / "api", b"HTTP/1.1 200 \r\nContent-length: %d\r\n\r\n" % len(STATISTICS) + STATISTICS)
+    answer = monitor_api.balloon_statistics(monitor, proc.start_time(monitor) or 0)
+    assert answer == {"target_mib": 64, "actual_mib": 32}
+    assert asked == [b"GET /balloon/statistics HTTP/1.1\r\n\r\n"]
+
+
+def test_the_balloons_size_is_set(monitor: int, serve: Serve, tmp_path: Path) -> None:
+    asked = serve(tmp_path / "api", b"HTTP/1.1 204 \r\n\r\n")
+    monitor_api.set_balloon(monitor, proc.start_time(monitor) or 0, 64)
+    assert asked[0].startswith(b"PATCH /balloon HTTP/1.1\r\n")
+    assert asked[0].endswith(b'\r\n\r\n{"amount_mib":64}')
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 5000, b"5", b"{" + b" " * 70_000])
+def test_statistics_that_are_none(monitor: int, serve: Serve, tmp_path: Path, body: bytes) -> None:
+    serve(tmp_path / "api", b"HTTP/1.1 200 \r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    with pytest.raises(StateError, match="no JSON object"):
+        monitor_api.balloon_statistics(monitor, proc.start_time(monitor) or 0)
+
+
+@pytest.mark.parametrize("length", [b"99999999999", b"-1", b"x", b"9" * 5000])
+def test_an_answer_that_never_ends_is_cut_off(
+    monitor: int, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: bytes
+) -> None:
+    monkeypatch.setattr(monitor_api, "_SECONDS", 0.2)
+    serve(tmp_path / "api", b"HTTP/1.1 200 \r\nContent-Length: %s\r\n\r\n{" % length)
+    with pytest.raises(StateError):
+        monitor_api.balloon_statistics(monitor, proc.start_time(monitor) or 0)

@@ -172,3 +172,14 @@ def test_the_api_is_there_for_ctrl_alt_del_alone() -> None:
     assert without.folders == ()
     assert "--no-api" in without.argv
     assert "--api-sock" not in without.argv
+
+
+def test_a_balloon_brings_the_api_that_sets_it() -> None:
+    machine = make(balloon=True)
+    assert config(machine)["balloon"] == {
+        "amount_mib": 0,
+        "deflate_on_oom": True,
+        "stats_polling_interval_s": 600,
+    }
+    assert launch(machine).argv[launch(machine).argv.index("--api-sock") + 1] == "/api/api.sock"
+    assert "balloon" not in config(make())

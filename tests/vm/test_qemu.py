@@ -124,6 +124,12 @@ def test_vhost() -> None:
     assert qemu.launch(make(vhost=True), Host(binary="q")).devices == ()
 
 
+@pytest.mark.parametrize(("model", "bus"), [("q35", "pci"), ("microvm", "device")])
+def test_a_balloon_where_there_is_to_be_one(model: str, bus: str) -> None:
+    assert f"virtio-balloon-{bus},deflate-on-oom=on" in argv(make(balloon=True, model=model))
+    assert not any("balloon" in word for word in argv(make(model=model)))
+
+
 def test_data_path() -> None:
     words = qemu.launch(make(), Host(binary="q", data_path="/opt/firmware")).argv
     assert option(list(words), "-L") == "/opt/firmware"

@@ -23,6 +23,7 @@ class MonitorConfig(Record):
     path: str = ""
     data_path: str = ""
     vhost: bool = False
+    balloon: bool = False  # a device by which `update` takes memory from a guest and gives it back
     accel: str = "auto"  # auto, kvm or tcg
     machine: str = ""  # the monitor's machine type, such as q35 or microvm
     overhead_mb: int | None = (

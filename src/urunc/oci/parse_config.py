@@ -202,6 +202,7 @@ MONITOR_KEYS: dict[str, tuple[str, Check]] = {
     "path": ("path", _is_path),
     "data_path": ("data_path", _is_path),
     "vhost": ("vhost", _is_flag),
+    "balloon": ("balloon", _is_flag),
     "accel": ("accel", _one_of("auto", "kvm", "tcg")),
     "machine": ("machine", _is_machine),
     "overhead_mb": ("overhead_mb", _number(0, MAX_MIB)),

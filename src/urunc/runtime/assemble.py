@@ -98,7 +98,9 @@ def finish_machine(request: Request, network: Network) -> Machine:
         for mount in request.mounts.given
     )
     files += _copies(request)
-    context = guest_context(request.spec, request.facts, machine.model, machine.accel, files, plan.mounts)
+    context = guest_context(
+        request.spec, request.facts, machine.model, machine.accel, files, plan.mounts, balloon=machine.balloon
+    )
     can = monitors.load(plan.monitor).CAPABILITIES
     boot = guests.load(plan.guest).boot(request.app, network, plan.root, can, context)
     for message in boot.messages:

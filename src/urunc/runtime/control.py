@@ -37,6 +37,11 @@ def write_line(place: str, line: bytes) -> None:
         raise StateError(f"the guest's control port takes nothing: {reason(error)}") from None
 
 
+def resize(place: str, height: int, width: int) -> None:
+    """Tell the guest's init the size of its terminal, in characters. Raises StateError."""
+    write_line(place, b"size %d %d\n" % (height, width))
+
+
 class Listener:
     """What the guest says on its control port, read as it comes. `exit_status` is what it said last, None before."""
 
@@ -106,8 +111,8 @@ def power_down(place: str) -> None:
     send(place, "qmp", _COMMANDS)
 
 
-def ask(place: str, *commands: str) -> list[Any]:
-    """Return what the monitor answers to each QMP command, None where it refuses one.
+def ask(place: str, *commands: str | tuple[str, dict[str, Any]]) -> list[Any]:
+    """Return what the monitor answers to each QMP command, a name or (name, arguments); None where it refuses one.
 
     All are sent at once. Raises StateError where the answers do not come in time, or are no QMP: a monitor that was
     taken over may say anything, so nothing of it is to be believed, and it is cut off.
@@ -117,7 +122,7 @@ def ask(place: str, *commands: str) -> list[Any]:
     data, received = b"", 0
     answers: list[dict[str, Any]] = []
     try:
-        connection.sendall(b"".join(b'{"execute":"%s"}\n' % name.encode() for name in ("qmp_capabilities", *commands)))
+        connection.sendall(b"".join(map(_command, ("qmp_capabilities", *commands))))
         while len(answers) <= len(commands):
             connection.settimeout(max(0.001, deadline - time.monotonic()))
             more = connection.recv(_CHUNK)
@@ -133,6 +138,11 @@ def ask(place: str, *commands: str) -> list[Any]:
     finally:
         connection.close()
     return [answer.get("return") for answer in answers[1 : len(commands) + 1]]
+
+
+def _command(command: str | tuple[str, dict[str, Any]]) -> bytes:
+    name, arguments = (command, {}) if isinstance(command, str) else command
+    return jsonio.dumps({"execute": name, "arguments": arguments} if arguments else {"execute": name}) + b"\n"
 
 
 def _answer(line: bytes) -> dict[str, Any] | None:

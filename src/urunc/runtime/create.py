@@ -79,6 +79,7 @@ def _first_record(request: Request, options: Options) -> Container:
         accel=plan.machine.accel,
         memory_mib=plan.machine.memory_mib,
         overhead_mib=plan.overhead_mib,
+        balloon=plan.machine.balloon,
         boot_id=proc.boot_id(),
         creator=(os.getpid(), proc.start_time(os.getpid()) or 0),
         cgroup=paths,

@@ -112,6 +112,8 @@ def _interface(line: str) -> dict[str, Any] | None:
 def _monitor(place: str, container: Container, now: str) -> dict[str, Any]:
     """Return what is known of the monitor, and what it says where it speaks QMP and runs."""
     found = {"name": container.monitor, "accel": container.accel, "guestMemory": container.memory_mib << 20}
+    if container.balloon and now == status.RUNNING:
+        found.update(_balloon(place, container))
     if now == status.RUNNING and os.path.exists(f"{place}/qmp.sock"):
         from . import control
 
@@ -122,6 +124,16 @@ def _monitor(place: str, container: Container, now: str) -> dict[str, Any]:
         found["status"] = str(state.get("status"))[:32] if isinstance(state, dict) else "unknown"
         found["disks"] = [_disk(item) for item in blocks if isinstance(item, dict)] if isinstance(blocks, list) else []
     return found
+
+
+def _balloon(place: str, container: Container) -> dict[str, int]:
+    """Return the memory that the guest says it has left itself; it may say anything."""
+    from . import balloon
+
+    try:
+        return {"guestMemoryActual": balloon.size(place, container)}
+    except StateError:
+        return {}
 
 
 def _disk(item: dict[str, Any]) -> dict[str, Any]:

@@ -285,7 +285,9 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
     lacks: tuple[str, ...] = ()
     has: tuple[str, ...] = ()
     if app.block or app.mount_rootfs or (own_init and not app.initrd):
-        block, device, modules, has, lacks = _look_at_storage(spec, app, rootfs, kernel)
+        block, device, modules, has, lacks = _look_at_storage(
+            spec, app, rootfs, kernel, balloon=settings_of_monitor.balloon
+        )
     return Facts(
         arch=arch,
         cpus=host.cpu_count(),
@@ -309,7 +311,7 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
 
 
 def _look_at_storage(
-    spec: Spec, app: App, rootfs: int, kernel: KernelInfo
+    spec: Spec, app: App, rootfs: int, kernel: KernelInfo, *, balloon: bool
 ) -> tuple[BlockImage | None, Device | None, tuple[GuestFile, ...], tuple[str, ...], tuple[str, ...]]:
     """Return what the image's block image is, what backs its rootfs, and what `storage.read_modules` does."""
     from ..vm.machine import driver
@@ -329,7 +331,7 @@ def _look_at_storage(
     if app.initrd or not guests.load(app.guest).OWN_INIT:
         return block, device, (), (), ()
     filesystems = [driver(found.filesystem) for found in (block, device) if found and found.filesystem]
-    names = (*DRIVERS, *SHARE_DRIVERS, *filesystems)
+    names = (*DRIVERS, *SHARE_DRIVERS, *filesystems, *(("virtio_balloon",) if balloon else ()))
     return block, device, *storage.read_modules(rootfs, kernel, names)
 
 

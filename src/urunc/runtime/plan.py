@@ -241,7 +241,7 @@ def _machine(
     can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     model = choose.model(can, settings)
     user = spec.process.user if spec.process else User()
-    context = guest_context(spec, facts, model, accel, mounts=mounts)
+    context = guest_context(spec, facts, model, accel, mounts=mounts, balloon=settings.balloon and can.balloon)
     boot = guests.load(app.guest).boot(app, Network(), root, can, context)
     cpu = spec.resources
     return Machine(
@@ -258,6 +258,7 @@ def _machine(
         gid=user.gid,
         first_fd=3 + options.preserve_fds,
         vhost=settings.vhost,
+        balloon=boot.balloon,
     )
 
 
@@ -268,6 +269,7 @@ def guest_context(
     accel: str,
     files: tuple[GuestFile, ...] = (),
     mounts: tuple[GuestMount, ...] = (),
+    balloon: bool = False,
 ) -> Context:
     """Return what a guest module may know beside the app, the network and the root."""
     process = spec.process or Process()
@@ -288,6 +290,7 @@ def guest_context(
         files=files,
         modules=facts.modules,
         mounts=mounts,
+        balloon=balloon,
     )
 
 

@@ -52,6 +52,7 @@ class Container(Record):
     accel: str = ""
     memory_mib: int = 0  # the guest's, for its whole life
     overhead_mib: int = 0  # what its monitor needs beside that
+    balloon: bool = False  # the guest can be asked to give memory back
     boot_id: str = ""
     creator: tuple[int, int] = (0, 0)  # pid and start time (ticks) of the `create` at work
     pid: int = 0  # init's, then the monitor's: it is one process

@@ -1,5 +1,7 @@
 """`update`: change the limits around a monitor that runs. What the guest has, memory and vCPUs, stays what it is.
 
+But for a guest with a memory balloon: it gives memory back before the limit sinks, and has it again once it has risen.
+
 Nothing is remembered: what is in force is what the cgroup's files say, and where a change needs the other half
 of a pair (quota and period, memory and swap) it is read there. A change that fails half way is taken back.
 """
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from ..oci.spec import Resources
     from .store import Container
 
+LEAST_MIB = 48
+"""What a guest is left with by its balloon at least: as much as a Linux boots with."""
+
 UNLIMITED = 2**62
 """Above this a v1 limit is none: the kernel shows the largest number of whole pages."""
 
@@ -39,26 +44,72 @@ def update(root: str, name: str, wanted: Resources) -> None:
     Raises StateError, SpecError where a limit cannot be, KernelError and HostError where it is refused.
     """
     with store.Lock(root, name):
-        container = store.want(root, name)
-        status.require("update", container, status.of(root, container))
-        change = complete(wanted, look(container.cgroup))
-        check(container, change)
-        _apply(container, change)
+        container, change, memory, running = _decide(root, name, wanted)
+        if memory is None or not (container.balloon and running):
+            _apply(container, change)
+            return
+    _update_with_balloon(root, container, wanted, memory)
 
 
-def check(container: Container, wanted: Resources) -> None:
-    """Raise SpecError where a limit is below what the guest and its monitor have or need."""
+def _decide(root: str, name: str, wanted: Resources) -> tuple[Container, Resources, int | None, bool]:
+    """Return the container, its whole change, what is left for the guest (see `check`), and whether it runs."""
+    container = store.want(root, name)
+    now = status.of(root, container)
+    status.require("update", container, now)
+    change = complete(wanted, look(container.cgroup))
+    running = now == status.RUNNING
+    return container, change, check(container, change, running=running), running
+
+
+def _update_with_balloon(root: str, container: Container, wanted: Resources, memory: int) -> None:
+    """Change the limits when the guest fits into them. The lock is free while it works on that: `kill` never waits."""
+    from . import balloon
+
+    place = f"{root}/{container.id}"
+    before = balloon.size(place, container) >> 20
+    if memory < before:
+        balloon.shrink(place, container, memory)
+    try:
+        with store.Lock(root, container.id):
+            _container, change, _memory, _running = _decide(root, container.id, wanted)
+            _apply(container, change)
+    except UruncError:
+        if memory < before:
+            balloon.restore(place, container, before)
+        raise
+    if memory > before:
+        balloon.resize(place, container, memory)
+    log.info(f"the guest of `{container.id}` has {memory} MiB of memory, of {container.memory_mib}")
+
+
+def check(container: Container, wanted: Resources, *, running: bool = False) -> int | None:
+    """Return the MiB that the limits leave for the guest, None where they do not speak of memory.
+
+    Raises SpecError where a limit is below what the guest and its monitor have or need. A balloon, in a guest that is
+    `running`, makes that less than what the guest has.
+    """
     choose.check_pids(wanted.pids_limit, monitors.load(container.monitor).CAPABILITIES, "resources.pids.limit")
     guest, overhead, limit = container.memory_mib, container.overhead_mib, wanted.memory_limit
     if limit is None:
-        return
+        return None
     if 0 < limit < (guest + overhead) << 20:
+        left = (limit >> 20) - overhead
+        if container.balloon and running and left >= LEAST_MIB:
+            return left
+        if container.balloon and running:
+            raise SpecError(
+                f"resources.memory.limit: {limit >> 20} MiB are too few: the monitor needs {overhead} MiB, and a guest "
+                f"{LEAST_MIB} MiB at least",
+                hint=f"give at least {LEAST_MIB + overhead} MiB",
+            )
         raise SpecError(
             f"resources.memory.limit: {limit >> 20} MiB are too few: the guest has {guest} MiB, which stay its own"
             f" while it runs, and the monitor needs {overhead} MiB",
             hint=f"give at least {guest + overhead} MiB",
         )
-    log.info(f"the memory of `{container.id}`'s guest stays {guest} MiB: only the limit around it changes")
+    if not container.balloon:
+        log.info(f"the memory of `{container.id}`'s guest stays {guest} MiB: only the limit around it changes")
+    return guest
 
 
 def complete(wanted: Resources, now: Now) -> Resources:

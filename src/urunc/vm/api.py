@@ -7,9 +7,18 @@ FOLDER = "/api"
 
 SOCKET = "api.sock"
 
-_PRESS = b'{"action_type":"SendCtrlAltDel"}'
-CTRL_ALT_DEL = b"PUT /actions HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
-    len(_PRESS),
-    _PRESS,
-)
+GET_BALLOON = b"GET /balloon/statistics HTTP/1.1\r\n\r\n"
+"""The request for the balloon's size."""
+
+
+def _with_body(line: bytes, body: bytes) -> bytes:
+    return b"%s HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (line, len(body), body)
+
+
+CTRL_ALT_DEL = _with_body(b"PUT /actions", b'{"action_type":"SendCtrlAltDel"}')
 """The request that presses Ctrl-Alt-Del."""
+
+
+def set_balloon(mib: int) -> bytes:
+    """Return the request for a balloon of that size."""
+    return _with_body(b"PATCH /balloon", b'{"amount_mib":%d}' % mib)

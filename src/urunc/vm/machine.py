@@ -167,6 +167,7 @@ class Capabilities(Record):
     shares: tuple[str, ...] = ()  # "9p", "virtiofs"
     arguments: bool = False  # it hands the guest an argv (Boot.arguments), not a string (Boot.command_line)
     control: bool = False  # it can give the guest a control port
+    balloon: bool = False  # it has a memory balloon that can be set while it runs
     exit_device: bool = False  # it has isa-debug-exit
     panic_device: bool = False  # it has pvpanic, and can fail by it
     fault_fails: bool = False  # a triple fault may end it with a failure, a reset by the keyboard controller never
@@ -201,6 +202,7 @@ class Context(Record):
     files: tuple[GuestFile, ...] = ()  # files for the guest's root, such as /etc/hosts
     modules: tuple[GuestFile, ...] = ()  # the kernel's modules that the guest needs to see its root, modules.dep too
     mounts: tuple[GuestMount, ...] = ()
+    balloon: bool = False  # the monitor has a memory balloon, and is to have one
 
 
 class Boot(Record):
@@ -220,6 +222,7 @@ class Boot(Record):
     acpi_shutdown: bool = False  # the guest listens to the ACPI power button
     exit_device: bool = False  # the guest reports a failure by isa-debug-exit at I/O port 0x501
     panic_device: bool = False  # the guest reports a panic by pvpanic
+    balloon: bool = False  # the guest drives a memory balloon
     modern_virtio_only: bool = False
     nics: int | None = None  # how many NICs the guest takes; None for any number
     net_device: str = ""  # the NIC's name in a Solo5 manifest, where the image names it
@@ -247,6 +250,7 @@ class Machine(Record):
     gid: int = 0
     first_fd: int = 3  # the Launch's descriptors are numbered from here
     vhost: bool = False
+    balloon: bool = False
 
     def held_disks(self) -> tuple[str, ...]:
         """Return the Launch's descriptors of block devices, for a monitor that opens the nodes itself.

@@ -87,6 +87,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
         ctrl_alt_del=_hears_ctrl_alt_del(monitor, context),
         exit_device=monitor.exit_device,
         panic_device=monitor.panic_device,
+        balloon=context.balloon,
         min_memory_mib=48,
         messages=_clock_warning(context),
     )
@@ -149,6 +150,8 @@ def _config(app: App, network: Network, root: Root, monitor: Capabilities, conte
     records += [("search", domain) for domain in network.search]
     for nic in network.nics:
         records += _nic_records(nic)
+    if context.balloon:
+        records.append(("balloon", "virtio"))
     records += [("root", words) for words in _root(root)]
     for mount in context.mounts:
         records += _mount(mount)

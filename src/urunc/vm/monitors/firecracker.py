@@ -36,6 +36,7 @@ CAPABILITIES = Capabilities(
     max_disks=8,
     max_vcpus=32,
     ctrl_alt_del=True,
+    balloon=True,
     stdin=True,
     power_off=False,
     fault_fails=True,
@@ -52,6 +53,8 @@ _OLDEST = (1, 7)
 _MTU_SINCE = (1, 16)
 _BZIMAGE_SINCE = (1, 17)
 _CONFIG = "/config.json"
+_BALLOON = {"amount_mib": 0, "deflate_on_oom": True, "stats_polling_interval_s": 600}
+"""Without an interval it would not tell the balloon's size either, which does not wait for it."""
 _CMDLINE_BYTES = 2048  # vmm/src/arch/*/layout.rs: CMDLINE_MAX_SIZE, with the NUL
 _DEVICE_BYTES = 48  # what it adds for each device itself: " virtio_mmio.device=4K@0xc0001000:5", and some more
 _ID_LENGTH = 64
@@ -95,12 +98,12 @@ def launch(machine: Machine, host: Host) -> Launch:
     """Return the command line and the configuration file. Raises HostError, ImageError or SpecError."""
     _check_version(machine, host)
     _check_boot_string(machine)  # it speaks of the network now
-    keys = machine.boot.ctrl_alt_del
-    control = ("--api-sock", f"{api.FOLDER}/{api.SOCKET}") if keys else ("--no-api",)
+    has_api = machine.boot.ctrl_alt_del or machine.balloon
+    control = ("--api-sock", f"{api.FOLDER}/{api.SOCKET}") if has_api else ("--no-api",)
     nics = machine.network.nics
     return Launch(
         argv=(host.binary, "--id", _identity(machine.name), "--level", "Off", *control, "--config-file", _CONFIG),
-        folders=(api.FOLDER,) if keys else (),
+        folders=(api.FOLDER,) if has_api else (),
         files=(File(path=_CONFIG, content=jsonio.dumps(_config(machine, host)), mode=0o444),),
         fds=machine.held_disks(),
         devices=("kvm", *(("net/tun",) if nics else ())),
@@ -135,7 +138,9 @@ def _config(machine: Machine, host: Host) -> dict[str, Any]:
     boot = {"kernel_image_path": "/kernel", "boot_args": machine.boot.command_line}
     if machine.initrd:
         boot["initrd_path"] = "/initrd"
+    balloon = {"balloon": _BALLOON} if machine.balloon else {}
     return {
+        **balloon,
         "boot-source": boot,
         "machine-config": {"vcpu_count": machine.vcpus, "mem_size_mib": machine.memory_mib, "smt": False},
         "drives": [_drive(index, disk) for index, disk in enumerate(machine.disks)],

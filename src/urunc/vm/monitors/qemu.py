@@ -47,6 +47,7 @@ CAPABILITIES = Capabilities(
     max_vcpus=255,
     shares=("9p",),
     control=True,
+    balloon=True,
     exit_device=True,
     panic_device=True,
     handles_term=True,
@@ -118,6 +119,8 @@ def launch(machine: Machine, host: Host) -> Launch:
         for name in port.FIFOS:
             descriptor(f"fifo:{name}")  # held, so that what is written before QEMU opens them is not lost
         argv += _control(machine)
+    if machine.balloon:  # what the guest gives back the host may take; a guest out of memory takes it again by itself
+        argv += ["-device", f"{_virtio('balloon', machine)},deflate-on-oom=on"]
     argv += _ends(machine, host)
     devices = ["kvm"] if machine.accel == "kvm" else []
     if machine.vhost and machine.network.nics:

@@ -1,0 +1,92 @@
+"""The memory balloon of a guest that has one: asking it to give memory back, and giving it that again.
+
+A balloon is a request, not a limit: a guest that was taken over need not follow it, and says what it likes of its
+size. The limit is the cgroup's, and is set only once the guest says that it fits. One that lied is killed by it.
+"""
+
+from __future__ import annotations
+
+import time
+
+from .. import log
+from ..errors import StateError
+from ..vm import monitors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .store import Container
+
+_SECONDS = 30.0  # a guest in software gives about 100 MiB in a second
+_PATIENCE = 4.0  # without a MiB more
+_PAUSE = 0.05
+_MIB = 1 << 20
+_SLACK = _MIB  # what stays of a balloon that is empty: drivers count in pages, monitors in MiB
+
+
+def size(place: str, container: Container) -> int:
+    """Return the memory that the guest says it has, in bytes, never more than the machine's.
+
+    `place` is the container's folder. Raises StateError where its monitor does not answer, or makes no sense.
+    """
+    whole = container.memory_mib * _MIB
+    if _speaks_qmp(container):
+        from . import control
+
+        (answer,) = control.ask(place, "query-balloon")
+        found = answer.get("actual") if isinstance(answer, dict) else None
+    else:
+        from . import monitor_api
+
+        answer = monitor_api.balloon_statistics(container.pid, container.start_time)
+        taken = answer.get("actual_mib")
+        found = whole - taken * _MIB if type(taken) is int else None
+    if type(found) is not int or not 0 <= found <= whole:
+        raise StateError("the monitor does not say how large the balloon is")
+    return found
+
+
+def resize(place: str, container: Container, mib: int) -> None:
+    """Ask the guest to make do with `mib` MiB; it does so in its own time. Raises StateError."""
+    if _speaks_qmp(container):
+        from . import control
+
+        (answer,) = control.ask(place, ("balloon", {"value": mib * _MIB}))
+        if answer is None:
+            raise StateError("the monitor refuses to change the balloon")
+        return
+    from . import monitor_api
+
+    monitor_api.set_balloon(container.pid, container.start_time, container.memory_mib - mib)
+
+
+def _speaks_qmp(container: Container) -> bool:
+    return monitors.load(container.monitor).CAPABILITIES.qmp
+
+
+def shrink(place: str, container: Container, mib: int) -> None:
+    """Have the guest give memory back until it says that it has `mib` MiB.
+
+    Raises StateError where it does not in time, once the balloon is as it was.
+    """
+    before = least = size(place, container)
+    resize(place, container, mib)
+    began = moved = time.monotonic()
+    while (now := size(place, container)) > mib * _MIB + _SLACK:
+        clock = time.monotonic()
+        if now <= least - _MIB:
+            least, moved = now, clock
+        if clock > min(began + _SECONDS, moved + _PATIENCE):
+            restore(place, container, before // _MIB)
+            raise StateError(
+                f"the guest of `{container.id}` does not give its memory back: it has {now // _MIB} MiB, not {mib}",
+                hint="it may need it, or have no driver for a virtio balloon",
+            )
+        time.sleep(_PAUSE)
+
+
+def restore(place: str, container: Container, mib: int) -> None:
+    """Give the memory back after what it was taken for has failed; that this fails as well is only logged."""
+    try:
+        resize(place, container, mib)
+    except StateError as error:
+        log.warn(f"taking back the failed update: {error}")
