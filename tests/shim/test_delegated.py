@@ -101,8 +101,18 @@ def config(place: Place, cgroups_path: str = "/x") -> None:
     Path(place.bundle, "rootfs").mkdir(exist_ok=True)
 
 
-@pytest.mark.parametrize(("cgroups_path", "flag"), [("/x", []), ("a.slice:cri:web", ["--systemd-cgroup"])])
-def test_create(place: Place, cgroups_path: str, flag: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("cgroups_path", "booted", "flag"),
+    [
+        ("/x", True, []),
+        ("a.slice:cri:web", True, ["--systemd-cgroup"]),
+        ("a.slice:cri:web", False, []),  # runc takes it for a folder's name, as it does by itself
+    ],
+)
+def test_create(
+    place: Place, monkeypatch: pytest.MonkeyPatch, cgroups_path: str, booted: bool, flag: list[str]
+) -> None:
+    monkeypatch.setattr(work, "_BOOTED", place.bundle if booted else "/nowhere")
     config(place, cgroups_path)
     facts, master = work._create_delegated(place.replace(no_pivot=True), False)
     assert (facts["pid"], facts["ours"], master) == (os.getpid(), False, -1)

@@ -60,6 +60,11 @@ def test_a_signal_waits_in_the_fifo(guest: GuestPort, monitor: tuple[int, int]) 
     assert os.read(monitor[0], 100) == b"signal 15\nsignal 10\n"
 
 
+def test_the_terminals_size_waits_in_the_fifo(guest: GuestPort, monitor: tuple[int, int]) -> None:
+    guest.resize(50, 132)
+    assert os.read(monitor[0], 100) == b"size 50 132\n"
+
+
 def test_a_guest_that_takes_nothing(guest: GuestPort, monitor: tuple[int, int]) -> None:
     with pytest.raises(StateError, match="takes nothing"):
         for _ in range(100_000):

@@ -454,7 +454,9 @@ class TestExec:
         world.run()
         world.call("Exec", id="web", exec_id="one", spec={"value": b"{}"})
         world.work.fails = {"exec": StateError("no such file")}
-        assert "no such file" in world.refused("Start", id="web", exec_id="one")[1]
+        assert world.refused("Start", id="web", exec_id="one") == (
+            ttrpc.UNKNOWN, "OCI runtime exec failed: no such file",
+        )  # fmt: skip
         world.call("Delete", id="web", exec_id="one")
 
     def test_the_containers_end_is_told_last(self, world: World) -> None:

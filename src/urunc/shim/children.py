@@ -54,6 +54,11 @@ class Children:
         """From now on keep the ends of unknown children: an operation may yet tell their pids."""
         self._expecting += 1
 
+    @property
+    def expecting(self) -> bool:
+        """Whether an operation is under way."""
+        return self._expecting > 0
+
     def expect_no_more(self) -> None:
         """The operation is over, and all it told is watched."""
         self._expecting -= 1

@@ -38,6 +38,10 @@ class GuestPort:
         """Tell the guest's init to signal the application. It waits in the fifo until the guest listens."""
         control.write_line(self._place, b"signal %d\n" % signum)
 
+    def resize(self, height: int, width: int) -> None:
+        """Tell the guest's init the size of its terminal: a serial line has none that follows ours."""
+        control.resize(self._place, height, width)
+
     def read(self) -> None:
         """Read what the guest has said."""
         if self._watched >= 0 and not self._listener.read():

@@ -79,9 +79,12 @@ class _Shim:
         self._looks = int(_DRAIN_SECONDS / _LOOK_SECONDS)
 
     def end(self) -> None:
-        """Stop once every event and answer is taken, or after five seconds."""
+        """Stop once every operation is through, and every event and answer is taken, or after five seconds.
+
+        The last container may be deleted, as its end was told, before the Kill that brought it is answered.
+        """
         self._looks -= 1
-        if self._looks <= 0 or (self.publisher.idle and not self.server.unsent):
+        if self._looks <= 0 or (self.publisher.idle and not self.children.expecting and not self.server.unsent):
             self.loop.stop()
         else:
             self.loop.later(_LOOK_SECONDS, self.end)

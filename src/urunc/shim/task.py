@@ -136,9 +136,11 @@ class Service:
         return {"stats": usage.read(self._container(values).cgroup)}
 
     def _resize(self, values: Values, call: Call) -> Values:
-        _, process = self._process(values)
+        container, process = self._process(values)
         if process.streams is not None:
             process.streams.resize(values["width"], values["height"])
+        if process is container.init and container.port is not None:
+            _resize_guest(container.port, values["height"] & 0xFFFF, values["width"] & 0xFFFF)
         return {}
 
     def _close_io(self, values: Values, call: Call) -> Values:
@@ -271,7 +273,7 @@ class Service:
     def _started(self, container: Container, process: Process, call: Call, outcome: Outcome) -> None:
         process.starting = False
         if outcome.error is not None:
-            self._refuse(call, container.id, outcome.error, "start")
+            self._refuse(call, container.id, outcome.error, "exec" if process.exec_id else "start")
         else:
             process.status = RUNNING
             values = {"container_id": container.id, "pid": process.pid}
@@ -506,6 +508,13 @@ def _kill_exec(container: Container, process: Process, signum: int) -> Values:
     except OSError as error:
         raise StatusError(INVALID_ARGUMENT, f"cannot kill `{process.exec_id}`: {error.strerror}") from None
     return {}
+
+
+def _resize_guest(port: GuestPort, height: int, width: int) -> None:
+    try:
+        port.resize(height, width)
+    except StateError as error:  # it has just ended, or does not listen; its terminal is then as good as it was
+        log.debug(str(error))
 
 
 def _tell_guest(container: Container, signum: int) -> Values:

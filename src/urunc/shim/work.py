@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from .wire import Values
 
 
+_BOOTED = "/run/systemd/system"
+"""There where systemd is init: sd_booted(3)."""
+
+
 def create(place: Place, mounts: list[Values], terminal: bool) -> tuple[dict[str, Any], int]:
     """Mount the rootfs and make the container. Returns pid, kind and cgroup, and the terminal's master or -1."""
     target = f"{place.bundle}/rootfs"
@@ -64,11 +68,13 @@ def _create_delegated(place: Place, terminal: bool) -> tuple[dict[str, Any], int
 
 
 def _is_systemds(config: dict[str, Any]) -> bool:
-    """Return whether cgroupsPath has systemd's form, `a.slice:prefix:name`.
+    """Return whether cgroupsPath has systemd's form, `a.slice:prefix:name`, where systemd is the host's init.
 
     The form decides for a unikernel. runc goes by its flag, and a kubelet that has systemd make the cgroups has no way
-    to tell a shim of another name than runc's so.
+    to tell a shim of another name than runc's so. Without systemd, runc takes such a path for folders' names.
     """
+    if not os.path.isdir(_BOOTED):
+        return False
     path = str((config.get("linux") or {}).get("cgroupsPath", ""))
     return path.count(":") == 2 and path.partition(":")[0].endswith(".slice")
 

@@ -1,0 +1,52 @@
+"""How the shim ends: not before what it was asked for is done and answered."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from urunc.shim import serve
+
+
+@pytest.fixture
+def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[serve._Shim]:
+    """A shim that listens and tells nobody of its events."""
+    monkeypatch.setattr(serve, "read_delegate", lambda: "runc")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    listener.listen()
+    shim = serve._Shim(serve.Identity(namespace="default", path=str(tmp_path / "socket")), listener)
+    yield shim
+    shim.close()
+    shim.children.close()
+    shim.loop.close()
+
+
+def test_it_ends_at_once_where_nothing_is_left_to_do(shim: serve._Shim) -> None:
+    shim.end()
+    assert not shim.loop._running
+
+
+def test_an_operation_is_waited_for(shim: serve._Shim) -> None:
+    """As a Kill whose answer comes after the Delete and the Shutdown that its container's end has brought."""
+    done: list[bool] = []
+
+    def finish() -> None:
+        done.append(True)
+        shim.children.expect_no_more()
+
+    shim.children.expect()
+    shim.loop.later(0.05, finish)
+    shim.loop.later(0, shim.end)
+    shim.loop.run()
+    assert done == [True]
+
+
+def test_but_not_for_ever(shim: serve._Shim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shim, "_looks", 3)
+    shim.children.expect()
+    shim.loop.later(0, shim.end)
+    shim.loop.run()
