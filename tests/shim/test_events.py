@@ -12,10 +12,11 @@ import pytest
 
 from urunc.shim import events, messages
 from urunc.shim.children import Children
+from urunc.shim.codes import StatusError
 from urunc.shim.events import Publisher
 from urunc.shim.loop import Loop
 from urunc.shim.messages import ANY, EMPTY, EVENTS_SERVICE, FORWARD_REQUEST, TASK_EXIT, TASK_OOM
-from urunc.shim.ttrpc import Call, Server, StatusError
+from urunc.shim.ttrpc import Call, Server
 from urunc.shim.wire import decode
 
 Serve = Callable[[Callable[[], object]], None]

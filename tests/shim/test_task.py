@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,13 +15,14 @@ import pytest
 
 from urunc.errors import SpecError, StateError
 from urunc.linux import libc
-from urunc.shim import messages, task, ttrpc, work
+from urunc.shim import codes, messages, pod, work
 from urunc.shim.children import Children
+from urunc.shim.frames import Frames
 from urunc.shim.loop import Loop
 from urunc.shim.messages import TASK_METHODS, TASK_SERVICE, TOPICS
 from urunc.shim.operation import Operations
 from urunc.shim.task import Service
-from urunc.shim.ttrpc import Frames, Server
+from urunc.shim.ttrpc import Server
 from urunc.shim.wire import decode, encode
 
 Serve = Callable[[Callable[[], object]], None]
@@ -125,7 +127,7 @@ class World:
         takes, _ = TASK_METHODS[method]
         request = {"service": TASK_SERVICE, "method": method, "payload": encode(takes, values)}
         data = encode(messages.REQUEST, request)
-        self.peer.send(ttrpc._HEADER.pack(len(data), self.stream, 1, 0) + data)
+        self.peer.send(struct.pack(">IIBB", len(data), self.stream, 1, 0) + data)
         return self.stream
 
     def answered(self, stream: int) -> bool:
@@ -140,7 +142,7 @@ class World:
         self.serve_until(lambda: self.answered(stream))
         answer = self.answers[stream]
         if answer["status"]:
-            raise ttrpc.StatusError(answer["status"]["code"], answer["status"]["message"])
+            raise codes.StatusError(answer["status"]["code"], answer["status"]["message"])
         return decode(TASK_METHODS[method][1], answer["payload"])
 
     def call(self, method: str, **values: Any) -> dict[str, Any]:
@@ -149,7 +151,7 @@ class World:
 
     def refused(self, method: str, **values: Any) -> tuple[int, str]:
         """Call what must be refused; return code and message."""
-        with pytest.raises(ttrpc.StatusError) as caught:
+        with pytest.raises(codes.StatusError) as caught:
             self.call(method, **values)
         return caught.value.code, caught.value.message
 
@@ -174,9 +176,9 @@ def world(
     world = World(loop, children, serve_until, tmp_path)
     for name in ("create", "start", "kill", "freeze", "update", "delete", "execute"):
         monkeypatch.setattr(work, name, getattr(world.work, name))
-    monkeypatch.setattr(task.cgroup, "pids", lambda paths: [])
+    monkeypatch.setattr(pod.cgroup, "pids", lambda paths: [])
     yield world
-    for container in world.service._containers.values():
+    for container in world.service._pod.containers.values():
         for process in (container.init, *container.execs.values()):
             if process.pid and not process.ended:
                 world.end(process.pid)
@@ -218,13 +220,13 @@ def test_shutdown_waits_for_the_last_container(world: World) -> None:
 
 @pytest.mark.parametrize("method", ["State", "Start", "Delete", "Pids", "Pause", "Kill", "Wait", "Stats", "Update"])
 def test_a_container_that_is_not_there(world: World, method: str) -> None:
-    assert world.refused(method, id="nobody")[0] == ttrpc.NOT_FOUND
+    assert world.refused(method, id="nobody")[0] == codes.NOT_FOUND
 
 
 @pytest.mark.parametrize("method", ["State", "Start", "Delete", "Kill", "Wait", "ResizePty", "CloseIO"])
 def test_a_process_that_is_not_there(world: World, method: str) -> None:
     world.run()
-    assert world.refused(method, id="web", exec_id="nobody")[0] == ttrpc.NOT_FOUND
+    assert world.refused(method, id="web", exec_id="nobody")[0] == codes.NOT_FOUND
 
 
 class TestWhileItIsCreated:
@@ -241,7 +243,7 @@ class TestWhileItIsCreated:
     def test_of_one_that_fails(self, world: World) -> None:
         world.work.fails = {"create": SpecError("process.args: want a list")}
         world.send("Create", id="web", bundle=world.bundle)
-        assert world.refused("CloseIO", id="web", stdin=True)[0] == ttrpc.NOT_FOUND
+        assert world.refused("CloseIO", id="web", stdin=True)[0] == codes.NOT_FOUND
 
     def test_of_a_client_that_goes_away(self, world: World) -> None:
         world.send("Create", id="web", bundle=world.bundle)
@@ -249,7 +251,7 @@ class TestWhileItIsCreated:
         world.serve_until(lambda: bool(world.service._creating.get("web")))
         world.peer.close()
         world.serve_until(lambda: not world.service._creating)
-        assert world.service._containers["web"].init.waiting == []
+        assert world.service._pod.containers["web"].init.waiting == []
 
     def test_the_end_of_its_input_is_not_lost(self, world: World, tmp_path: Path) -> None:
         """As of `echo word | nerdctl run -i`, whose input ends before the container is made."""
@@ -286,7 +288,7 @@ class TestRefusals:
     def test_a_create_that_fails(self, world: World) -> None:
         world.work.fails = {"create": SpecError("process.args: want a list")}
         assert world.refused("Create", id="web", bundle=world.bundle) == (
-            ttrpc.UNKNOWN, OCI_ERROR + "process.args: want a list",
+            codes.UNKNOWN, OCI_ERROR + "process.args: want a list",
         )  # fmt: skip
         world.work.fails = {}
         world.create()
@@ -294,16 +296,16 @@ class TestRefusals:
 
     def test_an_id_in_use(self, world: World) -> None:
         world.create()
-        assert world.refused("Create", id="web", bundle=world.bundle)[0] == ttrpc.ALREADY_EXISTS
+        assert world.refused("Create", id="web", bundle=world.bundle)[0] == codes.ALREADY_EXISTS
 
     def test_two_creates_at_once(self, world: World) -> None:
         first = world.send("Create", id="web", bundle=world.bundle)
-        assert world.refused("Create", id="web", bundle=world.bundle)[0] == ttrpc.ALREADY_EXISTS
+        assert world.refused("Create", id="web", bundle=world.bundle)[0] == codes.ALREADY_EXISTS
         world.result("Create", first)
 
     def test_a_stream_that_is_not_there(self, world: World) -> None:
         code, message = world.refused("Create", id="web", bundle=world.bundle, stdout="/nowhere/fifo")
-        assert (code, "no such file" in message) == (ttrpc.UNKNOWN, True)
+        assert (code, "no such file" in message) == (codes.UNKNOWN, True)
 
     def test_a_bundle_that_is_not_there(self, world: World) -> None:
         assert "cannot write into the bundle" in world.refused("Create", id="web", bundle="/nowhere")[1]
@@ -312,16 +314,16 @@ class TestRefusals:
         world.create()
         world.work.fails = {"start": StateError("cannot start `web`: hook failed")}
         assert world.refused("Start", id="web") == (
-            ttrpc.FAILED_PRECONDITION, "OCI runtime start failed: cannot start `web`: hook failed",
+            codes.FAILED_PRECONDITION, "OCI runtime start failed: cannot start `web`: hook failed",
         )  # fmt: skip
 
     def test_a_second_start(self, world: World) -> None:
         world.run()
-        assert world.refused("Start", id="web")[0] == ttrpc.FAILED_PRECONDITION
+        assert world.refused("Start", id="web")[0] == codes.FAILED_PRECONDITION
 
     def test_a_delete_of_what_runs(self, world: World) -> None:
         world.run()
-        assert world.refused("Delete", id="web")[0] == ttrpc.FAILED_PRECONDITION
+        assert world.refused("Delete", id="web")[0] == codes.FAILED_PRECONDITION
 
     def test_a_delete_of_what_the_runtime_has_lost(self, world: World) -> None:
         pid = world.run()
@@ -332,27 +334,27 @@ class TestRefusals:
     def test_a_kill_after_the_end(self, world: World) -> None:
         pid = world.run()
         world.end(pid)
-        assert world.refused("Kill", id="web", signal=9)[0] == ttrpc.NOT_FOUND
+        assert world.refused("Kill", id="web", signal=9)[0] == codes.NOT_FOUND
 
     def test_a_kill_that_meets_the_end(self, world: World) -> None:
         world.run()
         world.work.fails = {"kill": StateError("cannot kill `web`: container not running")}
-        assert world.refused("Kill", id="web", signal=9)[0] == ttrpc.NOT_FOUND
+        assert world.refused("Kill", id="web", signal=9)[0] == codes.NOT_FOUND
 
     def test_checkpoints(self, world: World) -> None:
         world.run()
-        assert world.refused("Checkpoint", id="web")[0] == ttrpc.UNIMPLEMENTED
-        assert world.refused("Create", id="x", bundle=world.bundle, checkpoint="/c")[0] == ttrpc.UNIMPLEMENTED
+        assert world.refused("Checkpoint", id="web")[0] == codes.UNIMPLEMENTED
+        assert world.refused("Create", id="x", bundle=world.bundle, checkpoint="/c")[0] == codes.UNIMPLEMENTED
 
     def test_an_update_of_nothing(self, world: World) -> None:
         world.run()
-        assert world.refused("Update", id="web")[0] == ttrpc.INVALID_ARGUMENT
+        assert world.refused("Update", id="web")[0] == codes.INVALID_ARGUMENT
         assert world.call("Update", id="web", resources={"type_url": "x", "value": b"{}"}) == {}
 
     def test_exec_in_a_unikernel(self, world: World) -> None:
         world.run()
         code, message = world.refused("Exec", id="web", exec_id="x", spec={"value": b"{}"})
-        assert (code, "a unikernel has one process" in message) == (ttrpc.UNIMPLEMENTED, True)
+        assert (code, "a unikernel has one process" in message) == (codes.UNIMPLEMENTED, True)
 
 
 def test_pause_and_resume(world: World) -> None:
@@ -363,7 +365,7 @@ def test_pause_and_resume(world: World) -> None:
     assert world.call("State", id="web")["status"] == messages.RUNNING
     assert world.publisher.topics[-2:] == ["/tasks/paused", "/tasks/resumed"]
     world.work.fails = {"pause": StateError("cannot pause `web`: container is stopped")}
-    assert world.refused("Pause", id="web")[0] == ttrpc.FAILED_PRECONDITION
+    assert world.refused("Pause", id="web")[0] == codes.FAILED_PRECONDITION
 
 
 class TestEnds:
@@ -392,7 +394,7 @@ class TestEnds:
         pid = world.run()
         world.send("Wait", id="web")
         world.call("Connect", id="web")
-        container = world.service._containers["web"]
+        container = world.service._pod.containers["web"]
         assert len(container.init.waiting) == 1
         world.peer.close()
         world.serve_until(lambda: not container.init.waiting)
@@ -423,20 +425,20 @@ class TestExec:
     def test_its_signals(self, world: World) -> None:
         world.run()
         world.call("Exec", id="web", exec_id="one", spec={"value": b"{}"})
-        assert world.refused("Kill", id="web", exec_id="one", signal=15)[0] == ttrpc.FAILED_PRECONDITION
+        assert world.refused("Kill", id="web", exec_id="one", signal=15)[0] == codes.FAILED_PRECONDITION
         world.call("Start", id="web", exec_id="one")
-        assert world.refused("Kill", id="web", exec_id="one", signal=1000)[0] == ttrpc.INVALID_ARGUMENT
+        assert world.refused("Kill", id="web", exec_id="one", signal=1000)[0] == codes.INVALID_ARGUMENT
         world.call("Kill", id="web", exec_id="one", signal=9)
         assert world.call("Wait", id="web", exec_id="one")["exit_status"] == 137
-        assert world.refused("Kill", id="web", exec_id="one", signal=9)[0] == ttrpc.NOT_FOUND
+        assert world.refused("Kill", id="web", exec_id="one", signal=9)[0] == codes.NOT_FOUND
 
     def test_what_is_refused(self, world: World) -> None:
         world.run()
-        assert world.refused("Exec", id="web", exec_id="x")[0] == ttrpc.INVALID_ARGUMENT
+        assert world.refused("Exec", id="web", exec_id="x")[0] == codes.INVALID_ARGUMENT
         self.exec(world, "one")
-        assert world.refused("Exec", id="web", exec_id="one", spec={"value": b"{}"})[0] == ttrpc.ALREADY_EXISTS
+        assert world.refused("Exec", id="web", exec_id="one", spec={"value": b"{}"})[0] == codes.ALREADY_EXISTS
         world.call("Pause", id="web")
-        assert world.refused("Exec", id="web", exec_id="y", spec={"value": b"{}"})[0] == ttrpc.FAILED_PRECONDITION
+        assert world.refused("Exec", id="web", exec_id="y", spec={"value": b"{}"})[0] == codes.FAILED_PRECONDITION
 
     def test_the_end_of_its_input_before_its_start(self, world: World, tmp_path: Path) -> None:
         """As of `nerdctl exec -i` without any input."""
@@ -455,7 +457,7 @@ class TestExec:
         world.call("Exec", id="web", exec_id="one", spec={"value": b"{}"})
         world.work.fails = {"exec": StateError("no such file")}
         assert world.refused("Start", id="web", exec_id="one") == (
-            ttrpc.UNKNOWN, "OCI runtime exec failed: no such file",
+            codes.UNKNOWN, "OCI runtime exec failed: no such file",
         )  # fmt: skip
         world.call("Delete", id="web", exec_id="one")
 
@@ -471,7 +473,7 @@ class TestExec:
     def test_pids_name_the_execs(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         pid = world.run()
         other = self.exec(world, "one")
-        monkeypatch.setattr(task.cgroup, "pids", lambda paths: [pid, other])
+        monkeypatch.setattr(pod.cgroup, "pids", lambda paths: [pid, other])
         processes = world.call("Pids", id="web")["processes"]
         assert [process["pid"] for process in processes] == [pid, other]
         assert processes[0]["info"] is None

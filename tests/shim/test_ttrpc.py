@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urunc.shim import ttrpc
+from urunc.shim import codes, ttrpc
+from urunc.shim.codes import StatusError
+from urunc.shim.frames import MAX_FRAME, MAX_UNREAD, Frames
 from urunc.shim.loop import Loop
 from urunc.shim.messages import REQUEST, RESPONSE
-from urunc.shim.ttrpc import Call, Client, Frames, Server, StatusError
+from urunc.shim.ttrpc import Call, Client, Server
 from urunc.shim.wire import Table, decode, encode
 
 Values = dict[str, Any]
@@ -36,7 +38,7 @@ class World:
             "Wait": (ECHO, ECHO, self._wait),
             "Refuse": (ECHO, ECHO, self._refuse),
             "Fault": (ECHO, ECHO, self._fault),
-            "Huge": (ECHO, ECHO, lambda values, call: {"data": bytes(ttrpc.MAX_FRAME)}),
+            "Huge": (ECHO, ECHO, lambda values, call: {"data": bytes(MAX_FRAME)}),
             "Misfit": (ECHO, ECHO, lambda values, call: {"text": 5}),
         }
         self.server = Server(self.loop, {SERVICE: methods}, self.errors.append)
@@ -59,7 +61,7 @@ class World:
 
     @staticmethod
     def _refuse(values: Values, call: Call) -> Values:
-        raise StatusError(ttrpc.FAILED_PRECONDITION, "container is `stopped`")
+        raise StatusError(codes.FAILED_PRECONDITION, "container is `stopped`")
 
     @staticmethod
     def _fault(values: Values, call: Call) -> Values:
@@ -138,34 +140,34 @@ def test_a_call_that_waits_does_not_stop_the_next(world: World) -> None:
 def test_a_refusal_is_a_status(world: World) -> None:
     world.peer.send(request(1, "Refuse"))
     [(_, answer)] = world.received()
-    assert answer["status"]["code"] == ttrpc.FAILED_PRECONDITION
+    assert answer["status"]["code"] == codes.FAILED_PRECONDITION
     assert answer["status"]["message"] == "container is `stopped`"
 
 
 def test_a_fault_is_answered_and_reported(world: World) -> None:
     world.peer.send(request(1, "Fault") + request(3, "Echo"))
-    assert [code_of(answer) for _, answer in world.received()] == [ttrpc.UNKNOWN, 0]
+    assert [code_of(answer) for _, answer in world.received()] == [codes.UNKNOWN, 0]
     assert [type(error) for error in world.errors] == [KeyError]
     world.errors.clear()
 
 
 def test_an_answer_that_cannot_be_sent_is_a_status(world: World) -> None:
     world.peer.send(request(1, "Huge") + request(3, "Misfit"))
-    assert [code_of(answer) for _, answer in world.received()] == [ttrpc.RESOURCE_EXHAUSTED, ttrpc.INTERNAL]
+    assert [code_of(answer) for _, answer in world.received()] == [codes.RESOURCE_EXHAUSTED, codes.INTERNAL]
 
 
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (request(1, "Echo", service="another.Service"), ttrpc.UNIMPLEMENTED),
-        (request(1, "Unheard"), ttrpc.UNIMPLEMENTED),
-        (request(2, "Echo"), ttrpc.INVALID_ARGUMENT),
-        (request(0, "Echo"), ttrpc.INVALID_ARGUMENT),
-        (frame(1, b"\xff"), ttrpc.INVALID_ARGUMENT),
+        (request(1, "Echo", service="another.Service"), codes.UNIMPLEMENTED),
+        (request(1, "Unheard"), codes.UNIMPLEMENTED),
+        (request(2, "Echo"), codes.INVALID_ARGUMENT),
+        (request(0, "Echo"), codes.INVALID_ARGUMENT),
+        (frame(1, b"\xff"), codes.INVALID_ARGUMENT),
         (frame(1, encode(REQUEST, {"service": SERVICE, "method": "Echo", "payload": b"\x0a\x05"})), 3),
-        (frame(1, b"", kind=3), ttrpc.INVALID_ARGUMENT),
-        (request(1, "Wait", timeout_nano=-1), ttrpc.DEADLINE_EXCEEDED),
-        (frame(1, b""), ttrpc.UNIMPLEMENTED),
+        (frame(1, b"", kind=3), codes.INVALID_ARGUMENT),
+        (request(1, "Wait", timeout_nano=-1), codes.DEADLINE_EXCEEDED),
+        (frame(1, b""), codes.UNIMPLEMENTED),
     ],
 )
 def test_what_is_wrong_gets_a_status_and_the_connection_lives(world: World, data: bytes, code: int) -> None:
@@ -185,9 +187,9 @@ def test_unknown_frame_types_are_ignored(world: World) -> None:
 
 
 def test_a_frame_too_long_is_refused_without_being_kept(world: World) -> None:
-    length = ttrpc.MAX_FRAME + 1
+    length = MAX_FRAME + 1
     world.peer.send(struct.pack(">IIBB", length, 1, 1, 0))
-    assert [code_of(answer) for _, answer in world.received()] == [ttrpc.RESOURCE_EXHAUSTED]
+    assert [code_of(answer) for _, answer in world.received()] == [codes.RESOURCE_EXHAUSTED]
     for at in range(0, length, 65536):
         world.peer.send(bytes(min(65536, length - at)))
         world.turn(2)
@@ -206,7 +208,7 @@ def test_frames_keeps_nothing_of_a_frame_too_long() -> None:
 def test_a_deadline_that_passes(world: World) -> None:
     world.peer.send(request(1, "Wait", "late", timeout_nano=1) + request(3, "Wait", "early", timeout_nano=2**62))
     [(stream, answer)] = world.received()
-    assert (stream, code_of(answer)) == (1, ttrpc.DEADLINE_EXCEEDED)
+    assert (stream, code_of(answer)) == (1, codes.DEADLINE_EXCEEDED)
     assert world.cancelled == ["late"]
     for call in world.waiting:
         call.answer({})
@@ -236,7 +238,7 @@ def test_a_client_that_does_not_read_is_dropped_and_stalls_no_other(world: World
         except OSError:
             dropped = True
         world.turn(1)
-        assert world.server.unsent <= ttrpc.MAX_UNREAD + 61_000
+        assert world.server.unsent <= MAX_UNREAD + 61_000
     assert dropped
     world.peer.send(request(1, "Echo", "served"))
     assert len(world.received()) == 1
@@ -246,7 +248,7 @@ def test_a_client_that_does_not_read_is_dropped_and_stalls_no_other(world: World
 def test_too_many_calls_are_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ttrpc, "MAX_CALLS", 2)
     world.peer.send(b"".join(request(n, "Wait") for n in (1, 3, 5)))
-    assert [(stream, code_of(answer)) for stream, answer in world.received()] == [(5, ttrpc.RESOURCE_EXHAUSTED)]
+    assert [(stream, code_of(answer)) for stream, answer in world.received()] == [(5, codes.RESOURCE_EXHAUSTED)]
 
 
 def test_names_that_are_not_utf8_can_stand_in_an_error(world: World) -> None:

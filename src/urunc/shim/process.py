@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from . import messages
+import os
+
+from .. import log
+from ..errors import StateError, reason
+from . import codes, messages
+from .codes import StatusError
+from .guest import GuestPort
 from .messages import CREATED, PAUSED, RUNNING, STOPPED, timestamp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .guest import GuestPort
     from .io import Streams
+    from .loop import Loop
     from .oom import OomWatch
     from .places import Place
     from .ttrpc import Call
@@ -54,6 +60,20 @@ class Process:
         if self.streams is not None:
             self.streams.close_stdin()
 
+    def kill(self, signum: int) -> None:
+        """Signal it: one that exec started, a child of ours that is not reaped yet, so its pid is its own.
+
+        Raises StatusError.
+        """
+        if not self.pid:
+            raise StatusError(codes.FAILED_PRECONDITION, f"cannot kill `{self.exec_id}`: it is not started")
+        try:
+            os.kill(self.pid, signum)
+        except ProcessLookupError:
+            raise StatusError(codes.NOT_FOUND, "process already finished") from None
+        except OSError as error:
+            raise StatusError(codes.INVALID_ARGUMENT, f"cannot kill `{self.exec_id}`: {reason(error)}") from None
+
     def end(self, status: int, when: int) -> None:
         """Note the end, and let go of the streams."""
         self.status, self.exit_status, self.exited_at = STOPPED, status, when
@@ -92,6 +112,38 @@ class Container:
     def process(self, exec_id: str) -> Process | None:
         """Return the first process, or that of an exec; None where there is none of that id."""
         return self.execs.get(exec_id) if exec_id else self.init
+
+    def open_port(self, loop: Loop) -> None:
+        """Open the port by which the guest's init is spoken to."""
+        try:
+            self.port = GuestPort(loop, f"{self.place.root}/{self.id}")
+        except StateError as error:
+            log.warn(f"`{self.id}`: {error}")
+
+    def signal_guest(self, signum: int) -> None:
+        """Have the guest's init, which there is, signal the application. Raises StatusError."""
+        assert self.port is not None  # noqa: S101
+        try:
+            self.port.send_signal(signum)
+        except StateError as error:
+            raise StatusError(codes.UNKNOWN, f"OCI runtime kill failed: {error}") from None
+
+    def resize_guest(self, height: int, width: int) -> None:
+        """Tell the guest's init, where there is one, the size of its terminal."""
+        try:
+            if self.port is not None:
+                self.port.resize(height, width)
+        except StateError as error:  # it has just ended, or does not listen; its terminal is then as good as it was
+            log.debug(str(error))
+
+    def close(self) -> None:
+        """Let go of the streams of every process, the guest's port and the watch for want of memory."""
+        for process in (self.init, *self.execs.values()):
+            process.release()
+        if self.port is not None:
+            self.port.close()
+        if self.oom is not None:
+            self.oom.close()
 
     def state(self, process: Process) -> Values:
         """Return the StateResponse."""

@@ -9,23 +9,15 @@ from __future__ import annotations
 import os
 
 from .. import jsonio, log
-from ..errors import StateError, UruncError
+from ..errors import UruncError, reason
 from ..linux import cgroup
-from . import io, messages, work
-from .guest import GuestPort
+from . import codes, io, messages, work
+from .codes import StatusError
 from .messages import RUNC_OPTIONS, RUNNING, TASK_METHODS, unpack
 from .oom import OomWatch
 from .places import DEFAULT_ROOT, Place, save_place
+from .pod import Pod
 from .process import Container, Process
-from .ttrpc import (
-    ALREADY_EXISTS,
-    FAILED_PRECONDITION,
-    INVALID_ARGUMENT,
-    NOT_FOUND,
-    UNIMPLEMENTED,
-    UNKNOWN,
-    StatusError,
-)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +27,7 @@ if TYPE_CHECKING:
     from .children import Children
     from .events import Publisher
     from .loop import Loop
-    from .operation import Operations, Outcome
+    from .operation import Body, Done, Operations, Outcome
     from .ttrpc import Call, Handler, Methods
     from .wire import Values
 
@@ -45,7 +37,7 @@ _NOT_FOR_GUESTS = (0, _SIGKILL, 18, 19)
 
 
 class Service:
-    """The pod's containers. `on_shutdown` is called once the last is gone and containerd says Shutdown."""
+    """The service of one pod. `on_shutdown` is called once the last is gone and containerd says Shutdown."""
 
     def __init__(
         self,
@@ -61,7 +53,7 @@ class Service:
         self._operations, self._publisher = operations, publisher
         self._namespace, self._delegate = namespace, delegate
         self._on_shutdown = on_shutdown
-        self._containers: dict[str, Container] = {}
+        self._pod = Pod(operations, publisher)
         self._creating: dict[str, list[Callable[[], None]]] = {}
         """The containers that are being created, each with the calls that wait for it."""
 
@@ -105,56 +97,43 @@ class Service:
 
     # --- what is answered at once
 
-    def _container(self, values: Values) -> Container:
-        container = self._containers.get(values["id"])
-        if container is None:
-            raise StatusError(NOT_FOUND, f"container `{values['id']}` is not created")
-        return container
-
-    def _process(self, values: Values) -> tuple[Container, Process]:
-        container = self._container(values)
-        process = container.process(values["exec_id"])
-        if process is None:
-            raise StatusError(NOT_FOUND, f"container `{container.id}` has no process `{values['exec_id']}`")
-        return container, process
-
     def _state(self, values: Values, call: Call) -> Values:
-        container, process = self._process(values)
+        container, process = self._pod.process(values)
         return container.state(process)
 
     def _connect(self, values: Values, call: Call) -> Values:
-        container = self._containers.get(values["id"])
+        container = self._pod.containers.get(values["id"])
         return {"shim_pid": os.getpid(), "task_pid": container.init.pid if container else 0}
 
     def _pids(self, values: Values, call: Call) -> Values:
-        container = self._container(values)
+        container = self._pod.container(values)
         return {"processes": container.processes(cgroup.pids(container.cgroup))}
 
     def _stats(self, values: Values, call: Call) -> Values:
         from . import usage
 
-        return {"stats": usage.read(self._container(values).cgroup)}
+        return {"stats": usage.read(self._pod.container(values).cgroup)}
 
     def _resize(self, values: Values, call: Call) -> Values:
-        container, process = self._process(values)
+        container, process = self._pod.process(values)
         if process.streams is not None:
             process.streams.resize(values["width"], values["height"])
-        if process is container.init and container.port is not None:
-            _resize_guest(container.port, values["height"] & 0xFFFF, values["width"] & 0xFFFF)
+        if process is container.init:
+            container.resize_guest(values["height"] & 0xFFFF, values["width"] & 0xFFFF)
         return {}
 
     def _close_io(self, values: Values, call: Call) -> Values:
-        _, process = self._process(values)
+        _, process = self._pod.process(values)
         if values["stdin"]:
             process.close_stdin()
         return {}
 
     def _checkpoint(self, values: Values, call: Call) -> Values:
-        container = self._container(values)
-        raise StatusError(UNIMPLEMENTED, f"cannot checkpoint `{container.id}`: urunc has no checkpoints")
+        container = self._pod.container(values)
+        raise StatusError(codes.UNIMPLEMENTED, f"cannot checkpoint `{container.id}`: urunc has no checkpoints")
 
     def _wait(self, values: Values, call: Call) -> Values | None:
-        _, process = self._process(values)
+        _, process = self._pod.process(values)
         if process.ended:
             return process.exit_values()
         process.waiting.append(call)
@@ -162,7 +141,7 @@ class Service:
         return None
 
     def _shutdown(self, values: Values, call: Call) -> Values:
-        if not self._containers and not self._creating:
+        if not self._pod.containers and not self._creating:
             self._loop.later(0, self._on_shutdown)
         return {}
 
@@ -170,19 +149,14 @@ class Service:
 
     def _create(self, values: Values, call: Call) -> None:
         name = values["id"]
-        if name in self._containers or name in self._creating:
-            raise StatusError(ALREADY_EXISTS, f"container `{name}` exists")
+        if name in self._pod.containers or name in self._creating:
+            raise StatusError(codes.ALREADY_EXISTS, f"container `{name}` exists")
         if values["checkpoint"]:
-            raise StatusError(UNIMPLEMENTED, f"cannot restore `{name}`: urunc has no checkpoints")
+            raise StatusError(codes.UNIMPLEMENTED, f"cannot restore `{name}`: urunc has no checkpoints")
         place = self._place(values)
         streams = self._open_streams(values, name, "create")
         self._creating[name] = []
         mounts, terminal = values["rootfs"], values["terminal"]
-
-        def body() -> tuple[dict[str, Any], int]:
-            if streams.ready >= 0:
-                io.await_logger(streams.ready, streams.strict)
-            return work.create(place, mounts, terminal)
 
         def done(outcome: Outcome) -> None:
             waiting = self._creating.pop(name)
@@ -190,8 +164,7 @@ class Service:
             for serve in waiting:
                 serve()
 
-        self._operations.run(body, done, stdio=streams.stdio, keep=(streams.ready,))
-        streams.close_child()
+        self._run_with(streams, lambda: work.create(place, mounts, terminal), done)
 
     def _place(self, values: Values) -> Place:
         options = unpack(RUNC_OPTIONS, values["options"]) or RUNC_OPTIONS.new()
@@ -208,14 +181,15 @@ class Service:
         try:
             save_place(place)
         except OSError as error:
-            raise StatusError(UNKNOWN, f"cannot write into the bundle `{place.bundle}`: {error.strerror}") from None
+            message = f"cannot write into the bundle `{place.bundle}`: {reason(error)}"
+            raise StatusError(codes.UNKNOWN, message) from None
         return place
 
     def _open_streams(self, values: Values, name: str, verb: str) -> io.Streams:
         try:
             return io.open_streams(self._loop, self._children, values, io.Owner(self._namespace, name))
         except UruncError as error:
-            raise _status("", error, verb) from None
+            raise codes.of_error(error, verb) from None
 
     def _created(self, values: Values, call: Call, place: Place, init: Process, outcome: Outcome) -> None:
         if outcome.error is not None:
@@ -224,10 +198,11 @@ class Service:
             return
         container = Container(place, init, outcome.values)
         init.pid = outcome.values["pid"]
-        self._containers[place.id] = container
+        self._pod.containers[place.id] = container
         if init.streams is not None and outcome.fd >= 0:
             init.streams.attach(outcome.fd)
-        self._open_port(container, outcome.values["stop"])
+        if outcome.values["stop"] == "control":
+            container.open_port(self._loop)
         container.oom = OomWatch(self._loop, container.cgroup, lambda: self._tell_oom(container))
         self._publisher.publish(
             "/tasks/create",
@@ -240,15 +215,7 @@ class Service:
             },
         )
         call.answer({"pid": init.pid})
-        self._children.watch(init.pid, lambda status, when: self._init_ended(container, status, when))
-
-    def _open_port(self, container: Container, stop: str) -> None:
-        if stop != "control":
-            return
-        try:
-            container.port = GuestPort(self._loop, f"{container.place.root}/{container.id}")
-        except StateError as error:
-            log.warn(f"`{container.id}`: {error}")
+        self._children.watch(init.pid, lambda status, when: self._pod.init_ended(container, status, when))
 
     def _tell_oom(self, container: Container) -> None:
         self._publisher.publish("/tasks/oom", {"container_id": container.id})
@@ -256,10 +223,10 @@ class Service:
     # --- start and exec
 
     def _start(self, values: Values, call: Call) -> None:
-        container, process = self._process(values)
+        container, process = self._pod.process(values)
         if process.status != messages.CREATED or process.starting:
             raise StatusError(
-                FAILED_PRECONDITION, f"cannot start `{_name(container, process)}`: it was started already"
+                codes.FAILED_PRECONDITION, f"cannot start `{_name(container, process)}`: it was started already"
             )
         process.starting = True
         if process.exec_id:
@@ -283,23 +250,23 @@ class Service:
                 self._publisher.publish("/tasks/start", values)
             call.answer({"pid": process.pid})
         if process.early_end is not None:
-            self._ended(container, process, *process.early_end)
+            self._pod.ended(container, process, *process.early_end)
 
     def _exec(self, values: Values, call: Call) -> Values:
-        container, exec_id = self._container(values), values["exec_id"]
+        container, exec_id = self._pod.container(values), values["exec_id"]
         if container.place.ours:
             raise StatusError(
-                UNIMPLEMENTED,
+                codes.UNIMPLEMENTED,
                 f"cannot exec in `{container.id}`: a unikernel has one process, and no second can be started in it",
             )
         if exec_id in container.execs:
-            raise StatusError(ALREADY_EXISTS, f"container `{container.id}` has a process `{exec_id}`")
+            raise StatusError(codes.ALREADY_EXISTS, f"container `{container.id}` has a process `{exec_id}`")
         if container.paused:
-            raise StatusError(FAILED_PRECONDITION, f"cannot exec in `{container.id}`: container is paused")
+            raise StatusError(codes.FAILED_PRECONDITION, f"cannot exec in `{container.id}`: container is paused")
         try:
             spec = jsonio.loads(values["spec"]["value"] if values["spec"] else b"")
         except ValueError as error:
-            raise StatusError(INVALID_ARGUMENT, f"the process to exec is not JSON: {error}") from None
+            raise StatusError(codes.INVALID_ARGUMENT, f"the process to exec is not JSON: {error}") from None
         container.execs[exec_id] = Process(exec_id, values, spec=spec)
         self._publisher.publish("/tasks/exec-added", {"container_id": container.id, "exec_id": exec_id})
         return {}
@@ -313,87 +280,40 @@ class Service:
             raise
         process.take_streams(streams)
 
-        def body() -> tuple[dict[str, Any], int]:
-            if streams.ready >= 0:
-                io.await_logger(streams.ready, streams.strict)
-            return work.execute(place, spec, terminal)
-
         def done(outcome: Outcome) -> None:
             if outcome.error is None:
                 process.pid = outcome.values["pid"]
                 if outcome.fd >= 0:
                     streams.attach(outcome.fd)
-                self._children.watch(process.pid, lambda *end: self._ended(container, process, *end))
+                self._children.watch(process.pid, lambda *end: self._pod.ended(container, process, *end))
             self._started(container, process, call, outcome)
 
-        self._operations.run(body, done, stdio=streams.stdio, keep=(streams.ready,))
+        self._run_with(streams, lambda: work.execute(place, spec, terminal), done)
+
+    def _run_with(self, streams: io.Streams, body: Body, done: Done) -> None:
+        """Run an operation that has these streams, and begins once their logger, where one is, is ready."""
+
+        def begin() -> tuple[dict[str, Any], int]:
+            if streams.ready >= 0:
+                io.await_logger(streams.ready, streams.strict)
+            return body()
+
+        self._operations.run(begin, done, stdio=streams.stdio, keep=(streams.ready,))
         streams.close_child()
-
-    # --- the end
-
-    def _init_ended(self, container: Container, status: int, when: int) -> None:
-        if container.port is not None:
-            container.port.read()
-            status = container.port.status(status)
-            container.port.close()
-        if not container.place.ours and not container.init.starting:
-            self._end_others(container)
-        if any(process.pid and not process.ended for process in container.execs.values()):
-            container.deferred_end = (status, when)
-            return
-        self._ended(container, container.init, status, when)
-
-    def _end_others(self, container: Container) -> None:
-        """Without a process namespace of its own, a container's other processes do not end with its first one."""
-        place = container.place
-        if len(cgroup.pids(container.cgroup)):
-            self._operations.run(lambda: work.kill(place, _SIGKILL, True), _ignore)
-
-    def _ended(self, container: Container, process: Process, status: int, when: int) -> None:
-        if process.starting:
-            process.early_end = (status, when)
-            return
-        if not process.exec_id:
-            self._last_look(container)
-        process.end(status, when)
-        if self._containers.get(container.id) is container:  # one deleted before its start is not told any more
-            self._tell_exit(container, process)
-        for call in process.waiting:
-            call.answer(process.exit_values())
-        process.waiting.clear()
-        if process.exec_id and container.deferred_end is not None:
-            end, container.deferred_end = container.deferred_end, None
-            self._init_ended(container, *end)
-
-    def _tell_exit(self, container: Container, process: Process) -> None:
-        self._publisher.publish(
-            "/tasks/exit",
-            {
-                "container_id": container.id,
-                "id": process.exec_id or container.id,
-                "pid": process.pid,
-                **process.exit_values(),
-            },
-        )
-
-    def _last_look(self, container: Container) -> None:
-        """Tell of a death for want of memory before the end itself, which may be noticed first."""
-        if container.oom is not None:
-            container.oom.look()
-            container.oom.close()
-            container.oom = None
 
     # --- signals, pause, update
 
     def _kill(self, values: Values, call: Call) -> Values | None:
-        container, process = self._process(values)
+        container, process = self._pod.process(values)
         signum = values["signal"]
         if process.ended:
-            raise StatusError(NOT_FOUND, "process already finished")
+            raise StatusError(codes.NOT_FOUND, "process already finished")
         if process.exec_id:
-            return _kill_exec(container, process, signum)
+            process.kill(signum)
+            return {}
         if container.port is not None and process.status == RUNNING and signum not in _NOT_FOR_GUESTS:
-            return _tell_guest(container, signum)
+            container.signal_guest(signum)
+            return {}
         place, everything = container.place, values["all"]
         self._run(call, container, "kill", lambda: work.kill(place, signum, everything))
         return None
@@ -405,7 +325,7 @@ class Service:
         self._freeze(values, call, "resume", paused=False)
 
     def _freeze(self, values: Values, call: Call, verb: str, *, paused: bool) -> None:
-        container = self._container(values)
+        container = self._pod.container(values)
         place = container.place
 
         def done() -> None:
@@ -415,10 +335,10 @@ class Service:
         self._run(call, container, verb, lambda: work.freeze(place, verb), done)
 
     def _update(self, values: Values, call: Call) -> None:
-        container = self._container(values)
+        container = self._pod.container(values)
         place, resources = container.place, values["resources"]
         if resources is None:
-            raise StatusError(INVALID_ARGUMENT, f"cannot update `{container.id}`: no resources are given")
+            raise StatusError(codes.INVALID_ARGUMENT, f"cannot update `{container.id}`: no resources are given")
         self._run(call, container, "update", lambda: work.update(place, resources["value"]))
 
     def _run(
@@ -426,7 +346,7 @@ class Service:
         call: Call,
         container: Container,
         verb: str,
-        body: Callable[[], tuple[dict[str, Any], int]],
+        body: Body,
         done: Callable[[], None] = lambda: None,
     ) -> None:
         """Run an operation whose answer is empty."""
@@ -443,9 +363,9 @@ class Service:
     # --- delete
 
     def _delete(self, values: Values, call: Call) -> Values | None:
-        container, process = self._process(values)
+        container, process = self._pod.process(values)
         if process.starting or (process.pid and process.status == RUNNING):
-            raise StatusError(FAILED_PRECONDITION, f"cannot delete `{_name(container, process)}`: it is running")
+            raise StatusError(codes.FAILED_PRECONDITION, f"cannot delete `{_name(container, process)}`: it is running")
         if process.exec_id:
             process.release()
             del container.execs[process.exec_id]
@@ -458,73 +378,21 @@ class Service:
 
     def _deleted(self, container: Container, call: Call, outcome: Outcome) -> None:
         init = container.init
-        if outcome.error is not None and not _is_gone(outcome.error):
+        if outcome.error is not None and not codes.is_gone(outcome.error):
             self._refuse(call, container.id, outcome.error, "delete")
             return
-        if self._containers.get(container.id) is container:
-            del self._containers[container.id]
-            for process in (init, *container.execs.values()):
-                process.release()
-            if container.port is not None:
-                container.port.close()
-            if container.oom is not None:
-                container.oom.close()
+        if self._pod.containers.get(container.id) is container:
+            del self._pod.containers[container.id]
+            container.close()
             values = {"container_id": container.id, "pid": init.pid, **init.exit_values()}
             self._publisher.publish("/tasks/delete", values)
         call.answer({"pid": init.pid, **init.exit_values()})
 
     def _refuse(self, call: Call, name: str, error: UruncError, verb: str) -> None:
-        status = _status(name, error, verb)
+        status = codes.of_error(error, verb)
         log.warn(f"{verb} `{name}`: {error}")
         call.fail(status.code, status.message)
 
 
-def _status(name: str, error: UruncError, verb: str) -> StatusError:
-    """Return the status that says this error: containerd goes by the code, the user reads the message."""
-    if verb == "kill" and isinstance(error, StateError):
-        gone = "not running" in error.message or "already finished" in error.message or _is_gone(error)
-        if gone:
-            return StatusError(NOT_FOUND, f"process already finished: {error}")
-    code = FAILED_PRECONDITION if isinstance(error, StateError) and verb in ("start", "pause", "resume") else UNKNOWN
-    return StatusError(code, f"OCI runtime {verb} failed: {error}")
-
-
-def _is_gone(error: UruncError) -> bool:
-    return "does not exist" in error.message
-
-
 def _name(container: Container, process: Process) -> str:
     return process.exec_id or container.id
-
-
-def _kill_exec(container: Container, process: Process, signum: int) -> Values:
-    """Signal a process that exec started: a child of ours that is not reaped yet, so its pid is its own."""
-    if not process.pid:
-        raise StatusError(FAILED_PRECONDITION, f"cannot kill `{process.exec_id}`: it is not started")
-    try:
-        os.kill(process.pid, signum)
-    except ProcessLookupError:
-        raise StatusError(NOT_FOUND, "process already finished") from None
-    except OSError as error:
-        raise StatusError(INVALID_ARGUMENT, f"cannot kill `{process.exec_id}`: {error.strerror}") from None
-    return {}
-
-
-def _resize_guest(port: GuestPort, height: int, width: int) -> None:
-    try:
-        port.resize(height, width)
-    except StateError as error:  # it has just ended, or does not listen; its terminal is then as good as it was
-        log.debug(str(error))
-
-
-def _tell_guest(container: Container, signum: int) -> Values:
-    assert container.port is not None  # noqa: S101
-    try:
-        container.port.send_signal(signum)
-    except StateError as error:
-        raise StatusError(UNKNOWN, f"OCI runtime kill failed: {error}") from None
-    return {}
-
-
-def _ignore(_outcome: Outcome) -> None:
-    """Nobody waits for this."""

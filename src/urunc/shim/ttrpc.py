@@ -1,11 +1,8 @@
 """ttrpc, containerd's small RPC over a stream socket: the server for the task service, the client for events.
 
-A frame is ten bytes, big endian (length of what follows, stream, type, flags), and a protobuf Request or
-Response. Only unary calls are served. It knows no method: a service is a table of handlers. Implements ttrpc's
-PROTOCOL.md; what breaks it is answered with a status, as the Go server does, and the connection lives on.
-
-No client can stall another: sockets do not block, what a client does not read waits in its own buffer, and one
-that reads too little or asks too much is refused or dropped at a bound.
+A frame holds a protobuf Request or Response. Only unary calls are served. It knows no method: a service is a table of
+handlers. Implements ttrpc's PROTOCOL.md; what breaks it is answered with a status, as the Go server does, and the
+connection lives on. A client that asks too much is refused at a bound.
 """
 
 from __future__ import annotations
@@ -16,7 +13,17 @@ import errno
 import os
 
 from . import messages
-from .loop import ERR, HUP, IN, OUT
+from .codes import (
+    DEADLINE_EXCEEDED,
+    INTERNAL,
+    INVALID_ARGUMENT,
+    RESOURCE_EXHAUSTED,
+    UNIMPLEMENTED,
+    UNKNOWN,
+    StatusError,
+)
+from .frames import DATA, MAX_FRAME, REQUEST, RESPONSE, Channel
+from .loop import IN
 from .wire import WireError, decode, encode
 
 TYPE_CHECKING = False
@@ -29,150 +36,11 @@ if TYPE_CHECKING:
     Handler = Callable[[Values, "Call"], "Values | None"]
     Methods = Mapping[str, tuple[Table, Table, Handler]]
 
-MAX_FRAME = 4 << 20
-MAX_UNREAD = 2 * MAX_FRAME
-"""A peer that leaves more than so many bytes unread is dropped."""
 MAX_CALLS = 4096
 """So many calls of one connection may wait for their answer."""
 MAX_CONNECTIONS = 256
-_READ = 64 * 1024
 _ACCEPT_PAUSE = 0.1  # seconds without accepting, when the process has no descriptor left
-_HEADER = _struct.Struct(">IIBB")
-_REQUEST, _RESPONSE, _DATA = 1, 2, 3
 _CREDENTIALS = _struct.Struct("3i")
-
-# google.rpc.Code
-UNKNOWN = 2
-INVALID_ARGUMENT = 3
-DEADLINE_EXCEEDED = 4
-NOT_FOUND = 5
-ALREADY_EXISTS = 6
-RESOURCE_EXHAUSTED = 8
-FAILED_PRECONDITION = 9
-UNIMPLEMENTED = 12
-INTERNAL = 13
-UNAVAILABLE = 14
-
-
-class StatusError(Exception):
-    """What a handler raises to answer with a status: a google.rpc.Code and a message for the user."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code, self.message = code, message
-
-
-class Frames:
-    """Cuts a stream of bytes into frames. Holds at most one that is not whole; one too long is not kept at all."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._skip = 0
-
-    def feed(self, data: bytes) -> list[tuple[int, int, bytes | None]]:
-        """Return the frames that are whole now: stream, type and content, None where it is longer than MAX_FRAME."""
-        buffer = self._buffer
-        buffer += data
-        frames: list[tuple[int, int, bytes | None]] = []
-        at = 0
-        while True:
-            skipped = min(self._skip, len(buffer) - at)
-            self._skip -= skipped
-            at += skipped
-            if len(buffer) - at < _HEADER.size:
-                break
-            length, stream, kind, _flags = _HEADER.unpack_from(buffer, at)
-            start = at + _HEADER.size
-            if length > MAX_FRAME:
-                self._skip = length
-                frames.append((stream, kind, None))
-                at = start
-                continue
-            if start + length > len(buffer):
-                break
-            at = start + length
-            frames.append((stream, kind, bytes(buffer[start:at])))
-        del buffer[:at]
-        return frames
-
-
-class Channel:
-    """A connected socket that carries frames. Owns the socket; `on_close` is called once, whoever closes."""
-
-    def __init__(
-        self,
-        loop: Loop,
-        sock: _socket.socket,
-        on_frame: Callable[[int, int, bytes | None], None],
-        on_close: Callable[[], None],
-    ) -> None:
-        sock.setblocking(False)
-        self._loop, self._sock = loop, sock
-        self._on_frame, self._on_close = on_frame, on_close
-        self._frames = Frames()
-        self._unsent = bytearray()
-        self.closed = False
-        loop.watch(sock.fileno(), IN, self._ready)
-
-    @property
-    def unsent(self) -> int:
-        """How many bytes the peer has not taken yet."""
-        return len(self._unsent)
-
-    def send(self, stream: int, kind: int, content: bytes) -> None:
-        """Send a frame, or keep it until the peer reads. A peer that has too much unread loses the connection."""
-        if self.closed:
-            return
-        waiting = bool(self._unsent)
-        self._unsent += _HEADER.pack(len(content), stream, kind, 0)
-        self._unsent += content
-        if not waiting:
-            self._flush()
-        if len(self._unsent) > MAX_UNREAD:
-            self.close()
-
-    def close(self) -> None:
-        """Close the socket, whatever is unsent."""
-        if self.closed:
-            return
-        self.closed = True
-        self._loop.forget(self._sock.fileno())
-        self._sock.close()
-        self._unsent.clear()
-        self._on_close()
-
-    def _ready(self, mask: int) -> None:
-        if mask & OUT:
-            self._flush()
-        if mask & (IN | HUP | ERR) and not self.closed:
-            self._read()
-
-    def _read(self) -> None:
-        try:
-            data = self._sock.recv(_READ)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self.close()
-            return
-        for frame in self._frames.feed(data):
-            if self.closed:
-                return
-            self._on_frame(*frame)
-
-    def _flush(self) -> None:
-        try:
-            while self._unsent:
-                sent = self._sock.send(self._unsent, _socket.MSG_NOSIGNAL)
-                del self._unsent[:sent]
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError:
-            self.close()
-            return
-        self._loop.watch(self._sock.fileno(), IN | OUT if self._unsent else IN, self._ready)
 
 
 class Call:
@@ -319,7 +187,7 @@ class _Connection:
         if len(data) > MAX_FRAME:
             message = f"an answer of {len(data)} bytes is larger than {MAX_FRAME}"
             data = encode(messages.RESPONSE, {"status": {"code": RESOURCE_EXHAUSTED, "message": message}})
-        self.channel.send(stream, _RESPONSE, data)
+        self.channel.send(stream, RESPONSE, data)
 
     def _frame(self, stream: int, kind: int, content: bytes | None) -> None:
         try:
@@ -333,9 +201,9 @@ class _Connection:
             raise StatusError(RESOURCE_EXHAUSTED, f"message length exceeds maximum message size of {MAX_FRAME}")
         if stream % 2 != 1:
             raise StatusError(INVALID_ARGUMENT, "StreamID must be odd for client initiated streams")
-        if kind == _DATA:
+        if kind == DATA:
             raise StatusError(INVALID_ARGUMENT, "StreamID is no longer active")
-        if kind != _REQUEST:
+        if kind != REQUEST:
             return  # PROTOCOL.md: a type that is not known is ignored
         if stream <= self._last_stream:
             raise StatusError(INVALID_ARGUMENT, "StreamID cannot be re-used and must increment")
@@ -388,7 +256,7 @@ class Client:
         self._stream += 2
         self._waiting[self._stream] = answered
         request = {"service": service, "method": method, "payload": payload}
-        self._channel.send(self._stream, _REQUEST, encode(messages.REQUEST, request))
+        self._channel.send(self._stream, REQUEST, encode(messages.REQUEST, request))
 
     def close(self) -> None:
         """Close the connection; calls that wait are not answered."""
@@ -396,7 +264,7 @@ class Client:
 
     def _frame(self, stream: int, kind: int, content: bytes | None) -> None:
         answered = self._waiting.pop(stream, None)
-        if kind != _RESPONSE or answered is None:
+        if kind != RESPONSE or answered is None:
             return
         try:
             response = decode(messages.RESPONSE, content or b"")
