@@ -13,7 +13,7 @@ struct config config;
 static const char *const keys[] = {
 	"arg", "env", "cwd", "uid", "gid", "group", "umask", "rlimit", "hostname", "dns", "search",
 	"nic", "mtu", "addr", "route", "neigh", "file", "module", "control", "terminal", "loglevel", "root",
-	"mount", "mount-file", "end", "exit", "balloon",
+	"mount", "mount-file", "end", "exit", "balloon", "readonly", "size",
 };
 
 static bool is_key(const char *key)

@@ -2,7 +2,7 @@
 #include "init.h"
 
 #include <asm/ioctls.h>
-#include <asm/termbits.h>
+#include <asm/termios.h>
 
 #define PATIENCE_MS 10000
 
@@ -25,6 +25,21 @@ static bool want_terminal(void)
 	return equal(config_value("terminal", "0"), "1");
 }
 
+/* "ROWS COLUMNS": a serial line knows no size of its own. The kernel sends SIGWINCH to the foreground. */
+void resize_console(const char *text)
+{
+	struct winsize size = { 0 };
+	uint64_t columns, rows;
+	char word[8];
+
+	if (!next_word(&text, word, sizeof(word)) || !parse_number(word, UINT16_MAX, &rows) ||
+	    !parse_number(text, UINT16_MAX, &columns))
+		return;
+	size.ws_row = (uint16_t)rows;
+	size.ws_col = (uint16_t)columns;
+	call(ioctl, 0, TIOCSWINSZ, &size);
+}
+
 /*
  * Without a terminal on the other side, octets pass both ways as they are: no echo, no CR before LF, no signals
  * from keys. With one, this is the terminal's line discipline, as the kernel sets it up.
@@ -33,6 +48,8 @@ void set_up_console(void)
 {
 	struct termios mode;
 
+	if (want_terminal())
+		resize_console(config_value("size", ""));
 	if (want_terminal() || call(ioctl, 0, TCGETS, &mode) < 0)
 		return;
 	mode.c_iflag = IGNBRK;

@@ -1,5 +1,6 @@
 /*
- * The control port, a virtio-serial port: lines, both ways. In: `signal N`. Out: `started`, `exit STATUS`.
+ * The control port, a virtio-serial port: lines, both ways. In: `signal N`, `size ROWS COLUMNS` of the terminal.
+ * Out: `started`, `exit STATUS`.
  *
  * Nobody may be connected on the host, ever or for a while: nothing here waits for long, and what could not be said
  * is said when somebody connects.
@@ -105,10 +106,13 @@ void control_say(const char *line, uint64_t number)
 	control_resume();
 }
 
-static int parse_line(const char *line)
+/* Do what a line says; return the signal to pass on, or 0. */
+static int take_line(const char *line)
 {
 	uint64_t number;
 
+	if (starts_with(line, "size "))
+		resize_console(line + strlen("size "));
 	if (starts_with(line, "signal ") && parse_number(line + strlen("signal "), SIGNAL_MAX, &number))
 		return (int)number;
 	return 0;
@@ -119,6 +123,7 @@ int control_read(void)
 {
 	static char line[64];
 	static size_t length;
+	int signal;
 	char c;
 
 	while (call(read, port, &c, 1) == 1) {
@@ -129,8 +134,9 @@ int control_read(void)
 		}
 		line[length] = '\0';
 		length = 0;
-		if (parse_line(line))
-			return parse_line(line);
+		signal = take_line(line);
+		if (signal)
+			return signal;
 	}
 	return 0;
 }

@@ -170,6 +170,8 @@ static long mount_volume(const char *source, const char *type, unsigned long fla
 		return error;
 	if (source[0] == '/')
 		wait_for_device(source);
+	if (equal(type, "tmpfs"))
+		return call(mount, "tmpfs", target, type, flags, equal(source, "tmpfs") ? "" : source);
 	return call(mount, source, target, type, flags, equal(type, "9p") ? SHARE_OPTIONS : "");
 }
 
@@ -203,7 +205,10 @@ static long mount_file(const char *source, const char *type, unsigned long flags
 	return error;
 }
 
-/* Mount what a record `mount` says, "SOURCE TYPE ro|rw TARGET"; `name` is its file, NULL for the whole of it. */
+/*
+ * Mount what a record `mount` says, "SOURCE TYPE ro|rw TARGET"; `name` is its file, NULL for the whole of it. A tmpfs
+ * has its options in SOURCE's place.
+ */
 static long mount_record(const char *what, const char *name)
 {
 	char source[256], type[64], mode[8];
@@ -367,6 +372,18 @@ bool write_resolv_conf(void)
 		write_all(file, before, *search, search[1] ? "" : "\n");
 	call(close, file);
 	return true;
+}
+
+/*
+ * A read-only disk or share is one from its mount on. An initrd becomes one when nothing more is to be put there: the
+ * application's folder is the last.
+ */
+void close_root(void)
+{
+	if (!config_value("readonly", NULL))
+		return;
+	make_folders(config_value("cwd", "/"));
+	call(mount, 0, "/", 0, MS_REMOUNT | MS_BIND | MS_RDONLY, 0);
 }
 
 /* Disks must be whole when the power goes: what was mounted last goes first, and the root becomes read-only. */

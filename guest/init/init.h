@@ -52,6 +52,7 @@ bool switch_root(void);
 bool mount_volumes(void);
 bool place_files(void);
 bool write_resolv_conf(void);
+void close_root(void); /* read-only from now on, where that is wanted of an initrd */
 void release_disks(void);
 void remove_own_files(void);
 
@@ -66,6 +67,7 @@ bool set_up_network(void);
 /* console.c */
 
 void open_console(void);
+void resize_console(const char *text); /* "ROWS COLUMNS"; anything else is passed over */
 void set_up_console(void);
 void lead_session(void); /* in the first process */
 void join_session(void); /* in the application */

@@ -145,6 +145,7 @@ static int run_application(void)
 	call(rt_sigprocmask, SIG_SETMASK, &all, 0, sizeof(all));
 	signals = open_signals();
 	remove_own_files();
+	close_root();
 	pid = start_application();
 	if (pid < 0) {
 		say("cannot start a process: %s", error_text(pid));

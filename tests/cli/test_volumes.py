@@ -138,6 +138,16 @@ def test_tmpfs(cli: Cli, make_linux: Callable[..., Bundle]) -> None:
     status, console = run(cli, bundle)
     assert status == 0, console
     assert "tmpfs /scratch/dir tmpfs rw" in console
+    assert "size=1024k" in console
+
+
+def test_a_read_only_initrd(cli: Cli, make_linux: Callable[..., Bundle]) -> None:
+    bundle = make_linux("echo x > /file || echo refused; echo x > /scratch/file && echo taken; exit 0", shares=False)
+    bundle.config["root"]["readonly"] = True
+    mount(bundle, "/scratch", "tmpfs", kind="tmpfs")
+    status, console = run(cli, bundle)
+    assert status == 0, console
+    assert console.endswith("refused\ntaken\n")
 
 
 @pytest.fixture

@@ -245,9 +245,9 @@ def serial_port(machine: str, path: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def controlled(linux: Linux, machine: str, script: str) -> Iterator[tuple[Qemu, Path]]:
+def controlled(linux: Linux, machine: str, script: str, *records: tuple[str, str]) -> Iterator[tuple[Qemu, Path]]:
     path = linux.folder / f"control-{zlib.crc32(script.encode())}-{machine}"
-    configuration = shell(script, ("control", PORT), end="reboot" if machine == "microvm" else "poweroff")
+    configuration = shell(script, ("control", PORT), *records, end="reboot" if machine == "microvm" else "poweroff")
     with linux.boot(configuration, *serial_port(machine, path), machine=machine) as qemu:
         yield qemu, path
 
@@ -269,6 +269,35 @@ def test_signals_come_in_and_the_status_goes_out(linux: Linux, machine: str) -> 
         assert lines.read() == b"exit 42\n"
         assert qemu.wait() == 43
     assert b"term\n" in qemu.output
+
+
+def test_the_terminals_size_comes_in_and_is_followed(linux: Linux) -> None:
+    script = """
+        trap 'stty size' WINCH; stty size; while :; do sleep 0.05; done
+    """
+    terminal = (("terminal", "1"), ("size", "30 100"))
+    with controlled(linux, "microvm", script, *terminal) as (qemu, path), connect(path) as control:
+        qemu.wait_for(b"30 100\r\n")
+        control.sendall(b"size\nsize 1\nsize x y\nsize 70000 1\nsize 1 2 3\nsize 50 132\n")
+        qemu.wait_for(b"50 132\r\n")
+        control.sendall(b"signal 9\n")
+        assert qemu.wait() == 137
+    assert qemu.output.count(b"\r\n") == 2
+
+
+def test_a_read_only_root_in_memory(linux: Linux) -> None:
+    script = "touch /x || echo refused; touch /run/x /tmp/x && echo taken; pwd; cat /etc/resolv.conf; exit 0"
+    records = (("readonly", "1"), ("mount", "mode=700,size=64k tmpfs rw /tmp"), ("dns", "10.0.0.53"))
+    status, text = linux.run(shell(script, *records, ("cwd", "/made/for/it")))
+    assert status == 0
+    assert text.endswith("refused\ntaken\n/made/for/it\nnameserver 10.0.0.53\n")
+
+
+def test_a_tmpfs_has_its_options(linux: Linux) -> None:
+    script = "while read source where type options rest; do [ $where = /t ] && echo $options; done < /proc/mounts"
+    status, text = linux.run(shell(f"{script}; exit 0", ("mount", "size=64k,mode=750 tmpfs ro /t")))
+    assert status == 0
+    assert "size=64k" in text and "mode=750" in text and "ro," in text
 
 
 def test_a_panic_is_told_to_the_monitor(linux: Linux, tmp_path: Path) -> None:

@@ -174,15 +174,18 @@ def test_run_copies_both_ways_and_restores_the_terminal() -> None:
 
 
 def test_run_passes_keys_raw_and_follows_the_size() -> None:
+    def tell(text: bytes) -> None:
+        os.write(1, text)
+
     def act(master: int, slave: int) -> None:
         script = "trap 'stty size' WINCH; trap 'echo int; exit' INT; echo go; while :; do sleep 0.05; done"
         container(slave, "sh", "-c", script)
-        console.copy_terminal(master)
+        console.copy_terminal(master, resized=lambda *size: tell(b"told %d, %d " % size))
 
-    outer = Outer(act)
-    outer.read_until(b"go")
+    outer = Outer(act, size=(33, 99))
+    assert b"told 33, 99" in outer.read_until(b"go")
     console.set_size(outer.terminal, (50, 60))
-    outer.read_until(b"50 60")
+    assert b"told 50, 60" in outer.read_until(b"50 60")
     os.write(outer.terminal, b"\x03")  # not a signal here, but a key for the container's terminal
     assert b"int" in outer.read_until(b"<end>")
     assert outer.end() == 0

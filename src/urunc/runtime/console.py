@@ -152,11 +152,16 @@ def raw_mode(attributes: list[Any]) -> list[Any]:
     return [iflag, oflag & ~t.OPOST, (cflag & ~(t.CSIZE | t.PARENB)) | t.CS8, lflag, ispeed, ospeed, chars]
 
 
-def copy_terminal(master: int, is_over: Callable[[], bool] = lambda: False) -> None:
+def copy_terminal(
+    master: int,
+    is_over: Callable[[], bool] = lambda: False,
+    resized: Callable[[int, int], None] = lambda _height, _width: None,
+) -> None:
     """Copy stdin to the terminal and the terminal to stdout, until the terminal's other side is closed by all.
 
-    stdin is in raw mode meanwhile where it is a terminal, and its size is followed. `is_over` is asked twice a
-    second, for a container whose children keep the terminal open after its end. Raises OSError where stdout fails.
+    stdin is in raw mode meanwhile where it is a terminal, and its size is followed: `resized` is called with the
+    height and width. `is_over` is asked twice a second, for a container whose children keep the terminal open after
+    its end. Raises OSError where stdout fails.
     """
     wake, alarm = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     old_handler = _signal.signal(_signal.SIGWINCH, lambda *_: None)
@@ -164,9 +169,9 @@ def copy_terminal(master: int, is_over: Callable[[], bool] = lambda: False) -> N
     was_blocking = os.get_blocking(master)
     os.set_blocking(master, False)
     try:
-        _follow_size(master)
+        _follow_size(master, resized)
         with RawTerminal():
-            _copy(master, wake, is_over)
+            _copy(master, wake, is_over, resized)
     finally:
         os.set_blocking(master, was_blocking)
         _signal.set_wakeup_fd(old_wakeup)
@@ -175,7 +180,7 @@ def copy_terminal(master: int, is_over: Callable[[], bool] = lambda: False) -> N
         os.close(alarm)
 
 
-def _copy(master: int, wake: int, is_over: Callable[[], bool]) -> None:
+def _copy(master: int, wake: int, is_over: Callable[[], bool], resized: Callable[[int, int], None]) -> None:
     pending = b""  # typed, and not taken by the terminal yet
     stdin_open = True
     while True:
@@ -187,7 +192,7 @@ def _copy(master: int, wake: int, is_over: Callable[[], bool]) -> None:
         events = dict(poll.poll(500))
         if wake in events:
             os.read(wake, 512)
-            _follow_size(master)
+            _follow_size(master, resized)
         if 0 in events:
             typed = os.read(0, 4096)
             stdin_open = bool(typed)
@@ -232,8 +237,10 @@ def _write_all(fd: int, data: bytes) -> None:
             time.sleep(0.01)
 
 
-def _follow_size(master: int) -> None:
+def _follow_size(master: int, resized: Callable[[int, int], None]) -> None:
     try:
-        set_size(master, get_size(0))
+        size = get_size(0)
+        set_size(master, size)
     except OSError:
-        pass
+        return
+    resized(*size)

@@ -71,7 +71,7 @@ class _Visit:
     def stay(self, masters: list[int]) -> int:
         """Stay until the monitor has ended; return the exit status, the guest's own where it told one."""
         if masters:
-            console.copy_terminal(masters[0], self.is_over)
+            console.copy_terminal(masters[0], self.is_over, self._resize)
         while not self.is_over():
             self._pass_on(_signal.sigwaitinfo((*_FORWARDED, _signal.SIGCHLD)).si_signo)
         code = os.waitstatus_to_exitcode(self.wait_status or 0)
@@ -91,6 +91,13 @@ class _Visit:
             if pid and self.guest:
                 self.guest.read()
         return self.wait_status is not None
+
+    def _resize(self, height: int, width: int) -> None:
+        if self.guest:
+            try:
+                control.resize(f"{self.root}/{self.container.id}", height, width)
+            except UruncError:
+                pass  # it has just ended, which the next look shows
 
     def close(self) -> None:
         """Stop listening to the guest."""

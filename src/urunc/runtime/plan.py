@@ -285,6 +285,7 @@ def guest_context(
         gid=user.gid,
         groups=user.groups,
         umask=user.umask,
+        console_size=process.console_size,
         rlimits=tuple((limit.kind, limit.soft, limit.hard) for limit in process.rlimits),
         terminal=process.terminal,
         files=files,

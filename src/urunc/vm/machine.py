@@ -202,6 +202,7 @@ class Context(Record):
     files: tuple[GuestFile, ...] = ()  # files for the guest's root, such as /etc/hosts
     modules: tuple[GuestFile, ...] = ()  # the kernel's modules that the guest needs to see its root, modules.dep too
     mounts: tuple[GuestMount, ...] = ()
+    console_size: tuple[int, int] | None = None  # (height, width) in characters
     balloon: bool = False  # the monitor has a memory balloon, and is to have one
 
 

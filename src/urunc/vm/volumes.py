@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..oci.spec import Device as Node
     from .machine import Capabilities
 
+_TMPFS_OPTIONS = ("size", "nr_blocks", "nr_inodes", "mode", "uid", "gid", "huge", "mpol")
 FILE = "file"
 """What the one file in a share is called: no name of the image's or the engine's choice stands in an option."""
 
@@ -43,14 +44,24 @@ def attach(
         elif volume.way == "disk":
             found = _add_disk(found, volume, can, disks + len(found.disks))
         elif volume.way == "tmpfs":
-            mount = GuestMount(source="tmpfs", fstype="tmpfs", target=volume.mount.destination, readonly=False)
-            found = found.replace(mounts=(*found.mounts, mount))
+            found = found.replace(mounts=(*found.mounts, _tmpfs(volume)))
     for device in devices:
         found = _add_device(found, device, can, disks + len(found.disks))
     count = disks + len(found.disks)
     if count > can.max_disks:
         raise SpecError(f"mounts, linux.devices: {count} disks, the monitor `{can.name}` can attach {can.max_disks}")
     return found
+
+
+def _tmpfs(volume: Volume) -> GuestMount:
+    """Return a tmpfs of the guest's own, with those options of the mount that are the file system's (tmpfs(5))."""
+    options = [option for option in volume.mount.options if option.partition("=")[0] in _TMPFS_OPTIONS]
+    return GuestMount(
+        source=",".join(options) or "tmpfs",
+        fstype="tmpfs",
+        target=volume.mount.destination,
+        readonly=volume.readonly,
+    )
 
 
 def disks(sources: tuple[DiskSource, ...]) -> tuple[Disk, ...]:

@@ -17,9 +17,10 @@ The file `/.urunc/config` is a sequence of records `key NUL value NUL`, bytes as
                           `neigh` (IP MAC)
 `file`                    an absolute path: init copies `/.urunc/files` + path to it
 `root`                    `/dev/vda TYPE rw|ro` or `9p TAG rw|ro`: what becomes the root
-`mount`                   `SOURCE TYPE rw|ro TARGET`, a disk or share
+`readonly`                `1`: the root, an initrd's, is so from the program's start on
+`mount`                   `SOURCE TYPE rw|ro TARGET`, a disk or share; of a tmpfs, SOURCE is its options
 `mount-file`              of the `mount` before it: the one file of it that is to stand at TARGET
-`terminal`                `1`: the console is a terminal, and the program's controlling one
+`terminal`                `1`: the console is a terminal, and the program's controlling one; `size` `ROWS COLUMNS`
 `end`                     `poweroff` or `reboot`: what ends the machine
 `exit`                    `debug-exit`: a failure goes to isa-debug-exit at I/O port 0x501; `triple-fault`: it is one
 `control`                 the virtio-serial port that brings signals and takes the exit status
@@ -153,11 +154,15 @@ def _config(app: App, network: Network, root: Root, monitor: Capabilities, conte
     if context.balloon:
         records.append(("balloon", "virtio"))
     records += [("root", words) for words in _root(root)]
+    if root.readonly and root.kind in ("initrd", "none"):
+        records.append(("readonly", "1"))
     for mount in context.mounts:
         records += _mount(mount)
     records += [("file", file.path) for file in context.files]
     if context.terminal:
         records.append(("terminal", "1"))
+        if context.console_size:
+            records.append(("size", "{} {}".format(*context.console_size)))
     records.append(("end", "reboot" if _ends_by_reset(monitor, context) else "poweroff"))
     if monitor.exit_device:
         records.append(("exit", "debug-exit"))
