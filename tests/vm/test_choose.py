@@ -7,6 +7,7 @@ import pytest
 from urunc.errors import ConfigError, HostError, SpecError
 from urunc.oci.config import MonitorConfig
 from urunc.vm import choose, guests, monitors
+from urunc.vm.machine import KernelInfo
 from urunc.vm.monitors import hvt, qemu, spt
 
 DEFAULT = MonitorConfig()
@@ -51,6 +52,14 @@ class TestMemory:
     def test_the_guest_gets_what_the_monitor_leaves(self) -> None:
         assert choose.guest_memory(256 * MIB, DEFAULT, 56, 4) == 200
         assert choose.guest_memory(256 * MIB + MIB - 1, DEFAULT, 56, 4) == 200
+
+    def test_a_monitor_that_holds_what_it_loads_twice(self) -> None:
+        """Mewz's zeros are 320 MiB, and QEMU's copy of them counts as well."""
+        can = monitors.load("qemu").CAPABILITIES
+        kernel = KernelInfo(format="elf64", multiboot=True, load_bytes=3 * MIB + 1)
+        assert choose.measured_overhead(can, kernel, 2 * MIB) == can.overhead_mib + 6
+        assert choose.measured_overhead(can, kernel.replace(multiboot=False), 2 * MIB) == can.overhead_mib
+        assert choose.measured_overhead(can.replace(multiboot_twice=False), kernel, 0) == can.overhead_mib
 
     def test_configured_overhead(self) -> None:
         assert choose.guest_memory(256 * MIB, MonitorConfig(overhead_mb=0), 56, 4) == 256

@@ -161,7 +161,8 @@ def test_mewz() -> None:
 
 
 def test_mewz_without_a_gateway() -> None:
-    """Its network starts with both words alone."""
+    """Its network starts with both words alone, and without a network it does not get far."""
     network = Network(nics=(SECOND_NIC,))
     result = mewz.boot(make_app("mewz", "qemu", Root()), network, Root(), qemu.CAPABILITIES, Context())
     assert result.command_line == "ip=192.168.7.9/24 gateway=0.0.0.0"
+    assert "answers nobody" in result.messages[0]

@@ -205,7 +205,7 @@ def plan(
         vnet_hdr=can.vnet_hdr,
         network=networks.mode(spec.annotations),
         machine=machine,
-        overhead_mib=choose.overhead(settings, can.overhead_mib),
+        overhead_mib=choose.overhead(settings, choose.measured_overhead(can, facts.kernel, facts.initrd_bytes)),
         root=root,
         fifos=port.FIFOS if _has_control(can, machine.boot) else (),
         no_pivot=options.no_pivot,
@@ -339,7 +339,8 @@ def _memory(spec: Spec, app: App, config: Config, boot: Boot, facts: Facts) -> i
     """Return the guest's memory in MiB. Raises ImageError where the image's kernel or initrd alone is larger."""
     can = monitors.load(app.monitor).CAPABILITIES
     least = max(can.min_memory_mib, boot.min_memory_mib)
-    memory = choose.guest_memory(spec.resources.memory_limit, config.monitor(app.monitor), can.overhead_mib, least)
+    measured = choose.measured_overhead(can, facts.kernel, facts.initrd_bytes)
+    memory = choose.guest_memory(spec.resources.memory_limit, config.monitor(app.monitor), measured, least)
     loaded = (("kernel", app.kernel, facts.kernel.load_bytes), ("initrd", app.initrd, facts.initrd_bytes))
     for what, path, size in loaded:
         if size > memory << 20:

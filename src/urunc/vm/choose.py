@@ -12,7 +12,7 @@ from . import guests, monitors
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..oci.config import MonitorConfig
-    from .machine import Capabilities
+    from .machine import Capabilities, KernelInfo
 
 MIB = 1024 * 1024
 
@@ -120,6 +120,12 @@ def guest_memory(limit: int | None, config: MonitorConfig, overhead_mib: int, mi
             hint=f"give at least {own + minimum_mib} MiB",
         )
     return memory
+
+
+def measured_overhead(can: Capabilities, kernel: KernelInfo, initrd_bytes: int) -> int:
+    """Return what the monitor was measured to need beside the guest's memory, in MiB, with this kernel and initrd."""
+    copied = kernel.load_bytes + initrd_bytes if can.multiboot_twice and kernel.multiboot else 0
+    return can.overhead_mib + -(-copied // MIB)
 
 
 def overhead(config: MonitorConfig, measured_mib: int) -> int:

@@ -180,6 +180,7 @@ class Capabilities(Record):
     """It puts words of its own before the ` -- ` of a boot string, after a `--` that nothing follows."""
     arm_console: str = "ttyAMA0"  # what Linux calls the console on aarch64
     overhead_mib: int = 0
+    multiboot_twice: bool = False  # it holds a copy of what it loads by Multiboot: the kernel, its zeros, the initrd
     min_memory_mib: int = 1
     min_pids: int = 1  # threads that it needs beside the vCPUs', or its I/O fails
 

@@ -1,7 +1,8 @@
 """Mewz, a WebAssembly unikernel, on QEMU: `ip=A/LEN gateway=G`.
 
 The program is part of the kernel, which takes no arguments for it. The kernel starts its network only where it is given
-both (src/param.zig), and its timer stops it with a fault where it has none.
+both (src/param.zig), and its timer stops it with a fault where it has none. It reads the prefix in the wrong order
+of bytes, so that all goes by the gateway.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     if nic is not None and address is not None:
         words = [f"ip={address.ip}/{address.prefix}", f"gateway={bootstring.gateway(nic) or _NO_GATEWAY}"]
     messages = bootstring.without_ipv6(NAME, nic)
+    if words and not bootstring.gateway(nic):
+        messages += ("Mewz sends everything to its gateway: without one it answers nobody",)
     return Boot(
         command_line=" ".join(words),
         exit_device=monitor.exit_device,

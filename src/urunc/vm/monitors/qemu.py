@@ -56,6 +56,7 @@ CAPABILITIES = Capabilities(
     # With 7.2 under TCG, a Linux guest of 256 MiB that fills its memory and the buffer for translated code: killed
     # below 64 MiB more than the guest's on q35, 56 on microvm (1 vCPU; 56 with 2). The rest is for NICs and vCPUs.
     overhead_mib=80,
+    multiboot_twice=True,  # hw/i386/multiboot.c, mb_buf
     min_memory_mib=2,
     min_pids=70,
 )

@@ -1,0 +1,57 @@
+"""Guests that nobody here wrote: where they are, and what a container of one needs.
+
+The folder that URUNC_TEST_GUESTS names holds them, built from their repositories, each kind in a folder of its own. A
+test whose guest is not there says so and is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from world import wait_for
+
+if TYPE_CHECKING:
+    from bundles import Bundle
+    from driver import Cli
+    from world import World
+
+
+def find_guest(name: str) -> Path:
+    """Return a guest's kernel or initrd; skip where it is not there."""
+    path = Path(os.environ.get("URUNC_TEST_GUESTS") or "/nonexistent", name)
+    if not path.exists():
+        pytest.skip(f"URUNC_TEST_GUESTS has no {name}")
+    return path
+
+
+def run_to_its_end(cli: Cli, bundle: Bundle, *options: str) -> tuple[int, str]:
+    """Run a guest until it ends by itself; return exit status and console."""
+    status = cli.to_file("guest", "run", f"--bundle={bundle.write()}", *options, "guest", check=False)
+    return status, cli.console("guest")
+
+
+def start(cli: Cli, bundle: Bundle) -> None:
+    """Create and start the container `guest`."""
+    cli.create("guest", bundle)
+    cli("start", "guest")
+
+
+def fetch(world: World, url: str, seconds: float = 60) -> str:
+    """Return the page there, once it is served."""
+    argv = ("curl", "-sf", "--max-time", "3", url)
+    return wait_for(url, lambda: world.run(*argv, check=False).stdout, seconds)
+
+
+def add_program(world: World, rootfs: Path, program: str) -> None:
+    """Put one of the host's programs, its loader and its libraries into a root."""
+    libraries = re.findall(r"(/\S+) \(0x", world.run("ldd", program).stdout)
+    for path in (program, *libraries):
+        copy = rootfs / path.lstrip("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
