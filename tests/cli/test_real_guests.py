@@ -1,8 +1,4 @@
-"""Guests that nobody here wrote: Solo5's own test kernels, and Unikraft's, built from their repositories.
-
-The folder that URUNC_TEST_GUESTS names holds them, as `solo5/test_*.spt`, `.hvt` and `unikraft/`; where a guest or its
-monitor is not there, its test says so and is skipped.
-"""
+"""Solo5's own test kernels (`solo5/test_*.spt`, `.hvt`, `.virtio`) and Unikraft's (`unikraft/`): see `realguests`."""
 
 from __future__ import annotations
 
@@ -16,17 +12,10 @@ import pytest
 import bundles
 from bundles import Bundle, Netns
 from driver import Cli
+from realguests import find_guest, run_to_its_end
 from world import World, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
-
-
-def find_guest(name: str) -> Path:
-    """Return a guest's kernel or initrd; skip where it is not there."""
-    path = Path(os.environ.get("URUNC_TEST_GUESTS") or "/nonexistent", name)
-    if not path.exists():
-        pytest.skip(f"URUNC_TEST_GUESTS has no {name}")
-    return path
 
 
 @pytest.fixture(params=["spt", "hvt"])
@@ -54,28 +43,22 @@ def make_solo5(tender: str, tmp_path: Path, world: World) -> Callable[..., Bundl
     return make
 
 
-def run(cli: Cli, bundle: Bundle, *options: str) -> tuple[int, str]:
-    """Run a guest to its own end; return exit status and console."""
-    status = cli.to_file("guest", "run", f"--bundle={bundle.write()}", *options, "guest", check=False)
-    return status, cli.console("guest")
-
-
 def test_solo5_hello(cli: Cli, make_solo5: Callable[..., Bundle]) -> None:
-    status, console = run(cli, make_solo5("test_hello", "Hello_Solo5"))
+    status, console = run_to_its_end(cli, make_solo5("test_hello", "Hello_Solo5"))
     assert "SUCCESS" in console
     assert status == 0
 
 
 @pytest.mark.parametrize(("test", "expected"), [("test_globals", 0), ("test_time", 0), ("test_ssp", 255)])
 def test_solo5_statuses_are_the_guests(cli: Cli, make_solo5: Callable[..., Bundle], test: str, expected: int) -> None:
-    status, console = run(cli, make_solo5(test))
+    status, console = run_to_its_end(cli, make_solo5(test))
     assert status == expected, console
 
 
 def test_solo5_with_little_memory(cli: Cli, make_solo5: Callable[..., Bundle]) -> None:
     bundle = make_solo5("test_hello", "Hello_Solo5")
     bundle.config["linux"]["resources"]["memory"] = {"limit": 16 << 20}
-    status, console = run(cli, bundle)
+    status, console = run_to_its_end(cli, bundle)
     assert status == 0, console
 
 
@@ -83,7 +66,7 @@ def test_solo5_block(cli: Cli, make_solo5: Callable[..., Bundle]) -> None:
     bundle = make_solo5("test_blk")
     (bundle.rootfs / "disk.img").write_bytes(bytes(1 << 20))
     bundle.annotate(block="/disk.img", blkMntPoint="/data")
-    status, console = run(cli, bundle)
+    status, console = run_to_its_end(cli, bundle)
     assert "SUCCESS" in console
     assert status == 0
 
@@ -176,6 +159,49 @@ def test_solo5_stop(cli: Cli, make_solo5: Callable[..., Bundle], world: World, t
 
 
 @pytest.fixture
+def make_virtio(is_runc: bool, tmp_path: Path, world: World) -> Callable[..., Bundle]:
+    """Make a bundle with one of Solo5's test kernels for QEMU."""
+    if is_runc:
+        pytest.skip("runc has no unikernels")
+
+    def make(test: str, *args: str) -> Bundle:
+        kernel = find_guest(f"solo5/{test}.virtio")
+        return bundles.unikernel(tmp_path / test, kernel, *args, guest="mirage", cgroup=f"/{world.cgroup}/{test}")
+
+    return make
+
+
+def test_solo5_on_qemu(cli: Cli, make_virtio: Callable[..., Bundle]) -> None:
+    """It powers off, whatever its status is: that is lost, and an abort is no failure."""
+    status, console = run_to_its_end(cli, make_virtio("test_hello", "Hello_Solo5"))
+    assert "SUCCESS" in console
+    assert status == 0
+    status, console = run_to_its_end(cli, make_virtio("test_ssp"))
+    assert "ABORT" in console
+    assert status == 0
+
+
+def test_solo5_block_on_qemu(cli: Cli, make_virtio: Callable[..., Bundle]) -> None:
+    bundle = make_virtio("test_blk")
+    (bundle.rootfs / "disk.img").write_bytes(bytes(1 << 20))
+    bundle.annotate(block="/disk.img", blkMntPoint="/data")
+    status, console = run_to_its_end(cli, bundle)
+    assert "SUCCESS" in console
+    assert status == 0
+
+
+def test_solo5_answers_ping_on_qemu(cli: Cli, make_virtio: Callable[..., Bundle], world: World) -> None:
+    with Netns(world, "solo5", subnet="10.0.0") as netns:
+        bundle = make_virtio("test_net")
+        bundle.namespace("network", netns.path)
+        cli.create("guest", bundle)
+        cli("start", "guest")
+        cli.wait_console("guest", "Serving ping on 10.0.0.2")
+        wait_for("an answer", lambda: world.run("ping", "-c1", "-W1", "10.0.0.2", check=False).returncode == 0)
+        cli.end("guest")
+
+
+@pytest.fixture
 def make_unikraft(is_runc: bool, tmp_path: Path, world: World) -> Callable[..., Bundle]:
     """Make a bundle with a Unikraft kernel."""
     if is_runc:
@@ -190,7 +216,7 @@ def make_unikraft(is_runc: bool, tmp_path: Path, world: World) -> Callable[..., 
 
 
 def test_unikraft_hello(cli: Cli, make_unikraft: Callable[..., Bundle]) -> None:
-    status, console = run(cli, make_unikraft("hello-qemu-x86_64", "hello", "one two", "three"))
+    status, console = run_to_its_end(cli, make_unikraft("hello-qemu-x86_64", "hello", "one two", "three"))
     assert status == 0
     assert "Powered by" in console or "Hello" in console
 
@@ -207,3 +233,48 @@ def test_unikraft_nginx_serves_a_page(cli: Cli, make_unikraft: Callable[..., Bun
         page = wait_for(url, lambda: world.run("curl", "-sf", "--max-time", "3", url, check=False).stdout, 60)
         assert "<html" in page.lower()
         cli.end("guest")
+
+
+TAKEN = "taken from the kernel, as neither image nor annotations say: "
+
+
+def untold(bundle: Bundle, *keys: str) -> Bundle:
+    """Leave out what the image says, by the keys' short names."""
+    for key in keys or ("unikernelType", "hypervisor"):
+        del bundle.config["annotations"][bundles.PREFIX + key]
+    return bundle
+
+
+def test_unikrafts_kernel_tells_all(cli: Cli, make_unikraft: Callable[..., Bundle]) -> None:
+    status, console = run_to_its_end(cli, untold(make_unikraft("hello-qemu-x86_64", "hello", "one")))
+    assert status == 0
+    assert "Powered by" in console or "Hello" in console
+    assert TAKEN + "guest `unikraft` and monitor `qemu`" in [line["msg"] for line in cli.log_lines()]
+
+
+def test_a_solo5_kernel_for_qemu_tells_all(cli: Cli, make_virtio: Callable[..., Bundle]) -> None:
+    status, console = run_to_its_end(cli, untold(make_virtio("test_hello", "Hello_Solo5")))
+    assert status == 0, console
+    assert TAKEN + "guest `mirage` and monitor `qemu`" in [line["msg"] for line in cli.log_lines()]
+
+
+def test_a_solo5_kernel_tells_its_tender(cli: Cli, make_solo5: Callable[..., Bundle], tender: str) -> None:
+    status, console = run_to_its_end(cli, untold(make_solo5("test_hello", "Hello_Solo5"), "hypervisor"))
+    assert status == 0, console
+    assert TAKEN + f"monitor `{tender}`" in [line["msg"] for line in cli.log_lines()]
+
+
+def test_a_solo5_kernel_that_could_be_two_guests(cli: Cli, make_solo5: Callable[..., Bundle]) -> None:
+    assert cli.create("guest", untold(make_solo5("test_hello")), check=False) != 0
+    assert "may be any of `mirage`, `rumprun` (set the annotation unikernelType)" in cli.last_error()
+
+
+def test_a_linux_kernel_that_could_have_two_monitors(cli: Cli, is_runc: bool, tmp_path: Path, world: World) -> None:
+    if is_runc:
+        pytest.skip("runc has no unikernels")
+    kernel = max(Path("/boot").glob("vmlinuz-*"), default=None)
+    if kernel is None:
+        pytest.skip("no kernel in /boot")
+    bundle = bundles.unikernel(tmp_path / "linux", kernel, "/bin/true", cgroup=f"/{world.cgroup}/linux")
+    assert cli.create("guest", untold(bundle), check=False) != 0
+    assert "may be any of `qemu`, `firecracker` (set the annotation hypervisor)" in cli.last_error()
