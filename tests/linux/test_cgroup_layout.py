@@ -87,8 +87,8 @@ def test_a_mount_of_a_part_of_the_tree() -> None:
 
 
 def test_mount_points_are_unescaped() -> None:
-    layout = cgroup_layout.parse_layout(V2.replace("/sys/fs/cgroup", "/c\\040g\\134"), V2_OWN)
-    assert layout.unified == "/c g\\"
+    layout = cgroup_layout.parse_layout(V2.replace("/sys/fs/cgroup", "/c\\040g\\134\\043"), V2_OWN)
+    assert layout.unified == "/c g\\#"
 
 
 def test_no_cgroups_is_an_error() -> None:

@@ -24,6 +24,8 @@ def test_the_topmost_mount_of_a_point(tmp_path: Path) -> None:
         inside.mkdir()
         libc.mount("second thing", str(point), "tmpfs", libc.MS_NOSUID)
         found = mountinfo.find(str(point))
+        assert mountinfo.points_below(str(tmp_path)) == [str(point)] * 2
+        assert mountinfo.points_below(str(tmp_path)[:-1]) == []
         libc.umount(str(point))
         libc.mount(str(inside), str(inside), None, libc.MS_BIND)
         bind = mountinfo.find(str(inside))

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from inchild import run_in
 from urunc.linux import libc, ns, proc
 
+PR_SET_DUMPABLE = 4
+
 
 @pytest.fixture
 def sleeper() -> object:
@@ -207,7 +209,7 @@ def test_become_keeps_groups_when_told() -> None:
 def test_become_where_setgroups_is_denied() -> None:
     def body() -> tuple[int, int]:
         proc.become(1000, 1000)
-        libc.prctl(libc.PR_SET_DUMPABLE, 1)  # or /proc/self is root's
+        libc.prctl(PR_SET_DUMPABLE, 1)  # or /proc/self is root's
         ns.unshare(("user",))
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text("0 1000 1")

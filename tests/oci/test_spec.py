@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from urunc import jsonio
 from urunc.errors import SpecError
 from urunc.oci import spec
+from urunc.oci.node import Node
+from urunc.oci.parse_linux import read_resources
 from urunc.oci.spec import DeviceRule, Hook, IdMap, Mount, Namespace, Rlimit, User
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
@@ -160,12 +162,12 @@ def test_the_resources() -> None:
         DeviceRule(allow=False),
         DeviceRule(allow=True, kind="c", major=10, minor=None, access="rw"),
     )
-    assert spec.parse_resources(FULL["linux"]["resources"]) == found
+    assert read_resources(Node(FULL["linux"]["resources"], "resources")) == found
 
 
 def test_zeros_that_mean_not_given() -> None:
     data = {"memory": {"limit": 0, "swappiness": 2**64 - 1}, "cpu": {"shares": 0, "quota": 0}, "blockIO": {"weight": 0}}
-    assert spec.parse_resources(data) == spec.Resources()
+    assert read_resources(Node(data, "resources")) == spec.Resources()
 
 
 def test_null_is_absent() -> None:

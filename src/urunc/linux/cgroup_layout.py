@@ -113,8 +113,8 @@ def _controllers(kind: str, options: str, own: dict[str, str]) -> list[str]:
 def _unescape(text: str) -> str:
     if "\\" not in text:
         return text
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, char)
+    for char in (" ", "\t", "\n", "#", "\\"):  # the backslash last, which the others' codes begin with
+        text = text.replace(f"\\{ord(char):03o}", char)
     return text
 
 

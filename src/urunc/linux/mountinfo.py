@@ -20,13 +20,21 @@ class MountInfo(Record):
 
 def find(point: str) -> MountInfo | None:
     """Return what is mounted at exactly that path (the topmost, where several are), None where nothing is."""
-    with open("/proc/self/mountinfo", "rb") as file:
-        lines = file.read().splitlines()
-    for line in reversed(lines):
-        fields = line.split(b" ")
+    for fields in reversed(_lines()):
         if _decode(fields[4]) == point:
             return _mount(fields)
     return None
+
+
+def points_below(path: str) -> list[str]:
+    """Return the mount points at and below a path without links, in the order in which they were mounted."""
+    points = [_decode(fields[4]) for fields in _lines()]
+    return [point for point in points if point == path or point.startswith(f"{path}/")]
+
+
+def _lines() -> list[list[bytes]]:
+    with open("/proc/self/mountinfo", "rb") as file:
+        return [line.split(b" ") for line in file.read().splitlines()]
 
 
 def _mount(fields: list[bytes]) -> MountInfo:

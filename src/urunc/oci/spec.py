@@ -185,11 +185,3 @@ def parse(data: Any) -> Spec:
     from .parse import read_spec
 
     return read_spec(data)
-
-
-def parse_resources(data: Any) -> Resources:
-    """Return the Resources of a decoded `linux.resources` (what `update --resources` reads). Raise SpecError."""
-    from .node import Node
-    from .parse_linux import read_resources
-
-    return read_resources(Node(data, "resources"))

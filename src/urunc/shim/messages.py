@@ -48,7 +48,7 @@ MOUNT = Table(
     (4, "options", "string", "repeated"),
 )
 PROCESS_INFO = Table("containerd.v1.types.ProcessInfo", (1, "pid", "uint32"), (2, "info", "message", ANY))
-UNKNOWN, CREATED, RUNNING, STOPPED, PAUSED, PAUSING = range(6)
+UNKNOWN, CREATED, RUNNING, STOPPED, PAUSED = range(5)
 """containerd.v1.types.Status."""
 
 # --- containerd.task.v2: requests and responses
@@ -241,9 +241,6 @@ RUNC_OPTIONS = Table(
     (6, "binary_name", "string"),
     (7, "root", "string"),
     (9, "systemd_cgroup", "bool"),
-)
-RUNTIME_OPTIONS = Table(
-    "runtimeoptions.v1.Options", (1, "type_url", "string"), (2, "config_path", "string"), (3, "config_body", "bytes")
 )
 PROCESS_DETAILS = Table("containerd.runc.v1.ProcessDetails", (1, "exec_id", "string"))
 RUNTIME_VERSION = Table("containerd.types.RuntimeVersion", (1, "version", "string"), (2, "revision", "string"))

@@ -11,7 +11,7 @@ import time
 from errno import EBUSY, EINVAL, ENOENT, ENXIO
 
 from ..errors import HostError, KernelError, reason
-from ..linux import libc, loop
+from ..linux import libc, loop, mountinfo
 from .places import make_folder
 
 TYPE_CHECKING = False
@@ -104,7 +104,7 @@ def mount_all(mounts: list[Values], target: str) -> None:
 
 def unmount_all(target: str) -> None:
     """Unmount everything at and below `target`, the last first. Nothing happens where nothing is mounted."""
-    for point in reversed(_mount_points(target)):
+    for point in reversed(mountinfo.points_below(os.path.realpath(target))):
         _unmount(point)
 
 
@@ -162,25 +162,6 @@ def _loop_device(image: str, parsed: Parsed) -> str:
 
 _held_loops: list[int] = []
 """Descriptors of loop devices, open until the mount holds the device (to the end of the operation's process)."""
-
-
-def _mount_points(target: str) -> list[str]:
-    """Return what is mounted at and below `target`, in the order in which it was mounted."""
-    target = os.path.realpath(target)
-    found = []
-    with open("/proc/self/mountinfo", "rb") as file:
-        for line in file.read().splitlines():
-            point = os.fsdecode(_unescape(line.split(b" ")[4]))
-            if point == target or point.startswith(f"{target}/"):
-                found.append(point)
-    return found
-
-
-def _unescape(text: bytes) -> bytes:
-    """Decode the octal escapes of mountinfo: blank, tab, newline and backslash."""
-    for code in (b" ", b"\t", b"\n", b"\\"):
-        text = text.replace(b"\\%03o" % code[0], code)
-    return text
 
 
 def _unmount(point: str) -> None:
