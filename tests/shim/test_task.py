@@ -390,6 +390,22 @@ class TestEnds:
         assert world.call("Wait", id="web")["exit_status"] == 137
         assert world.publisher.topics == ["/tasks/create", "/tasks/start", "/tasks/exit"]
 
+    def test_during_a_kill(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        """containerd's CRI plug-in hangs up at the end, whether its Kill is answered or not."""
+        pid = world.run()
+
+        def kill(place: Any, signum: int, everything: bool) -> tuple[dict[str, Any], int]:
+            os.kill(pid, signum)
+            time.sleep(0.1)
+            return {}, -1
+
+        monkeypatch.setattr(work, "kill", kill)
+        killed = world.send("Kill", id="web", signal=9)
+        wait = world.send("Wait", id="web")
+        world.result("Wait", wait)
+        assert killed in world.answers
+        assert world.publisher.topics == ["/tasks/create", "/tasks/start", "/tasks/exit"]
+
     def test_of_a_client_that_waits(self, world: World) -> None:
         pid = world.run()
         world.send("Wait", id="web")

@@ -62,8 +62,8 @@ class Pod:
             self._operations.run(lambda: work.kill(place, _SIGKILL, True), _ignore)
 
     def ended(self, container: Container, process: Process, status: int, when: int) -> None:
-        """Take the end of any process. One that comes during its start is told after that."""
-        if process.starting:
+        """Take the end of any process. One that comes during its start or a Kill is told after that."""
+        if process.starting or process.kills:
             process.early_end = (status, when)
             return
         if not process.exec_id:
@@ -77,6 +77,12 @@ class Pod:
         if process.exec_id and container.deferred_end is not None:
             end, container.deferred_end = container.deferred_end, None
             self.init_ended(container, *end)
+
+    def tell_early_end(self, container: Container, process: Process) -> None:
+        """Tell of an end that came before the answer that had to go first, unless another has to."""
+        if process.early_end is not None and not process.starting and not process.kills:
+            end, process.early_end = process.early_end, None
+            self.ended(container, process, *end)
 
     def _tell_exit(self, container: Container, process: Process) -> None:
         self._publisher.publish(

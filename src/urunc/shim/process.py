@@ -39,9 +39,11 @@ class Process:
         self.exited_at = 0  # nanoseconds since the epoch
         self.waiting: list[Call] = []
         self.starting = False
+        self.kills = 0
+        """How many Kills are under way. At the end, the CRI plug-in deletes and hangs up, be they answered or not."""
         self._stdin_closed = False
         self.early_end: tuple[int, int] | None = None
-        """An end that came while the start was still under way: the start is told first."""
+        """An end that came while the start, or a Kill, was still under way: that is answered first."""
 
     @property
     def ended(self) -> bool:

@@ -249,8 +249,7 @@ class Service:
             else:
                 self._publisher.publish("/tasks/start", values)
             call.answer({"pid": process.pid})
-        if process.early_end is not None:
-            self._pod.ended(container, process, *process.early_end)
+        self._pod.tell_early_end(container, process)
 
     def _exec(self, values: Values, call: Call) -> Values:
         container, exec_id = self._pod.container(values), values["exec_id"]
@@ -315,7 +314,14 @@ class Service:
             container.signal_guest(signum)
             return {}
         place, everything = container.place, values["all"]
-        self._run(call, container, "kill", lambda: work.kill(place, signum, everything))
+        process.kills += 1
+
+        def done(outcome: Outcome) -> None:
+            self._finish(outcome, call, container, "kill")
+            process.kills -= 1
+            self._pod.tell_early_end(container, process)
+
+        self._operations.run(lambda: work.kill(place, signum, everything), done)
         return None
 
     def _pause(self, values: Values, call: Call) -> None:
@@ -351,14 +357,22 @@ class Service:
     ) -> None:
         """Run an operation whose answer is empty."""
 
-        def finish(outcome: Outcome) -> None:
-            if outcome.error is not None:
-                self._refuse(call, container.id, outcome.error, verb)
-                return
-            done()
-            call.answer({})
+        self._operations.run(body, lambda outcome: self._finish(outcome, call, container, verb, done))
 
-        self._operations.run(body, finish)
+    def _finish(
+        self,
+        outcome: Outcome,
+        call: Call,
+        container: Container,
+        verb: str,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Answer for an operation whose answer is empty."""
+        if outcome.error is not None:
+            self._refuse(call, container.id, outcome.error, verb)
+            return
+        done()
+        call.answer({})
 
     # --- delete
 
