@@ -11,8 +11,8 @@ import pytest
 
 import bundles
 from bundles import Bundle, Netns
-from cli.test_real_guests import find_guest
 from driver import Cli
+from realguests import find_guest
 from world import World, wait_for
 
 pytestmark = pytest.mark.root

@@ -36,7 +36,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     if nic is not None and address is not None:
         words = [f"ip={address.ip}/{address.prefix}", f"gateway={bootstring.gateway(nic) or _NO_GATEWAY}"]
     messages = bootstring.without_ipv6(NAME, nic)
-    if words and not bootstring.gateway(nic):
+    if nic is not None and words and not bootstring.gateway(nic):
         messages += ("Mewz sends everything to its gateway: without one it answers nobody",)
     return Boot(
         command_line=" ".join(words),
