@@ -272,7 +272,7 @@ def test_a_reader_that_leaves_and_a_full_disk(runtime: Path) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
     with open("/dev/full", "wb") as full:
         done = subprocess.run([runtime, "features"], stdout=full, stderr=subprocess.PIPE, check=False)
-    assert (done.returncode, done.stderr) == (1, b"urunc: cannot write to stdout: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, b"urunc: cannot write to stdout: no space left on device\n")
 
 
 def test_closed_standard_descriptors_are_not_reused(runtime: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from .errors import HostError, StateError, UsageError
+from .errors import HostError, StateError, UsageError, reason
 from .flags import FALSE, TRUE
 from .runtime.store import check_id, folder, unclaimed
 
@@ -100,7 +100,7 @@ def write(text: str) -> None:
     except BrokenPipeError:
         raise SystemExit(141) from None
     except OSError as failure:
-        raise HostError(f"cannot write to stdout: {failure.strerror}") from None
+        raise HostError(f"cannot write to stdout: {reason(failure)}") from None
 
 
 def is_ours(call: Call) -> bool:

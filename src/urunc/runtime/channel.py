@@ -17,12 +17,11 @@
 from __future__ import annotations
 
 import _socket
-import os
 import select
 import time
 
 from .. import errors, jsonio
-from ..errors import KernelError, UruncError
+from ..errors import KernelError, UruncError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,11 +137,11 @@ def error_data(error: BaseException) -> dict[str, Any]:
 
 def describe_os_error(error: OSError) -> str:
     """Return the sentence of a failed system call, with its file where it names one."""
-    reason = os.strerror(error.errno).lower() if error.errno else str(error)
+    why = reason(error)
     detail = str(error.strerror or "")
-    if detail and detail.lower() != reason:
-        reason = detail
-    return f"`{error.filename}`: {reason}" if error.filename else reason
+    if detail and detail.lower() != why:
+        why = detail
+    return f"`{error.filename}`: {why}" if error.filename else why
 
 
 def carried_error(data: dict[str, Any]) -> UruncError:

@@ -11,7 +11,7 @@ import select
 import time
 
 from .. import jsonio
-from ..errors import HookError
+from ..errors import HookError, reason
 from ..linux import proc
 from ..oci.spec import Hook
 
@@ -131,8 +131,8 @@ def _become(
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         os.execve(hook.path, hook.args or (hook.path,), environment)  # noqa: S606
     except BaseException as failure:
-        reason = os.strerror(failure.errno or 0).lower() if isinstance(failure, OSError) else str(failure)
-        os.write(2, f"cannot be executed: {reason}".encode("utf-8", "backslashreplace"))
+        why = reason(failure) if isinstance(failure, OSError) else str(failure)
+        os.write(2, f"cannot be executed: {why}".encode("utf-8", "backslashreplace"))
     finally:
         os._exit(127)
 
@@ -189,5 +189,5 @@ def _describe(status: int, output: bytes) -> str | None:
     if code == 0:
         return None
     lines = output.decode("utf-8", "replace").strip().splitlines()
-    reason = f"exit status {code}" if code > 0 else f"killed by signal {-code}"
-    return f"{reason}: {lines[-1].strip()}" if lines else reason
+    how = f"exit status {code}" if code > 0 else f"killed by signal {-code}"
+    return f"{how}: {lines[-1].strip()}" if lines else how

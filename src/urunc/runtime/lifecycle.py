@@ -9,7 +9,7 @@ import os
 import time
 
 from .. import log
-from ..errors import StateError
+from ..errors import StateError, reason
 from ..linux import proc
 from . import status, store
 
@@ -93,7 +93,7 @@ def _note_start(root: str, container: Container, began: int) -> None:
     try:
         store.save(root, container.replace(timeline=timeline))
     except OSError as error:
-        log.warn(f"cannot write the timeline of `{container.id}`: {error.strerror}")
+        log.warn(f"cannot write the timeline of `{container.id}`: {reason(error)}")
 
 
 def _meet_init(place: str, name: str) -> None:
@@ -110,7 +110,7 @@ def _meet_init(place: str, name: str) -> None:
         while answer := meeting.recv(64 * 1024):
             answers.append(answer)
     except ConnectionError as error:
-        raise StateError(f"cannot start `{name}`: container is stopped", hint=str(error.strerror).lower()) from None
+        raise StateError(f"cannot start `{name}`: container is stopped", hint=reason(error)) from None
     finally:
         meeting.close()
         os.close(folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from .. import log
-from ..errors import StateError, UruncError
+from ..errors import StateError, UruncError, reason
 from ..linux import proc, removal
 from . import status
 
@@ -104,4 +104,4 @@ def _give_back_rootfs(container: Container) -> None:
     try:
         storage.give_back(container.rootfs, source, kind, options)
     except OSError as error:
-        log.warn(f"the rootfs `{container.rootfs}` of `{container.id}` cannot be mounted again: {error.strerror}")
+        log.warn(f"the rootfs `{container.rootfs}` of `{container.id}` cannot be mounted again: {reason(error)}")

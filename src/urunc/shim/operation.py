@@ -6,10 +6,9 @@ The child is not the one that lives on: what it makes (a monitor's process) outl
 from __future__ import annotations
 
 import _socket
-import os
 
 from .. import jsonio, log
-from ..errors import KernelError
+from ..errors import KernelError, reason
 from ..runtime.channel import carried_error, error_data
 from .loop import IN
 
@@ -64,7 +63,7 @@ class Operations:
             self._children.fork(lambda: _work(body, theirs), stdio, kept)
         except OSError as error:
             ours.close()
-            failure = KernelError(f"cannot fork: {os.strerror(error.errno or 0).lower()}")
+            failure = KernelError(f"cannot fork: {reason(error)}")
             self._loop.later(0, lambda: self._finish(done, Outcome({}, failure)))
             return
         finally:
