@@ -70,7 +70,7 @@ def test_nothing_asked_is_nothing_written() -> None:
             ["cpuset.cpus=0-2,7", "cpuset.mems=0"],
         ),
         ({"pids_limit": 7}, ["pids.max=7"], ["pids.max=7"]),
-        ({"pids_limit": 0}, ["pids.max=1"], ["pids.max=1"]),
+        ({"pids_limit": 0}, ["pids.max=max"], ["pids.max=max"]),
         ({"pids_limit": -1}, ["pids.max=max"], ["pids.max=max"]),
         (
             {"hugepage_limits": (("2MB", 4096),)},

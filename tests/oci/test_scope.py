@@ -40,7 +40,7 @@ def test_limits_for_systemd() -> None:
         "MemorySwapMax": scope.UNLIMITED,
         "TasksMax": scope.UNLIMITED,
     }
-    assert properties(2, pids_limit=0) == {"TasksMax": 1}
+    assert properties(2, pids_limit=0) == {"TasksMax": scope.UNLIMITED}
     assert properties(2, cpu_idle=1, cpu_shares=500) == {"CPUWeight": 0}
 
 

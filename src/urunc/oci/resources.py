@@ -229,8 +229,9 @@ def _both(resources: Resources, version: int) -> tuple[CgroupWrite, ...]:
 
 
 def _pids_max(limit: int) -> str:
-    # systemd cannot set 0; 1 means the same to a cgroup with its first process in it (runc).
-    return "max" if limit < 0 else str(max(limit, 1))
+    # Podman before 5.4 and CRI-O write 0 for "no limit", and so do runc before 1.4 and crun take it; a monitor would
+    # not come far with none.
+    return "max" if limit <= 0 else str(limit)
 
 
 def _is_page_size(text: str) -> bool:

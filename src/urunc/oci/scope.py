@@ -120,7 +120,7 @@ def _bitmap(numbers: frozenset[int]) -> bytes:
 def _rest(resources: Resources, version: int) -> tuple[Property, ...]:
     found: list[Property] = []
     if resources.pids_limit is not None:
-        found.append(("TasksMax", "t", UNLIMITED if resources.pids_limit < 0 else max(resources.pids_limit, 1)))
+        found.append(("TasksMax", "t", UNLIMITED if resources.pids_limit <= 0 else resources.pids_limit))
     if version == 1 and resources.block_io_weight:
         found.append(("BlockIOWeight", "t", resources.block_io_weight))
     if version == 2:
