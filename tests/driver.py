@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 from world import World, wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bundles import Bundle
 
 ROOT = "/run/test-state"
@@ -29,10 +31,10 @@ class Cli:
         self.consoles = folder / "consoles"
         self.consoles.mkdir()
 
-    def argv(self, *arguments: str | Path) -> list[str]:
-        """Return the command line inside the world."""
+    def argv(self, *arguments: str | Path, under: Sequence[str] = ()) -> list[str]:
+        """Return the command line inside the world; `under` is one that starts what follows it."""
         options = (f"--root={ROOT}", f"--log={self.log}", "--log-format=json")
-        return self.world.argv([self.binary, *options, *arguments])
+        return self.world.argv([*under, self.binary, *options, *arguments])
 
     @property
     def env(self) -> dict[str, str]:
@@ -58,11 +60,13 @@ class Cli:
             )
         return done
 
-    def to_file(self, name: str, *arguments: str | Path, check: bool = True, timeout: float = 60) -> int:
+    def to_file(
+        self, name: str, *arguments: str | Path, check: bool = True, timeout: float = 60, under: Sequence[str] = ()
+    ) -> int:
         """Run one verb whose standard output and error go on in the container; return the exit status."""
         with self.console_file(name).open("ab") as console:
             done = subprocess.run(
-                self.argv(*arguments),
+                self.argv(*arguments, under=under),
                 check=False,
                 stdin=subprocess.DEVNULL,
                 stdout=console,

@@ -383,8 +383,53 @@ def test_arguments_that_no_program_could_be_given(cli: Cli, make_unikernel: Call
 def test_a_seccomp_profile_that_stops_urunc_itself_is_named(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
     """Init is under the profile already when it says that it executes the monitor, or why it could not."""
     bundle = make_unikernel("app")
-    rules = [{"names": ["execve", "exit_group"], "action": "SCMP_ACT_ALLOW"}]
+    never = [{"index": 0, "value": 2**40, "op": "SCMP_CMP_EQ"}]
+    rules = [
+        {"names": ["execve", "exit_group", "mmap", "read", "write"], "action": "SCMP_ACT_ALLOW"},
+        {"names": ["sendto"], "action": "SCMP_ACT_ALLOW", "args": never},
+    ]
     bundle.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}
     cli.create("guest", bundle)
     assert cli("start", "guest", check=False).returncode != 0
     assert "a seccomp profile that refuses execve, sendto or exit_group does that" in cli.last_error()
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"defaultAction": "SCMP_ACT_ERRNO"},
+        {"defaultAction": "SCMP_ACT_KILL", "syscalls": [{"names": ["read", "write"], "action": "SCMP_ACT_ALLOW"}]},
+        {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["execve"], "action": "SCMP_ACT_ERRNO"}]},
+    ],
+    ids=["everything", "but two", "execve"],
+)
+def test_a_seccomp_profile_under_which_nothing_starts(
+    cli: Cli, make_unikernel: Callable[..., Bundle], profile: dict[str, Any]
+) -> None:
+    bundle = make_unikernel("app")
+    bundle.config["linux"]["seccomp"] = profile
+    try_create(cli, "bad", bundle.write())
+    assert_refused(cli, "bad", "linux.seccomp: execve", "refused, without which no monitor starts")
+
+
+@pytest.mark.parametrize("user_namespace", [False, True])
+def test_a_limit_above_uruncs_own(cli: Cli, make_unikernel: Callable[..., Bundle], user_namespace: bool) -> None:
+    """Without CAP_SYS_RESOURCE; in a user namespace with it too."""
+    bundle = make_unikernel("app")
+    limits = [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}, {"type": "RLIMIT_NPROC", "soft": 100, "hard": 6000}]
+    bundle.config["process"]["rlimits"] = limits
+    low = ["prlimit", "--nproc=5000:5000", "setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"]
+    if user_namespace:
+        low = low[:2]
+        bundle.config["linux"]["namespaces"].append({"type": "user"})
+        maps = [{"containerID": 0, "hostID": 300000, "size": 65536}]
+        bundle.config["linux"].update(uidMappings=maps, gidMappings=maps)
+    assert cli.to_file("bad", "create", f"--bundle={bundle.write()}", "bad", check=False, under=low) == 1
+    assert_refused(cli, "bad", "process.rlimits[1].hard: RLIMIT_NPROC cannot be set to 6000, above urunc's own limit")
+
+
+def test_too_few_open_files_are_named(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    bundle = make_unikernel("app").write()
+    low = ["prlimit", "--nofile=40:40"]
+    assert cli.to_file("bad", "create", f"--bundle={bundle}", "bad", check=False, under=low) == 1
+    assert_refused(cli, "bad", "too many open files", "RLIMIT_NOFILE")

@@ -61,6 +61,11 @@ def test_an_image_that_the_monitors_user_may_not_open(
     cli("start", "guest")
     console = cli.wait_console("guest", "ready")
     assert f"disk0: 2048 sectors{', read-only' if readonly else ''}, first bytes 61 20" in console
+    rules = cli.world.path(f"/sys/fs/cgroup/devices{bundle.config['linux']['cgroupsPath']}/devices.list")
+    if rules.exists():  # cgroup v1: of the block devices that one loop device, and no other
+        loops = [Path(file).parts[3].removeprefix("loop") for file in loops_of("/disk.img")]
+        allowed = [line for line in rules.read_text().splitlines() if line.startswith("b")]
+        assert allowed == [f"b 7:{number} rw" for number in loops]
     cli.end("guest")
     wait_for("no loop device", lambda: not loops_of("/disk.img"))
 

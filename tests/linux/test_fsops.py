@@ -191,7 +191,7 @@ def test_a_detached_tmpfs_is_a_room_of_ones_own(kinds: tuple[str, ...]) -> None:
 @pytest.mark.root
 def test_a_file_system_option_that_is_wrong_is_named() -> None:
     def body() -> None:
-        with pytest.raises(OSError, match="fsconfig: Invalid argument: 'size=lots'"):
+        with pytest.raises(OSError, match="fsconfig: invalid argument: 'size=lots'"):
             fsops.detached_tmpfs("size=lots")
 
     run_in(("mount",), body)

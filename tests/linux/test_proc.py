@@ -113,6 +113,25 @@ def test_any_text_is_a_signal_or_a_value_error(text: str) -> None:
         pass
 
 
+def test_whether_a_limit_could_be_set() -> None:
+    """Nothing of it stays."""
+
+    def body() -> tuple[list[bool], tuple[int, int]]:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_NPROC, (50, 60))
+        answers = [proc.may_set_rlimit("RLIMIT_NPROC", hard) for hard in (0, 50, 60)]
+        answers += [proc.may_set_rlimit("RLIMIT_NPROC", hard, raising=False) for hard in (60, 61, 2**64 - 1)]
+        proc.may_set_rlimit("RLIMIT_NPROC", 61)
+        libc.capset_none()
+        answers += [proc.may_set_rlimit("RLIMIT_NPROC", hard) for hard in (60, 61, 2**64 - 1)]
+        return answers, resource.getrlimit(resource.RLIMIT_NPROC)
+
+    answers, limits = run_in((), body)
+    assert answers == [True, True, True, True, False, False, True, False, False]
+    assert limits == (50, 60)
+
+
 def test_rlimits() -> None:
     def body() -> tuple[tuple[int, int], ...]:
         import resource

@@ -178,6 +178,31 @@ def test_a_bad_profile_is_refused_by_its_path(profile: dict[str, Any], path: str
     assert caught.value.message.startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize(
+    ("default", "rules", "refused"),
+    [
+        ("SCMP_ACT_ERRNO", [(["read"], "SCMP_ACT_ALLOW", False)], ["write"]),
+        ("SCMP_ACT_ERRNO", [(["read", "write"], "SCMP_ACT_LOG", False)], []),
+        ("SCMP_ACT_ERRNO", [(["read", "write"], "SCMP_ACT_ALLOW", True)], []),
+        ("SCMP_ACT_ALLOW", [(["read"], "SCMP_ACT_KILL", False)], ["read"]),
+        ("SCMP_ACT_ALLOW", [(["read"], "SCMP_ACT_KILL", True)], []),
+        ("SCMP_ACT_TRACE", [], ["read", "write"]),
+    ],
+)
+def test_what_nobody_can_do_without(default: str, rules: list[tuple[list[str], str, bool]], refused: list[str]) -> None:
+    """A rule with a condition may let it through, or not: that is for the monitor to find out."""
+    condition = {"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}
+    listed = [
+        {"names": names, "action": action, "args": [condition] * conditional} for names, action, conditional in rules
+    ]
+    profile = {"defaultAction": default, "syscalls": listed}
+    if refused:
+        with pytest.raises(SpecError, match=f"linux.seccomp: {', '.join(refused)} refused"):
+            seccomp.compile(profile, ARCH, ("read", "write"))
+    else:
+        seccomp.compile(profile, ARCH, ("read", "write"))
+
+
 def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libseccomp, "_library", None)
     monkeypatch.setattr(libseccomp, "SONAME", "libseccomp-not-here.so.2")

@@ -152,7 +152,7 @@ def _call(name: str, *arguments: int | bytes | None, about: str | bytes | None =
     result = _syscall(_numbers[name], *arguments, *padding)
     if result == -1:
         code = _get_errno()
-        message = f"{name}: {os.strerror(code)}"
+        message = f"{name}: {os.strerror(code).lower()}"
         raise OSError(code, message) if about is None else OSError(code, message, os.fsdecode(about))
     return result
 

@@ -45,6 +45,9 @@ RLIMITS = {
 """The names that `process.rlimits` may use, and the kernel's numbers (the same on x86_64 and aarch64)."""
 
 
+_NO_LIMIT = 2**64 - 1
+
+
 def start_time(pid: int) -> int | None:
     """Return when the process started, in clock ticks since boot; None where it is gone, a zombie included.
 
@@ -150,6 +153,29 @@ def set_rlimits(limits: Iterable[tuple[str, int, int]]) -> None:
             libc.set_rlimit(RLIMITS[kind], soft, hard)
         except OSError as error:
             raise OSError(error.errno, f"cannot set {kind}: {reason(error)}") from error
+
+
+def may_set_rlimit(kind: str, hard: int, *, raising: bool = True) -> bool:
+    """Return whether this process may have that hard limit: not above its own, or, if `raising`, with CAP_SYS_RESOURCE.
+
+    Found out by trying, and taken back: a limit of the kernel's (fs.nr_open) or a filter may forbid it as well.
+    """
+    import resource  # a file of its own, and few containers have limits
+
+    from . import libc
+
+    number = RLIMITS[kind]
+    soft, own = (limit if limit >= 0 else _NO_LIMIT for limit in resource.getrlimit(number))
+    if hard <= own:
+        return True
+    if not raising:
+        return False
+    try:
+        libc.set_rlimit(number, soft, hard)
+    except OSError:
+        return False
+    libc.set_rlimit(number, soft, own)
+    return True
 
 
 def set_oom_score_adj(value: int) -> None:

@@ -43,19 +43,28 @@ def filter_flags(profile: dict[str, Any]) -> int:
     return flags
 
 
-def compile(profile: dict[str, Any], arch: str) -> bytes | None:
+def compile(profile: dict[str, Any], arch: str, needs: tuple[str, ...] = ()) -> bytes | None:
     """Return the program (struct sock_filter, one after the other) of a decoded `linux.seccomp`, or None for no filter.
 
-    `arch` is this machine's: x86_64 or aarch64. Raises SpecError for a bad profile, HostError without libseccomp.
+    `arch` is this machine's: x86_64 or aarch64. `needs` are system calls without which nothing could be done under it.
+    Raises SpecError for a bad profile, and one that refuses those; HostError without libseccomp.
     """
     from . import libseccomp, seccomp_profile
 
     filter_flags(profile)
     parsed = seccomp_profile.parse(profile)
-    return libseccomp.compile(parsed, arch) if parsed else None
+    if not parsed:
+        return None
+    refused = seccomp_profile.refused(parsed, needs)
+    if refused:
+        raise SpecError(
+            f"linux.seccomp: {', '.join(refused)} refused, without which no monitor starts",
+            hint="make the profile from the engine's default one",
+        )
+    return libseccomp.compile(parsed, arch)
 
 
-def compile_cached(profile: dict[str, Any], arch: str, directory: str) -> bytes | None:
+def compile_cached(profile: dict[str, Any], arch: str, directory: str, needs: tuple[str, ...] = ()) -> bytes | None:
     """Do as `compile`, with a cache in `directory`, which is made where it does not exist.
 
     An entry is used only if it is whole, ours, and nobody else can write to it. It is found by the profile as it is
@@ -64,7 +73,7 @@ def compile_cached(profile: dict[str, Any], arch: str, directory: str) -> bytes 
     name = _cache_name(profile, arch)
     program = _read_cached(directory, name)
     if program is None:
-        program = compile(profile, arch)
+        program = compile(profile, arch, needs)
         if program is not None:
             _write_cached(directory, name, program)
     return program

@@ -13,6 +13,7 @@ from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 AT = "linux.seccomp"
@@ -25,6 +26,7 @@ PLAIN_ACTIONS = {
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
+_PASSING = (PLAIN_ACTIONS["SCMP_ACT_ALLOW"], PLAIN_ACTIONS["SCMP_ACT_LOG"])
 NUMBERED_ACTIONS = {"SCMP_ACT_ERRNO": 0x00050000, "SCMP_ACT_TRACE": 0x7FF00000}
 ACTIONS = (*PLAIN_ACTIONS, *NUMBERED_ACTIONS)
 OPERATORS = {
@@ -102,6 +104,14 @@ def parse(profile: dict[str, Any]) -> Profile | None:
         ),
         rules=tuple(rules),
     )
+
+
+def refused(profile: Profile, names: Iterable[str]) -> list[str]:
+    """Return those of the system calls that the profile lets through under no condition."""
+    passing = {rule.name for rule in profile.rules if rule.action in _PASSING}
+    ruled = {rule.name for rule in profile.rules if not rule.conditions}
+    by_default = profile.default_action in _PASSING
+    return [name for name in names if name not in passing and (name in ruled or not by_default)]
 
 
 def _known(table: dict[str, Any], name: str, path: str) -> Any:

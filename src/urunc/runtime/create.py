@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from errno import EMFILE
 
 from .. import jsonio, log
 from ..errors import KernelError, SpecError, UruncError
@@ -16,6 +17,7 @@ from ..linux import cgroup, cgroup_files, cgroup_layout, libc, ns, proc
 from ..oci import network as networks
 from . import assemble, inherit, init, status, store, teardown
 from . import channel as wire
+from . import plan as plans
 from .inherit import Descriptors
 from .load import CACHE, open_rootfs
 from .store import Container
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from .options import Options
     from .plan import Node
 
+_OPEN_FILES = 256  # three times as many as a create with QEMU takes
 _LATE_HOOKS = ("poststart", "poststop")
 
 
@@ -186,7 +189,10 @@ class _Creation:
             self.disks = storage.open_images(rootfs, self.plan, self.held)
         finally:
             os.close(rootfs)
-        return storage.loop_nodes(self.plan, self.disks)
+        nodes = storage.loop_nodes(self.plan, self.disks)
+        if nodes:
+            self.plan = plans.allow(self.plan, self.spec, self.request.facts.cgroup_version, nodes)
+        return nodes
 
     def _take_device(self, device: Device) -> None:
         """Take the rootfs's device for the guest: init must not exist yet, whose mount namespace would hold it too."""
@@ -329,11 +335,13 @@ class _Creation:
             os.close(pidfd)
 
     def _explained(self, error: BaseException) -> BaseException:
-        if isinstance(error, OSError):
-            return KernelError(
-                f"cannot create `{self.options.id}`: {wire.describe_os_error(error)}", errno=error.errno or 0
-            )
-        return error
+        if not isinstance(error, OSError):
+            return error
+        hint = None
+        if error.errno == EMFILE:  # each file of the monitor's root is one, until init has it
+            hint = f"let whoever calls urunc have {_OPEN_FILES} open files (RLIMIT_NOFILE)"
+        why = wire.describe_os_error(error)
+        return KernelError(f"cannot create `{self.options.id}`: {why}", errno=error.errno or 0, hint=hint)
 
     def _give_up(self) -> None:
         """Clear what was done. What cannot be cleared is logged: the first error is the one to show."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .plan import ImageFile, Node, Plan
 
 _BACKLOG = 4
+_NEEDED_CALLS = ("execve", "sendto", "exit_group", "mmap", "read", "write")
+"""What init's last steps and every program take, under the profile. What else a monitor does, its version knows."""
 
 
 class Descriptors:
@@ -89,7 +91,7 @@ def _seccomp_filter(spec: Spec, arch: str, cache: str) -> bytes | None:
         return None
     from ..linux import seccomp
 
-    return seccomp.compile_cached(spec.seccomp, arch, cache)
+    return seccomp.compile_cached(spec.seccomp, arch, cache, _NEEDED_CALLS)
 
 
 def listen(place: str, name: str) -> int:

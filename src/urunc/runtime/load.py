@@ -7,7 +7,7 @@ import time
 
 from .. import jsonio
 from ..errors import HostError, ImageError, SpecError, reason
-from ..linux import cgroup_layout, fsops
+from ..linux import cgroup_layout, fsops, proc
 from ..oci import app as apps
 from ..oci import checks
 from ..oci import spec as specs
@@ -205,6 +205,7 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
         config = read_settings(root)
         spec = _with_joined_maps(spec)
         checks.check(spec, app)
+        _check_rlimits(spec)
         layout = cgroup_layout.detect()
         facts = look(root, spec, app, config, rootfs, layout)
         mounts = _find_volumes(options.bundle, spec, app, config, facts)
@@ -238,6 +239,21 @@ def _with_joined_maps(spec: Spec) -> Spec:
         [IdMap(container_id=inside, host_id=host, size=size) for inside, host, size in map] for map in (uids, gids)
     ]
     return spec.replace(uid_maps=tuple(lines[0]), gid_maps=tuple(lines[1]))
+
+
+def _check_rlimits(spec: Spec) -> None:
+    """Raise SpecError for a limit that init could not set: only `start` would find that out.
+
+    In a user namespace nobody can raise one, whatever his capabilities.
+    """
+    limits = spec.process.rlimits if spec.process else ()
+    for index, limit in enumerate(limits):
+        allowed = proc.may_set_rlimit(limit.kind, limit.hard, raising=spec.namespace("user") is None)
+        if not allowed:
+            raise SpecError(
+                f"process.rlimits[{index}].hard: {limit.kind} cannot be set to {limit.hard}, above urunc's own limit",
+                hint="give a lower one (docker run --ulimit), or CAP_SYS_RESOURCE to whoever calls urunc",
+            )
 
 
 def _find_volumes(bundle: str, spec: Spec, app: App, config: Config, facts: Facts) -> MountPlan:

@@ -18,6 +18,8 @@ from ..vm.storage import BlockImage, Device, DiskSource, ShareSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..oci.app import App
     from ..oci.cgroup_path import CgroupPath
     from ..oci.checks import MountPlan
@@ -41,8 +43,6 @@ DEVICES: dict[str, tuple[int, int]] = {
     "vhost-net": (10, 238),
 }
 """Device nodes that a monitor may be given: name below /dev -> (major, minor). All are character devices."""
-
-LOOP_MAJOR = 7
 
 _ALWAYS = ("null", "zero", "urandom")
 _TAP_PREFIX = "urunc"
@@ -168,7 +168,7 @@ def plan(
     )
     monitors.load(app.monitor).check(machine)
     nodes = _nodes(spec, can, accel, settings.vhost) + _disk_nodes(spec, disks)
-    rules = device_rules.settle(spec.resources.devices, _rules(nodes, disks))
+    rules = device_rules.settle(spec.resources.devices, _rules(nodes))
     cgroup = _cgroup(options.id, spec, systemd)
     limits = spec.resources
     properties: tuple[Property, ...] = ()
@@ -394,11 +394,22 @@ def _nodes(spec: Spec, can: Capabilities, accel: str, vhost: bool) -> tuple[Node
     return tuple(Node(path=name, major=DEVICES[name][0], minor=DEVICES[name][1], uid=uid, gid=gid) for name in names)
 
 
-def _rules(nodes: tuple[Node, ...], disks: tuple[DiskSource, ...]) -> tuple[DeviceRule, ...]:
-    rules = [DeviceRule(allow=True, kind=node.kind, major=node.major, minor=node.minor, access="rw") for node in nodes]
-    if any(disk.by == "loop" for disk in disks):  # which one it will be is not known; the monitor has no other's node
-        rules.append(DeviceRule(allow=True, kind="b", major=LOOP_MAJOR, access="rw"))
-    return tuple(rules)
+def _rules(nodes: Iterable[Node]) -> tuple[DeviceRule, ...]:
+    return tuple(
+        DeviceRule(allow=True, kind=node.kind, major=node.major, minor=node.minor, access="rw") for node in nodes
+    )
+
+
+def allow(made: Plan, spec: Spec, version: int, more: Iterable[Node]) -> Plan:
+    """Return the plan with device rules for `more` nodes: loop devices, of which nobody knows before which they are.
+
+    `version` is the cgroups'.
+    """
+    rules = device_rules.settle(spec.resources.devices, _rules((*made.nodes, *more)))
+    if made.cgroup.driver != "systemd":
+        return made.replace(device_rules=rules)
+    _limits, properties = _for_systemd(spec, version, rules)
+    return made.replace(device_rules=rules, cgroup_properties=properties)
 
 
 def _has_control(can: Capabilities, boot: Boot) -> bool:
