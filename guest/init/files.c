@@ -1,20 +1,11 @@
-/* The file system around the application: the kernel's own mounts, the root, the engine's files. */
+/* Files: the engine's, which are put in their places, and what the init needs of any file. */
 #include "init.h"
 
 #include <asm/stat.h>
 #include <linux/mount.h>
 
-#define NEW_ROOT URUNC "/root"
 #define FILES URUNC "/files"
-#define ASIDE "/run/.urunc-share"
 #define COPIES "/run/.urunc-files"
-#define MNT_DETACH 2
-#define DEVICE_PATIENCE_MS 3000
-/* mmap: shared writable mappings work, and what another writes to the folder is seen. */
-#define SHARE_OPTIONS "trans=virtio,version=9p2000.L,msize=262144,cache=mmap"
-
-/* Where the application's root is while the files are placed: "" or NEW_ROOT. */
-static const char *prefix = "";
 
 long make_parents(const char *path)
 {
@@ -56,223 +47,6 @@ long write_file(const char *path, const char *text)
 	return n;
 }
 
-struct mount {
-	const char *type, *target, *options;
-	unsigned long flags;
-	uint32_t mode;
-};
-
-static const struct mount mounts[] = {
-	{ "proc", "/proc", "", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0555 },
-	{ "sysfs", "/sys", "", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0555 },
-	{ "devtmpfs", "/dev", "mode=0755", MS_NOSUID, 0755 },
-	{ "devpts", "/dev/pts", "ptmxmode=0666,mode=0620,gid=5", MS_NOSUID | MS_NOEXEC, 0755 },
-	{ "tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV, 0755 },
-	{ "mqueue", "/dev/mqueue", "", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755 },
-	{ "tmpfs", "/run", "mode=0755", MS_NOSUID | MS_NODEV, 0755 },
-	{ "cgroup2", "/sys/fs/cgroup", "", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755 },
-};
-
-static bool is_mounted(const char *target)
-{
-	char parent[PATH_MAX];
-	struct stat here, above;
-
-	join(parent, sizeof(parent), target, "/..", "");
-	return call(newfstatat, AT_FDCWD, target, &here, 0) == 0 &&
-	       call(newfstatat, AT_FDCWD, parent, &above, 0) == 0 && here.st_dev != above.st_dev;
-}
-
-/* Every one is for the application's comfort: a kernel without it is no reason to stop. */
-void mount_kernel_filesystems(void)
-{
-	static const char *const links[][2] = {
-		{ "/proc/self/fd", "/dev/fd" },
-		{ "/proc/self/fd/0", "/dev/stdin" },
-		{ "/proc/self/fd/1", "/dev/stdout" },
-		{ "/proc/self/fd/2", "/dev/stderr" },
-		{ "pts/ptmx", "/dev/ptmx" },
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
-		const struct mount *m = &mounts[i];
-
-		call(mkdirat, AT_FDCWD, m->target, m->mode);
-		if (!is_mounted(m->target))
-			call(mount, m->type, m->target, m->type, m->flags, m->options);
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(links); i++)
-		call(symlinkat, links[i][0], AT_FDCWD, links[i][1]);
-}
-
-/* Disks appear some time after their driver. */
-static void wait_for_device(const char *path)
-{
-	for (int ms = 0; ms < DEVICE_PATIENCE_MS && call(faccessat, AT_FDCWD, path, 0) < 0; ms += 5)
-		sleep_ms(5);
-}
-
-/* Mount what the record `root` says: "/dev/vda ext4 rw", "9p TAG", "virtiofs TAG". */
-static long mount_root(const char *what)
-{
-	char first[PATH_MAX], second[256], mode[8] = "rw";
-	unsigned long flags;
-
-	if (!next_word(&what, first, sizeof(first)) || !next_word(&what, second, sizeof(second)))
-		return -EINVAL;
-	if (*what && !next_word(&what, mode, sizeof(mode)))
-		return -EINVAL;
-	flags = equal(mode, "ro") ? MS_RDONLY : 0;
-	call(mkdirat, AT_FDCWD, NEW_ROOT, 0755);
-	if (first[0] == '/') {
-		wait_for_device(first);
-		return call(mount, first, NEW_ROOT, second, flags, "");
-	}
-	if (equal(first, "9p"))
-		return call(mount, second, NEW_ROOT, first, flags, SHARE_OPTIONS);
-	return call(mount, second, NEW_ROOT, first, flags, "");
-}
-
-static bool is_folder(const char *path)
-{
-	char inside[PATH_MAX];
-
-	return join(inside, sizeof(inside), path, "/.", "") && call(faccessat, AT_FDCWD, inside, 0) == 0;
-}
-
-/* Make every folder of a path. One that is there is fine, on a read-only file system too. */
-static long make_folders(const char *path)
-{
-	long error = make_parents(path);
-
-	if (error < 0 && error != -EROFS)
-		return error;
-	error = call(mkdirat, AT_FDCWD, path, 0755);
-	return error < 0 && !is_folder(path) ? error : 0;
-}
-
-static long make_empty_file(const char *path)
-{
-	long file;
-
-	make_parents(path);
-	file = call(openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0644);
-	if (file == -EROFS || file == -EACCES)
-		return call(faccessat, AT_FDCWD, path, 0);
-	return file < 0 ? file : call(close, file);
-}
-
-static long mount_volume(const char *source, const char *type, unsigned long flags, const char *target)
-{
-	long error = make_folders(target);
-
-	if (error < 0)
-		return error;
-	if (source[0] == '/')
-		wait_for_device(source);
-	if (equal(type, "tmpfs"))
-		return call(mount, "tmpfs", target, type, flags, equal(source, "tmpfs") ? "" : source);
-	return call(mount, source, target, type, flags, equal(type, "9p") ? SHARE_OPTIONS : "");
-}
-
-/* A disk at the path of the container's device. */
-static long bind_device(const char *source, const char *target)
-{
-	long error;
-
-	wait_for_device(source);
-	if (equal(source, target))
-		return 0;
-	error = make_empty_file(target);
-	return error < 0 ? error : call(mount, source, target, 0, MS_BIND, 0);
-}
-
-/* One file of a share: the share is mounted aside for as long as it takes to bind the file. */
-static long mount_file(const char *source, const char *type, unsigned long flags, const char *target, const char *name)
-{
-	char file[PATH_MAX];
-	long error = mount_volume(source, type, flags, ASIDE);
-
-	if (error < 0)
-		return error;
-	error = make_empty_file(target);
-	if (error >= 0)
-		error = join(file, sizeof(file), ASIDE "/", name, "") ? 0 : -ENAMETOOLONG;
-	if (error >= 0)
-		error = call(mount, file, target, 0, MS_BIND, 0);
-	call(umount2, ASIDE, MNT_DETACH);
-	call(unlinkat, AT_FDCWD, ASIDE, AT_REMOVEDIR);
-	return error;
-}
-
-/*
- * Mount what a record `mount` says, "SOURCE TYPE ro|rw TARGET"; `name` is its file, NULL for the whole of it. A tmpfs
- * has its options in SOURCE's place.
- */
-static long mount_record(const char *what, const char *name)
-{
-	char source[256], type[64], mode[8];
-	unsigned long flags = MS_NODEV | MS_NOSUID;
-
-	if (!next_word(&what, source, sizeof(source)) || !next_word(&what, type, sizeof(type)) ||
-	    !next_word(&what, mode, sizeof(mode)) || what[0] != '/')
-		return -EINVAL;
-	if (equal(type, "bind"))
-		return bind_device(source, what);
-	if (equal(mode, "ro"))
-		flags |= MS_RDONLY;
-	return name ? mount_file(source, type, flags, what, name) : mount_volume(source, type, flags, what);
-}
-
-bool mount_volumes(void)
-{
-	for (size_t i = 0; i < config.count; i++) {
-		const struct record *next = i + 1 < config.count ? &config.records[i + 1] : NULL;
-		const char *name = next && equal(next->key, "mount-file") ? next->value : NULL;
-		long error;
-
-		if (!equal(config.records[i].key, "mount"))
-			continue;
-		error = mount_record(config.records[i].value, name);
-		if (error < 0) {
-			say("cannot mount the volume `%s`: %s", config.records[i].value, error_text(error));
-			return false;
-		}
-	}
-	return true;
-}
-
-bool switch_root(void)
-{
-	const char *what = config_value("root", "");
-	char target[PATH_MAX];
-	long error;
-
-	if (!*what)
-		return true;
-	error = mount_root(what);
-	if (error < 0) {
-		say("cannot mount the root `%s`: %s", what, error_text(error));
-		return false;
-	}
-	prefix = NEW_ROOT;
-	if (!place_files() || !write_resolv_conf())
-		return false;
-	/* Mounts below others move with them. */
-	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
-		join(target, sizeof(target), NEW_ROOT, mounts[i].target, "");
-		call(mkdirat, AT_FDCWD, target, mounts[i].mode);
-		call(mount, mounts[i].target, target, 0, MS_MOVE, 0);
-	}
-	call(chdir, NEW_ROOT);
-	error = call(mount, ".", "/", 0, MS_MOVE, 0);
-	if (error >= 0)
-		error = call(chroot, ".");
-	if (error < 0)
-		say("cannot switch to the root `%s`: %s", what, error_text(error));
-	return error >= 0;
-}
-
 static long copy_file(const char *source, const char *target)
 {
 	long from = call(openat, AT_FDCWD, source, O_RDONLY | O_CLOEXEC), to, n;
@@ -312,27 +86,19 @@ static long bind_copy(const char *source, const char *path, const char *target)
 }
 
 /* A record `file` is an absolute path; what belongs there lies at the same path below /.urunc/files. */
-static bool place_file(const char *path)
+static bool place_file(const char *root, const char *path)
 {
 	char source[PATH_MAX], target[PATH_MAX];
 	long error = -EINVAL;
 
 	if (path[0] == '/' && join(source, sizeof(source), FILES, path, "") &&
-	    join(target, sizeof(target), prefix, path, ""))
+	    join(target, sizeof(target), root, path, ""))
 		error = copy_file(source, target);
 	if (error == -EROFS)
 		error = bind_copy(source, path, target);
 	if (error < 0)
 		say("cannot place the file `%s`: %s", path, error_text(error));
 	return error >= 0;
-}
-
-bool place_files(void)
-{
-	for (size_t i = 0; i < config.count; i++)
-		if (equal(config.records[i].key, "file") && !place_file(config.records[i].value))
-			return false;
-	return true;
 }
 
 static bool is_placed(const char *target)
@@ -350,7 +116,7 @@ static void write_all(long file, const char *a, const char *b, const char *c)
 	call(write, file, c, strlen(c));
 }
 
-bool write_resolv_conf(void)
+static bool write_resolv_conf(const char *root)
 {
 	char **servers = config_list("dns"), **search = config_list("search");
 	char path[PATH_MAX];
@@ -358,7 +124,7 @@ bool write_resolv_conf(void)
 
 	if ((!*servers && !*search) || is_placed("/etc/resolv.conf"))
 		return true;
-	join(path, sizeof(path), prefix, "/etc/resolv.conf", "");
+	join(path, sizeof(path), root, "/etc/resolv.conf", "");
 	make_parents(path);
 	call(unlinkat, AT_FDCWD, path, 0);
 	file = call(openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
@@ -374,31 +140,12 @@ bool write_resolv_conf(void)
 	return true;
 }
 
-/*
- * A read-only disk or share is one from its mount on. An initrd becomes one when nothing more is to be put there: the
- * application's folder is the last.
- */
-void close_root(void)
+bool place_files(const char *root)
 {
-	if (!config_value("readonly", NULL))
-		return;
-	make_folders(config_value("cwd", "/"));
-	call(mount, 0, "/", 0, MS_REMOUNT | MS_BIND | MS_RDONLY, 0);
-}
-
-/* Disks must be whole when the power goes: what was mounted last goes first, and the root becomes read-only. */
-void release_disks(void)
-{
-	char source[256], type[64], mode[8];
-
-	for (size_t i = config.count; i-- > 0;) {
-		const char *what = config.records[i].value;
-
-		if (equal(config.records[i].key, "mount") && next_word(&what, source, sizeof(source)) &&
-		    next_word(&what, type, sizeof(type)) && next_word(&what, mode, sizeof(mode)))
-			call(umount2, what, 0);
-	}
-	call(mount, 0, "/", 0, MS_REMOUNT | MS_RDONLY, 0);
+	for (size_t i = 0; i < config.count; i++)
+		if (equal(config.records[i].key, "file") && !place_file(root, config.records[i].value))
+			return false;
+	return write_resolv_conf(root);
 }
 
 /* What was for us alone need not stay in the guest's memory, nor in its sight. */

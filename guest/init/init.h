@@ -42,19 +42,21 @@ const char *config_value(const char *key, const char *otherwise);
 bool config_number(const char *key, uint64_t otherwise, uint64_t maximum, uint64_t *value);
 char **config_list(const char *key); /* ended by NULL */
 
-/* files.c: mounts, files, the root */
+/* files.c */
 
 long make_parents(const char *path);
 long write_file(const char *path, const char *text);
 long read_file(const char *path, char *text, size_t size); /* octets read; the text gets a NUL */
+bool place_files(const char *root); /* the engine's, below the application's root: "" where that is this one */
+void remove_own_files(void);
+
+/* mounts.c */
+
 void mount_kernel_filesystems(void);
-bool switch_root(void);
+bool switch_root(void); /* and place the files there */
 bool mount_volumes(void);
-bool place_files(void);
-bool write_resolv_conf(void);
 void close_root(void); /* read-only from now on, where that is wanted of an initrd */
 void release_disks(void);
-void remove_own_files(void);
 
 /* modules.c */
 

@@ -57,7 +57,7 @@ static bool set_up(void)
 	if (*config_value("root", "")) {
 		if (!switch_root())
 			return false;
-	} else if (!place_files() || !write_resolv_conf()) {
+	} else if (!place_files("")) {
 		return false;
 	}
 	return mount_volumes();
