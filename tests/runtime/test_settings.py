@@ -57,6 +57,15 @@ def test_the_default_file_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -
     assert settings.load().monitor("qemu").accel == "tcg"
 
 
+def test_the_callers_file_is_preferred(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text('[runtime]\ndelegate = "crun"\n')
+    assert settings.load(None, str(other)).delegate == "crun"
+    with pytest.raises(ConfigError, match="no such file") as caught:
+        settings.load(None, "/no/such.toml")
+    assert caught.value.hint is None
+
+
 def test_a_named_file_that_is_missing_is_an_error(file: Path) -> None:
     file.unlink()
     with pytest.raises(ConfigError) as caught:

@@ -111,6 +111,12 @@ class TestFifos:
         streams.close_stdin()
         assert read_all(streams.child[0]) == b"<end>"
 
+    @pytest.mark.root
+    def test_they_are_given_to_a_user(self, loop: Loop, children: Children, fifos: dict[str, str]) -> None:
+        owner = Owner("default", "web", 1000, 100)
+        open_streams(loop, children, {**fifos, "terminal": False}, owner).close()
+        assert {(os.stat(path).st_uid, os.stat(path).st_gid) for path in fifos.values()} == {(1000, 100)}
+
     def test_deleting_gives_up_what_nobody_reads(self, opened: Any, fifos: dict[str, str], loop: Loop) -> None:
         streams = opened(**fifos)
         os.write(streams.child[1], b"unread")

@@ -125,6 +125,18 @@ sys.stdout.write(start.start(sys.argv[2], sys.argv[3], serve))
 """
 
 
+def test_what_must_come_before_and_fails(tmp_path: Path) -> None:
+    """As a cgroup for the shim that is not there: nobody listens then."""
+
+    def before() -> None:
+        raise HostError("cannot find the shim's cgroup `/x`")
+
+    path = str(tmp_path / "socket")
+    with pytest.raises(HostError, match="cannot find"):
+        start.start(str(tmp_path), path, lambda listener: None, before)
+    assert not os.path.exists(path)
+
+
 def test_the_address_is_printed_and_the_pipe_ends_while_the_shim_serves(tmp_path: Path) -> None:
     source = str(Path(start.__file__).parents[2])
     path = str(tmp_path / "socket")

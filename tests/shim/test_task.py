@@ -15,7 +15,7 @@ import pytest
 
 from urunc.errors import SpecError, StateError
 from urunc.linux import libc
-from urunc.shim import codes, messages, pod, work
+from urunc.shim import codes, messages, places, pod, work
 from urunc.shim.children import Children
 from urunc.shim.frames import Frames
 from urunc.shim.loop import Loop
@@ -229,6 +229,17 @@ def test_a_process_that_is_not_there(world: World, method: str) -> None:
     assert world.refused(method, id="web", exec_id="nobody")[0] == codes.NOT_FOUND
 
 
+def test_its_options_are_kept_in_the_bundle(world: World, tmp_path: Path) -> None:
+    config = tmp_path / "other.toml"
+    config.write_text('[runtime]\ndelegate = "crun"\n')
+    body = f'Root = "/state"\nIoUid = 7\nIoGid = 8\nConfigPath = "{config}"'.encode()
+    world.create(options=messages.pack(messages.RUNTIME_OPTIONS, {"config_body": body}))
+    place = places.load_place(world.bundle)
+    assert place is not None
+    assert (place.root, place.delegate, place.config) == ("/state/default", "crun", str(config))
+    assert (place.io_uid, place.io_gid) == (7, 8)
+
+
 class TestWhileItIsCreated:
     """Calls that name a container which is being created wait until it is, or is not."""
 
@@ -306,6 +317,11 @@ class TestRefusals:
     def test_a_stream_that_is_not_there(self, world: World) -> None:
         code, message = world.refused("Create", id="web", bundle=world.bundle, stdout="/nowhere/fifo")
         assert (code, "no such file" in message) == (codes.UNKNOWN, True)
+
+    def test_options_that_are_none(self, world: World) -> None:
+        options = messages.pack(messages.RUNTIME_OPTIONS, {"config_body": b"Roots = 1"})
+        code, message = world.refused("Create", id="web", bundle=world.bundle, options=options)
+        assert (code, "option `Roots` is unknown" in message) == (codes.UNKNOWN, True)
 
     def test_a_bundle_that_is_not_there(self, world: World) -> None:
         assert "cannot write into the bundle" in world.refused("Create", id="web", bundle="/nowhere")[1]

@@ -26,28 +26,25 @@ SETTLED_NS = 1_000_000_000
 _CACHE_NAME = "config.json"
 
 
-def load(cache: str | None = None) -> Config:
-    """Return the configuration: of the file that URUNC_CONFIG_FILE names, else of /etc/urunc/config.toml.
+def load(cache: str | None = None, named: str = "") -> Config:
+    """Return the configuration: of `named`, else of what URUNC_CONFIG_FILE names, else of /etc/urunc/config.toml.
 
     `cache` is the folder for the decoded result, None for none; a cache that cannot be used is no error. Without
     a file at the default place the defaults hold; a named file that is missing, and any bad file, is a ConfigError.
     """
-    named = os.environ.get(VARIABLE)
+    hint = None if named else f"{VARIABLE} names this file"
+    named = named or os.environ.get(VARIABLE, "")
     path = named or DEFAULT_FILE
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
         if not named and error.errno in (errno.ENOENT, errno.ENOTDIR):
             return Config()
-        raise ConfigError(f"{path}: {os.strerror(error.errno or 0).lower()}", hint=_hint(named)) from None
+        raise ConfigError(f"{path}: {os.strerror(error.errno or 0).lower()}", hint=hint if named else None) from None
     try:
         return _read(fd, path, cache)
     finally:
         os.close(fd)
-
-
-def _hint(named: str | None) -> str | None:
-    return f"{VARIABLE} names this file" if named else None
 
 
 def _read(fd: int, path: str, cache: str | None) -> Config:

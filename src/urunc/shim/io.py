@@ -34,10 +34,11 @@ TERM_SECONDS = 12.0
 
 
 class Owner:
-    """Whose streams they are: what a logger is told."""
+    """Whose streams they are: what a logger is told, and user and group of the pipes and fifos (IoUid, IoGid)."""
 
-    def __init__(self, namespace: str, container: str) -> None:
+    def __init__(self, namespace: str, container: str, uid: int = 0, gid: int = 0) -> None:
         self.namespace, self.container = namespace, container
+        self.uid, self.gid = uid, gid
 
 
 class Streams:
@@ -133,6 +134,12 @@ class Streams:
         if self._held:
             self._loop.later(seconds, lambda: self._let_go(min(seconds * 2, _LAST_LOOK)))
 
+    def give_to(self, uid: int, gid: int) -> None:
+        """Make the pipes and fifos a user's: so a process of a user namespace can open `/dev/stdout` again."""
+        for fd in self.child:
+            if fd >= 0 and stat.S_ISFIFO(os.fstat(fd).st_mode):
+                os.fchown(fd, uid, gid)
+
     def open_input(self, path: str) -> None:
         """Open standard input, a fifo."""
         if self.terminal:
@@ -193,6 +200,8 @@ def open_streams(loop: Loop, children: Children, request: Values, owner: Owner) 
     try:
         for index, path in enumerate((request["stdin"], request["stdout"], request["stderr"])):
             _open(streams, index, path, owner)
+        if owner.uid or owner.gid:
+            streams.give_to(owner.uid, owner.gid)
     except OSError as error:
         streams.close()
         raise HostError(f"cannot open the stream `{path}`: {reason(error)}") from None

@@ -83,7 +83,7 @@ def _run(flags: dict[str, str], action: str) -> int:
 
 
 def _start(flags: dict[str, str]) -> str:
-    from . import messages, start
+    from . import messages, options, start
 
     params = messages.bootstrap(_read_stdin())
     bundle = os.getcwd()
@@ -93,6 +93,7 @@ def _start(flags: dict[str, str]) -> str:
     address = flags.get("address") or params["containerd_grpc_address"]
     folder = params["socket_dir"] or start.SOCKET_FOLDER
     path = start.socket_path(folder, address, flags["namespace"], start.group_of(bundle, name))
+    cgroup = options.of_bootstrap(params).shim_cgroup
 
     def serve(listener: _socket.socket) -> None:
         _hasten_join()
@@ -108,7 +109,13 @@ def _start(flags: dict[str, str]) -> str:
         )
         server.serve(identity, listener)
 
-    return start.start(bundle, path, serve)
+    return start.start(bundle, path, serve, (lambda: _join(cgroup)) if cgroup else None)
+
+
+def _join(cgroup: str) -> None:
+    from . import own_cgroup
+
+    own_cgroup.join(cgroup)
 
 
 def _hasten_join() -> None:

@@ -242,6 +242,9 @@ RUNC_OPTIONS = Table(
     (7, "root", "string"),
     (9, "systemd_cgroup", "bool"),
 )
+RUNTIME_OPTIONS = Table(
+    "runtimeoptions.v1.Options", (1, "type_url", "string"), (2, "config_path", "string"), (3, "config_body", "bytes")
+)
 PROCESS_DETAILS = Table("containerd.runc.v1.ProcessDetails", (1, "exec_id", "string"))
 RUNTIME_VERSION = Table("containerd.types.RuntimeVersion", (1, "version", "string"), (2, "revision", "string"))
 RUNTIME_INFO = Table(

@@ -30,6 +30,9 @@ class Place(Record):
     systemd: bool = False
     no_pivot: bool = False
     no_new_keyring: bool = False
+    config: str = ""  # the path of the configuration, where it is not the host's
+    io_uid: int = 0  # whose the pipes and fifos of its streams are
+    io_gid: int = 0
     ours: bool = True  # a unikernel; known once it is created
 
 
@@ -78,8 +81,8 @@ def read_config(bundle: str) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def read_delegate(root: str = "/run/urunc") -> str:
-    """Return the runtime of ordinary containers, of the host's configuration. Raises ConfigError."""
+def read_delegate(config: str = "", root: str = "/run/urunc") -> str:
+    """Return the runtime of ordinary containers, of that configuration or the host's. Raises ConfigError."""
     from ..runtime import settings
 
-    return settings.load(f"{root}/.cache").delegate
+    return settings.load(f"{root}/.cache", config).delegate

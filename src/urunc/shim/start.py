@@ -10,7 +10,7 @@ import _socket
 import errno
 import os
 
-from ..errors import HostError, reason
+from ..errors import HostError, UruncError, reason
 from .places import make_folder, read_config
 
 TYPE_CHECKING = False
@@ -105,19 +105,30 @@ def clear_socket(bundle: str) -> None:
         pass
 
 
-def start(bundle: str, path: str, serve: Callable[[_socket.socket], None]) -> str:
-    """Return the address of the pod's shim, which is listening. In a process of its own, `serve` is called."""
+def start(
+    bundle: str, path: str, serve: Callable[[_socket.socket], None], before: Callable[[], None] | None = None
+) -> str:
+    """Return the address of the pod's shim, which is listening. In a process of its own, `serve` is called.
+
+    Where there is no shim yet, `before` is called first, in the process that becomes it by a fork.
+    """
     listener = listen(path)
     if listener is None:
         write_address(bundle, path)
         return f"unix://{path}"
     try:
+        if before:
+            before()
         write_address(bundle, path)
         if os.fork() == 0:
             _serve(listener, serve)
     except OSError as error:
         os.unlink(path)
         raise HostError(f"cannot start a shim in `{bundle}`: {reason(error)}") from None
+    except UruncError:
+        os.unlink(path)
+        listener.close()
+        raise
     listener.close()
     return f"unix://{path}"
 

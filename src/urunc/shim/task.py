@@ -11,11 +11,11 @@ import os
 from .. import jsonio, log
 from ..errors import UruncError, reason
 from ..linux import cgroup
-from . import codes, io, messages, work
+from . import codes, io, messages, options, work
 from .codes import StatusError
-from .messages import RUNC_OPTIONS, RUNNING, TASK_METHODS, unpack
+from .messages import RUNNING, TASK_METHODS
 from .oom import OomWatch
-from .places import DEFAULT_ROOT, Place, save_place
+from .places import DEFAULT_ROOT, Place, read_delegate, save_place
 from .pod import Pod
 from .process import Container, Process
 
@@ -154,7 +154,7 @@ class Service:
         if values["checkpoint"]:
             raise StatusError(codes.UNIMPLEMENTED, f"cannot restore `{name}`: urunc has no checkpoints")
         place = self._place(values)
-        streams = self._open_streams(values, name, "create")
+        streams = self._open_streams(values, place, "create")
         self._creating[name] = []
         mounts, terminal = values["rootfs"], values["terminal"]
 
@@ -167,16 +167,22 @@ class Service:
         self._run_with(streams, lambda: work.create(place, mounts, terminal), done)
 
     def _place(self, values: Values) -> Place:
-        options = unpack(RUNC_OPTIONS, values["options"]) or RUNC_OPTIONS.new()
-        binary = options["binary_name"]
+        try:
+            asked = options.read(values["options"])
+            delegate = read_delegate(asked.config) if asked.config else self._delegate
+        except UruncError as error:
+            raise codes.of_error(error, "create") from None
         place = Place(
             id=values["id"],
             bundle=values["bundle"],
-            root=f"{options['root'] or DEFAULT_ROOT}/{self._namespace}",
-            delegate=binary if binary and os.path.basename(binary) != "urunc" else self._delegate,
-            systemd=options["systemd_cgroup"],
-            no_pivot=options["no_pivot_root"],
-            no_new_keyring=options["no_new_keyring"],
+            root=f"{asked.root or DEFAULT_ROOT}/{self._namespace}",
+            delegate=asked.binary if asked.binary and os.path.basename(asked.binary) != "urunc" else delegate,
+            systemd=asked.systemd,
+            no_pivot=asked.no_pivot,
+            no_new_keyring=asked.no_new_keyring,
+            config=asked.config,
+            io_uid=asked.io_uid,
+            io_gid=asked.io_gid,
         )
         try:
             save_place(place)
@@ -185,9 +191,10 @@ class Service:
             raise StatusError(codes.UNKNOWN, message) from None
         return place
 
-    def _open_streams(self, values: Values, name: str, verb: str) -> io.Streams:
+    def _open_streams(self, values: Values, place: Place, verb: str) -> io.Streams:
+        owner = io.Owner(self._namespace, place.id, place.io_uid, place.io_gid)
         try:
-            return io.open_streams(self._loop, self._children, values, io.Owner(self._namespace, name))
+            return io.open_streams(self._loop, self._children, values, owner)
         except UruncError as error:
             raise codes.of_error(error, verb) from None
 
@@ -273,7 +280,7 @@ class Service:
     def _start_exec(self, container: Container, process: Process, call: Call) -> None:
         place, spec, terminal = container.place, process.spec, process.asked["terminal"]
         try:
-            streams = self._open_streams(process.asked, container.id, "exec")
+            streams = self._open_streams(process.asked, container.place, "exec")
         except StatusError:
             process.starting = False
             raise

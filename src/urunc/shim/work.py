@@ -41,8 +41,10 @@ def create(place: Place, mounts: list[Values], terminal: bool) -> tuple[dict[str
 
 def _create(place: Place, terminal: bool) -> tuple[dict[str, Any], int]:
     from ..runtime import create as creation
-    from ..runtime import load
+    from ..runtime import load, settings
 
+    if place.config:
+        os.environ[settings.VARIABLE] = place.config
     options = Options(id=place.id, bundle=place.bundle, no_pivot=place.no_pivot, no_new_keyring=place.no_new_keyring)
     request = load.load(place.root, options, systemd=place.systemd)
     if request is None:
