@@ -44,11 +44,23 @@ def test_every_verb_is_described() -> None:
         assert f"`{verb}`" in page
 
 
+def prose(page: Path) -> str:
+    """Return a page's text without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what the headings of a page are called in links, as mkdocs makes it."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
 def test_links_lead_somewhere(page: Path) -> None:
-    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", prose):
-        assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", prose(page)):
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
 
 
 def rows(page: Path, head: str) -> list[list[str]]:
@@ -119,11 +131,11 @@ def test_the_conformance_pages_proofs_are_tests() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
 def test_files_and_tests_that_a_page_names_are_there(page: Path) -> None:
-    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for path in re.findall(r"`((?:tests|scripts|src|guest|bench)/[\w./-]+)", prose):
+    text = prose(page)
+    for path in re.findall(r"`((?:tests|scripts|src|guest|bench)/[\w./-]+)", text):
         assert "tiny" in path or (TOP / path).exists(), path
     tests = "".join(path.read_text() for path in HERE.rglob("test_*.py"))
-    for name in re.findall(r"`(test_\w+?)(?:_\*)?`", prose):
+    for name in re.findall(r"`(test_\w+?)(?:_\*)?`", text):
         assert f"def {name}" in tests, name
 
 
