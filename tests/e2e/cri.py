@@ -122,7 +122,7 @@ class Kubelet(Containerd):
     def _start(self) -> Any:
         path = f"{self.shim.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         config = self.world.logs / "containerd.toml"
-        config.write_text(CONFIG.format(socket=self.socket) + snippet("cri"))
+        config.write_text(CONFIG.format(socket=self.socket, cgroup=self.world.cgroup) + snippet("cri"))
         return self.world.start("containerd", self.program("containerd"), "--config", config, env={"PATH": path})
 
     def _ready(self) -> bool:
@@ -185,6 +185,17 @@ runtime_type = "io.containerd.runc.v2"
 runtime_type = "io.containerd.urunc.v2"
 pod_annotations = ["com.urunc.*"]
 cni_conf_dir = "/run/data/cni-fixed"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.urunc-config]
+runtime_type = "io.containerd.urunc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.urunc-config.options]
+ConfigPath = "/run/data/urunc.toml"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.urunc-options]
+runtime_type = "io.containerd.urunc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.urunc-options.options]
+Root = "/run/data/state"
+ShimCgroup = "/{cgroup}/shims"
 
 """
 

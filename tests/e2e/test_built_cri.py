@@ -12,15 +12,19 @@ pytest.importorskip("grpc", reason="the CRI tests need grpcio")
 
 import test_cri as debian
 import test_cri_guests
+import test_cri_options
 from cri import Kubelet
 from test_built_containerd import VARIABLE, Built
 from test_cri import pods
+from test_cri_options import shim_cgroup
 
-__all__ = ["pods"]
+__all__ = ["pods", "shim_cgroup"]
 
 pytestmark = [pytest.mark.root, pytest.mark.engine, pytest.mark.slow]
 
 test_a_pod = test_cri_guests.test_a_pod
+test_a_configuration_of_the_handlers_own = test_cri_options.test_a_configuration_of_the_handlers_own
+test_a_table_of_options = test_cri_options.test_a_table_of_options
 test_a_pod_of_three = debian.test_a_pod_of_three
 test_a_guest_that_ends_by_itself = debian.test_a_guest_that_ends_by_itself
 test_pod_annotations_alone_make_no_unikernel = debian.test_pod_annotations_alone_make_no_unikernel
