@@ -92,6 +92,11 @@ class Cli:
         arguments = ("create", f"--bundle={bundle.write()}", *options, name)
         return self.to_file(name, *arguments, check=check, timeout=timeout)
 
+    def run(self, name: str, bundle: Bundle) -> tuple[int, str]:
+        """Run a container to its own end; return exit status and console, whose lines end as the guest wrote them."""
+        status = self.to_file(name, "run", f"--bundle={bundle.write()}", name, check=False, timeout=120)
+        return status, self.console(name).replace("\r\n", "\n")
+
     def state(self, name: str) -> dict[str, Any]:
         """Return the state document."""
         document: dict[str, Any] = json.loads(self("state", name).stdout)

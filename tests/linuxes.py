@@ -60,6 +60,15 @@ def add_kernel(rootfs: Path, kernel: Path) -> None:
     subprocess.run(["depmod", "-b", str(rootfs), release], check=True, capture_output=True)
 
 
+def add_initrd(bundle: Bundle, initrd: bytes | None = None) -> Bundle:
+    """Make a bundle a Linux guest's, of Debian's kernel and an initrd, which by default is busybox and drivers."""
+    kernel = linux_guest.find_kernel()
+    (bundle.rootfs / "boot").mkdir()
+    (bundle.rootfs / "boot/vmlinux").write_bytes(linux_guest.uncompressed(kernel))
+    (bundle.rootfs / "boot/initrd").write_bytes(linux_guest.base_initrd(kernel) if initrd is None else initrd)
+    return annotate(bundle, initrd="/boot/initrd")
+
+
 def annotate(bundle: Bundle, **more: str) -> Bundle:
     """Make a bundle a Linux guest's."""
     bundle.annotate(unikernelType="linux", hypervisor="qemu", binary="/boot/vmlinux", **more)

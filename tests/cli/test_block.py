@@ -173,19 +173,13 @@ def make_linux(is_runc: bool, tmp_path: Path, world: World) -> Callable[..., Bun
     return make
 
 
-def run(cli: Cli, bundle: Bundle) -> tuple[int, str]:
-    """Run a guest to its own end; return exit status and console."""
-    status = cli.to_file("guest", "run", f"--bundle={bundle.write()}", "guest", check=False, timeout=120)
-    return status, cli.console("guest").replace("\r\n", "\n")
-
-
 @pytest.mark.slow
 def test_linux_on_a_disk_as_its_root(cli: Cli, make_linux: Callable[..., Bundle]) -> None:
     """Arguments and environment of any content arrive whole, what it writes is in the image, its status is ours."""
     script = 'printf "<%s>" "$@" "$ODD"; echo kept > /kept; cat /proc/mounts; exit 7'
     bundle = make_linux(script, "sh", "a b", "", "'\"\\", "new\nline", "ü", "--", *["x"] * 40)
     bundle.config["process"]["env"].append("ODD=x  y\nz'\"")
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 7, console
     assert "<a b><><'\"\\><new\nline><ü><--><x>" in console
     assert "<x  y\nz'\">" in console
@@ -199,7 +193,7 @@ def test_linux_on_a_read_only_disk(cli: Cli, make_linux: Callable[..., Bundle]) 
     bundle.config["root"]["readonly"] = True
     bundle.config["process"]["user"] = {"uid": 1234, "gid": 2345}
     before = (bundle.rootfs / "disk.img").read_bytes()
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 0, console
     assert "/dev/vda / ext4 ro" in console
     assert "refused" in console
@@ -216,7 +210,7 @@ def test_linux_with_a_disk_beside_its_initrd(cli: Cli, make_linux: Callable[...,
     (bundle.rootfs / "disk.img").unlink()
     linuxes.make_disk(tmp_path / "tree", bundle.rootfs / "disk.img", kind="ext2")
     bundle.annotate(initrd="/initrd", blkMntPoint="/srv/the data")
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 0, console
     assert "hello from a disk" in console
     assert linuxes.read_disk(bundle.rootfs / "disk.img", "/more") == "more\n"

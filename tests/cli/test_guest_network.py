@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import linuxes
 from bundles import Bundle, Netns
 from driver import Cli
 from guest import linux_guest
@@ -34,18 +35,12 @@ def make_linux(
     """Make a bundle of a Linux guest that runs a line of shell."""
     if is_runc:
         pytest.skip("runc has no unikernels")
-    kernel = linux_guest.find_kernel()
 
     def make(script: str, netns: Netns) -> Bundle:
         folder = tmp_path_factory.mktemp("linux") / "bundle"
         bundle = Bundle(folder, ("/bin/sh", "-c", script), cgroup=f"/{world.cgroup}/{netns.name}")
-        (bundle.rootfs / "boot").mkdir()
-        (bundle.rootfs / "boot/vmlinux").write_bytes(linux_guest.uncompressed(kernel))
-        (bundle.rootfs / "boot/initrd").write_bytes(initrd)
-        bundle.annotate(unikernelType="linux", hypervisor="qemu", binary="/boot/vmlinux", initrd="/boot/initrd")
-        bundle.config["linux"]["resources"]["memory"] = {"limit": 320 << 20}
         bundle.namespace("network", netns.path)
-        return bundle
+        return linuxes.add_initrd(bundle, initrd)
 
     return make
 

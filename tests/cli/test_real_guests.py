@@ -90,16 +90,19 @@ def test_solo5_kernel_for_another_tender(cli: Cli, make_solo5: Callable[..., Bun
     assert "spt" in cli.last_error()
 
 
-def test_solo5_answers_ping(cli: Cli, make_solo5: Callable[..., Bundle], world: World) -> None:
-    """test_net is 10.0.0.2 whatever it is told."""
+def answers_ping(cli: Cli, bundle: Bundle, world: World) -> None:
+    """See test_net answer: it is 10.0.0.2 whatever it is told."""
     with Netns(world, "solo5", subnet="10.0.0") as netns:
-        bundle = make_solo5("test_net")
         bundle.namespace("network", netns.path)
         cli.create("guest", bundle)
         cli("start", "guest")
         cli.wait_console("guest", "Serving ping on 10.0.0.2")
         wait_for("an answer", lambda: world.run("ping", "-c1", "-W1", "10.0.0.2", check=False).returncode == 0)
         cli.end("guest")
+
+
+def test_solo5_answers_ping(cli: Cli, make_solo5: Callable[..., Bundle], world: World) -> None:
+    answers_ping(cli, make_solo5("test_net"), world)
 
 
 def add_interface(world: World, netns: Netns, name: str, address: str, gateway: str) -> None:
@@ -191,14 +194,7 @@ def test_solo5_block_on_qemu(cli: Cli, make_virtio: Callable[..., Bundle]) -> No
 
 
 def test_solo5_answers_ping_on_qemu(cli: Cli, make_virtio: Callable[..., Bundle], world: World) -> None:
-    with Netns(world, "solo5", subnet="10.0.0") as netns:
-        bundle = make_virtio("test_net")
-        bundle.namespace("network", netns.path)
-        cli.create("guest", bundle)
-        cli("start", "guest")
-        cli.wait_console("guest", "Serving ping on 10.0.0.2")
-        wait_for("an answer", lambda: world.run("ping", "-c1", "-W1", "10.0.0.2", check=False).returncode == 0)
-        cli.end("guest")
+    answers_ping(cli, make_virtio("test_net"), world)
 
 
 @pytest.fixture

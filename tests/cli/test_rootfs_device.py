@@ -92,12 +92,6 @@ def linux(make_mounted: Callable[..., Mounted], tmp_path: Path) -> Mounted:
     return mounted
 
 
-def run(cli: Cli, bundle: Bundle) -> tuple[int, str]:
-    """Run a guest to its own end; return exit status and console."""
-    status = cli.to_file("guest", "run", f"--bundle={bundle.write()}", "guest", check=False, timeout=120)
-    return status, cli.console("guest").replace("\r\n", "\n")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ["mountRootfs", "useDMBlock"])
 def test_linux_boots_from_its_rootfs(cli: Cli, linux: Mounted, key: str) -> None:
@@ -107,7 +101,7 @@ def test_linux_boots_from_its_rootfs(cli: Cli, linux: Mounted, key: str) -> None
     linux.bundle.config["annotations"] = {
         name.replace("mountRootfs", key): value for name, value in linux.bundle.config["annotations"].items()
     }
-    status, console = run(cli, linux.bundle)
+    status, console = cli.run("guest", linux.bundle)
     assert status == 5, console
     assert "<a b><new\nline>" in console
     assert "/dev/vda / ext4 rw" in console
@@ -139,7 +133,7 @@ def test_a_read_only_rootfs(cli: Cli, linux: Mounted) -> None:
     linux.bundle.config["process"]["args"] = ["/bin/sh", "-c", "cat /proc/mounts; touch /new || echo refused; exit 0"]
     linux.bundle.config["process"]["user"] = {"uid": 1234, "gid": 2345}
     linux.bundle.config["root"]["readonly"] = True
-    status, console = run(cli, linux.bundle)
+    status, console = cli.run("guest", linux.bundle)
     assert status == 0, console
     assert "/dev/vda / ext4 ro" in console
     assert "refused" in console
@@ -223,7 +217,7 @@ def test_a_monitor_that_opens_the_node_itself(
     mounted.bundle.config["process"]["args"] = []
     mounted.bundle.config["process"]["user"] = {"uid": 1234, "gid": 2345}
     mounted.bundle.annotate(unikernelType="mirage", hypervisor=tender, binary="/kernel", mountRootfs="true")
-    status, console = run(cli, mounted.bundle)
+    status, console = cli.run("guest", mounted.bundle)
     assert "SUCCESS" in console, cli.last_error()
     assert status == 0
     assert mounted.mounts() == []

@@ -36,12 +36,6 @@ def make_shared(is_runc: bool, tmp_path: Path, world: World) -> Callable[..., Bu
     return make
 
 
-def run(cli: Cli, bundle: Bundle) -> tuple[int, str]:
-    """Run a guest to its own end; return exit status and console."""
-    status = cli.to_file("guest", "run", f"--bundle={bundle.write()}", "guest", check=False, timeout=120)
-    return status, cli.console("guest").replace("\r\n", "\n")
-
-
 def test_the_rootfs_is_the_guests_root(cli: Cli, make_shared: Callable[..., Bundle]) -> None:
     script = """
     printf '<%s>' "$@"; cat /proc/mounts
@@ -50,7 +44,7 @@ def test_the_rootfs_is_the_guests_root(cli: Cli, make_shared: Callable[..., Bund
     """
     bundle = make_shared(script, "sh", "a b", "new\nline", "")
     (bundle.rootfs / "gone").write_text("x")
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 0, console
     assert "<a b><new\nline><>" in console
     assert "fs0 / 9p rw" in console
@@ -73,7 +67,7 @@ def test_a_read_only_rootfs_is_a_read_only_share(cli: Cli, make_shared: Callable
     bundle = make_shared(script)
     bundle.config["root"]["readonly"] = True
     before = {path: path.lstat() for path in bundle.rootfs.rglob("*")}
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 0, console
     assert "fs0 / 9p ro" in console
     assert "refused" in console
@@ -108,7 +102,7 @@ def test_nothing_of_the_host_is_reached(cli: Cli, make_shared: Callable[..., Bun
     os.mknod(bundle.rootfs / "host-null", 0o20666, os.makedev(1, 3))
     cli.world.run("mount", "--bind", str(tmp_path), str(bundle.rootfs / "mounted"))
     try:
-        status, console = run(cli, bundle)
+        status, console = cli.run("guest", bundle)
     finally:
         cli.world.run("umount", str(bundle.rootfs / "mounted"))
     assert status == 0, console
@@ -140,7 +134,7 @@ def test_another_user(cli: Cli, make_shared: Callable[..., Bundle], form: str) -
         maps = [{"containerID": 0, "hostID": 300000, "size": 65536}]
         bundle.config["linux"].update(uidMappings=maps, gidMappings=maps)
         owner = 300000
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 0, console
     assert "refused" in console
     assert "fine" in console
@@ -163,7 +157,7 @@ def test_an_overlay(cli: Cli, make_shared: Callable[..., Bundle], tmp_path: Path
     options = f"lowerdir={lower},upperdir={tmp_path / 'upper'},workdir={tmp_path / 'work'}"
     cli.world.run("mount", "-t", "overlay", "-o", options, "overlay", str(bundle.rootfs))
     try:
-        status, console = run(cli, bundle)
+        status, console = cli.run("guest", bundle)
     finally:
         cli.world.run("umount", str(bundle.rootfs))
     assert status == 0, console
@@ -178,7 +172,7 @@ def test_a_folder_of_many_files_and_a_program_that_maps_one(cli: Cli, make_share
     (bundle.rootfs / "many").mkdir()
     for number in range(1000):
         (bundle.rootfs / "many" / str(number)).write_text(f"file {number}\n")
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 3, console
     assert "1000\nfile 999" in console
 

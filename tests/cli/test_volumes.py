@@ -13,7 +13,6 @@ import pytest
 import linuxes
 from bundles import Bundle
 from driver import Cli
-from guest import linux_guest
 from world import World, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -32,19 +31,9 @@ def make_linux(is_runc: bool, tmp_path: Path, world: World) -> Callable[..., Bun
             linuxes.userland(bundle.rootfs)
             linuxes.add_kernel(bundle.rootfs, kernel)
             return linuxes.annotate(bundle, mountRootfs="true")
-        kernel = linux_guest.find_kernel()
-        (bundle.rootfs / "boot").mkdir()
-        (bundle.rootfs / "boot/vmlinux").write_bytes(linux_guest.uncompressed(kernel))
-        (bundle.rootfs / "initrd").write_bytes(linux_guest.base_initrd(kernel))
-        return linuxes.annotate(bundle, initrd="/initrd")
+        return linuxes.add_initrd(bundle)
 
     return make
-
-
-def run(cli: Cli, bundle: Bundle) -> tuple[int, str]:
-    """Run a guest to its own end; return exit status and console."""
-    status = cli.to_file("guest", "run", f"--bundle={bundle.write()}", "guest", check=False, timeout=120)
-    return status, cli.console("guest").replace("\r\n", "\n")
 
 
 def mount(bundle: Bundle, target: str, source: Path | str, *options: str, kind: str = "bind") -> None:
@@ -76,7 +65,7 @@ def test_a_config_map_and_a_token(
     mount(bundle, "/etc/one.conf", tmp_path / "one.conf", "bind", "ro")
     (tmp_path / "hosts").write_text("the engine's hosts\n")
     mount(bundle, "/etc/hosts", tmp_path / "hosts", "rbind", "rprivate")
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 0, console
     assert "configured\nconfigured\none file\nthe engine's hosts\n" in console
 
@@ -98,7 +87,7 @@ def test_a_volume_is_shared_both_ways(cli: Cli, make_linux: Callable[..., Bundle
     mount(bundle, "/fixed", data, "rbind", "ro")
     cli.world.run("mount", "--bind", str(below), str(data / "below"))
     try:
-        status, console = run(cli, bundle)
+        status, console = cli.run("guest", bundle)
     finally:
         cli.world.run("umount", str(data / "below"))
     assert status == 0, console
@@ -125,7 +114,7 @@ def test_a_hostile_guest_stays_in_its_volumes(cli: Cli, make_linux: Callable[...
     (tmp_path / "single").write_text("single\n")
     mount(bundle, "/fixed", fixed, "rbind", "ro")
     mount(bundle, "/single", tmp_path / "single", "rbind")
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 0, console
     assert (fixed / "kept").read_text() == "kept\n"
     assert "the host's secret" not in console
@@ -135,7 +124,7 @@ def test_a_hostile_guest_stays_in_its_volumes(cli: Cli, make_linux: Callable[...
 def test_tmpfs(cli: Cli, make_linux: Callable[..., Bundle]) -> None:
     bundle = make_linux("echo x > /scratch/dir/file; cat /proc/mounts; exit 0", shares=False)
     mount(bundle, "/scratch/dir", "tmpfs", "nosuid", "size=1m", kind="tmpfs")
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 0, console
     assert "tmpfs /scratch/dir tmpfs rw" in console
     assert "size=1024k" in console
@@ -145,7 +134,7 @@ def test_a_read_only_initrd(cli: Cli, make_linux: Callable[..., Bundle]) -> None
     bundle = make_linux("echo x > /file || echo refused; echo x > /scratch/file && echo taken; exit 0", shares=False)
     bundle.config["root"]["readonly"] = True
     mount(bundle, "/scratch", "tmpfs", kind="tmpfs")
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 0, console
     assert console.endswith("refused\ntaken\n")
 
@@ -175,7 +164,7 @@ def test_a_block_device_is_a_disk(
     bundle = make_linux("cat /disk/hello; echo kept > /disk/kept; cat /proc/mounts; exit 0", shares=False)
     bundle.config["process"]["user"] = {"uid": 1234, "gid": 2345, "umask": 0}
     mount(bundle, "/disk", device, "ro", kind="ext4")
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 0, console
     assert "from a disk" in console
     assert "/dev/vda /disk ext4 ro" in console
@@ -187,7 +176,7 @@ def test_a_block_device_is_a_disk(
     bundle.config["linux"]["devices"] = [node(device, "/dev/my/disk")]
     shutil.rmtree(cli.consoles)
     cli.consoles.mkdir()
-    status, console = run(cli, bundle)
+    status, console = cli.run("guest", bundle)
     assert status == 0, console
     assert "53 ef" in console
     assert linuxes.read_disk(disk, "/x") == "x\n"

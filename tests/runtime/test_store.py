@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import containers
 from urunc.errors import StateError
 from urunc.runtime import store
 from urunc.runtime.store import Container, Lock
@@ -16,14 +17,9 @@ NAME = "web"
 
 
 def container(name: str = NAME) -> Container:
-    return Container(
+    return containers.container(
         id=name,
-        oci_version="1.0.2",
-        bundle="/b",
-        rootfs="/b/rootfs",
-        created="2026-01-01T00:00:00Z",
-        guest="unikraft",
-        monitor="qemu",
+        boot_id="",
         creator=(os.getpid(), 1),
         cgroup={"memory": "/sys/fs/cgroup/memory/web"},
         timeline=(("begin", 1), ("fork", 2)),

@@ -11,18 +11,6 @@ from urunc.shim.loop import IN, Loop
 
 
 @pytest.fixture
-def errors() -> list[Exception]:
-    return []
-
-
-@pytest.fixture
-def loop(errors: list[Exception]) -> Iterator[Loop]:
-    loop = Loop(errors.append)
-    yield loop
-    loop.close()
-
-
-@pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     ends = os.pipe()
     yield ends
@@ -73,6 +61,7 @@ def test_an_exception_is_reported_and_the_loop_goes_on(
     loop.once(0)
     loop.once(0)
     assert [type(error) for error in errors] == [KeyError, KeyError]
+    errors.clear()
 
 
 def test_a_descriptor_reused_within_a_batch_does_not_get_the_old_ones_event(loop: Loop) -> None:
