@@ -231,6 +231,24 @@ def test_unikraft_nginx_serves_a_page(cli: Cli, make_unikraft: Callable[..., Bun
         cli.end("guest")
 
 
+def test_unikraft_on_firecracker(cli: Cli, make_unikraft: Callable[..., Bundle]) -> None:
+    """A hello without vector instructions, and the Firecracker that its release boots on: 0.17's stops on newer ones.
+
+    It prints its arguments, and what of its environment is called GREETING.
+    """
+    monitor = find_guest("unikraft/firecracker")
+    if not os.path.exists("/dev/kvm"):
+        pytest.skip("there is no /dev/kvm")
+    cli.config.write_text(f'[monitors.firecracker]\npath = "{monitor}"\n')
+    bundle = make_unikraft("hello-fc-x86_64", "hello", "one", "two words")
+    bundle.annotate(hypervisor="firecracker")
+    bundle.config["process"]["env"].append("GREETING=hi there")
+    status, console = run_to_its_end(cli, bundle)
+    assert status == 0, console
+    for line in ("argv[1] = <one>", "argv[2] = <two words>", "GREETING = <hi there>"):
+        assert line in console
+
+
 TAKEN = "taken from the kernel, as neither image nor annotations say: "
 
 

@@ -195,6 +195,7 @@ def test_any_file_is_told_or_refused(tail: bytes, at: int, patch: bytes) -> None
 GUESTS = {
     "unikraft/hello-qemu-x86_64": ("unikraft", "qemu"),
     "unikraft/nginx-qemu-x86_64": ("unikraft", "qemu"),
+    "unikraft/hello-fc-x86_64": ("unikraft", "firecracker"),
     "elfloader/elfloader_qemu-x86_64": ("unikraft", "qemu"),
     "mewz/hello-server-qemu-x86_64": ("mewz", "qemu"),
     "rumprun/app.spt": ("rumprun", "spt"),
