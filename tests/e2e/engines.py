@@ -92,8 +92,12 @@ class Containerd:
 
     def _start(self) -> subprocess.Popen[bytes]:
         config = self.world.logs / "containerd.toml"
-        config.write_text(_containerd_config(self.socket))
+        config.write_text(self.config())
         return self.world.start("containerd", self.program("containerd"), "--config", config)
+
+    def config(self) -> str:
+        """Return the daemon's configuration."""
+        return CONTAINERD_CONFIG.format(socket=self.socket)
 
     def program(self, name: str) -> str:
         """Return the path of `containerd` or `ctr`."""
@@ -142,8 +146,7 @@ class Containerd:
         return ""
 
 
-def _containerd_config(socket: str) -> str:
-    return f"""version = 2
+CONTAINERD_CONFIG = """version = 2
 root = "/run/data/containerd"
 state = "/run/containerd-test"
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
