@@ -1,6 +1,6 @@
 /*
  * The control port, a virtio-serial port: lines, both ways. In: `signal N`, `size ROWS COLUMNS` of the terminal.
- * Out: `started`, `exit STATUS`.
+ * Out: `started`, `panics` where the monitor would be told of one, `exit STATUS`.
  *
  * Nobody may be connected on the host, ever or for a while: nothing here waits for long, and what could not be said
  * is said when somebody connects.

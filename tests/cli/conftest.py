@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 import bundles
+import linuxes
 from bundles import Bundle
 from driver import ROOT, Cli
+from guest import linux_guest
 from world import World, wait_for
 
 
@@ -96,3 +98,29 @@ def make_bundle(is_runc: bool, request: pytest.FixtureRequest) -> Callable[[], B
     name = "make_ordinary" if is_runc else "make_unikernel"
     made: Callable[[], Bundle] = request.getfixturevalue(name)
     return made
+
+
+@pytest.fixture(scope="session")
+def small_initrd() -> bytes:
+    """An initrd of busybox and drivers."""
+    return linux_guest.base_initrd(linux_guest.find_kernel())
+
+
+@pytest.fixture
+def make_small_linux(
+    is_runc: bool, small_initrd: bytes, tmp_path_factory: pytest.TempPathFactory, world: World
+) -> Callable[..., Bundle]:
+    """Make a bundle of a Linux guest of 240 MiB, in an initrd of busybox and drivers, that runs a line of shell."""
+    if is_runc:
+        pytest.skip("runc has no unikernels")
+    kernel = linux_guest.find_kernel()
+
+    def make(script: str) -> Bundle:
+        folder = tmp_path_factory.mktemp("linux") / "bundle"
+        bundle = Bundle(folder, ("/bin/sh", "-c", script), cgroup=f"/{world.cgroup}/linux")
+        (bundle.rootfs / "boot").mkdir()
+        (bundle.rootfs / "boot/vmlinux").write_bytes(linux_guest.uncompressed(kernel))
+        (bundle.rootfs / "boot/initrd").write_bytes(small_initrd)
+        return linuxes.annotate(bundle, initrd="/boot/initrd")
+
+    return make

@@ -91,6 +91,20 @@ def test_a_guest_that_ended_without_a_word_has_failed(place: str) -> None:
     listener.close()
 
 
+def test_a_guest_whose_panics_are_told_and_that_ended_without_a_word_powered_off(place: str) -> None:
+    monitor = held(place, 1)
+    listener = control.Listener(place)
+    os.write(monitor, b"started\npanics\n")
+    assert listener.read()
+    assert listener.status(0) == 0
+    assert listener.status(1) == 1
+    os.write(monitor, b"exit 4\n")
+    assert listener.read()
+    assert listener.status(0) == 4
+    os.close(monitor)
+    listener.close()
+
+
 GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
 
 

@@ -48,6 +48,7 @@ class Listener:
     def __init__(self, place: str) -> None:
         """Open the reading end; the monitor holds the other from its start on. Raises StateError."""
         self.exit_status: int | None = None
+        self._tells_panics = False
         self._line = b""
         try:
             self.fd = os.open(f"{place}/{port.FIFOS[1]}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -74,11 +75,12 @@ class Listener:
     def status(self, code: int) -> int:
         """Return the guest's exit status, where its monitor ended with `code`.
 
-        The guest's own word, where it gave one. A guest whose monitor ended well without one died of a panic.
+        The guest's own word, where it gave one. A guest whose monitor ended well without one died of a panic; but
+        where its monitor would have been told of that, and ended badly, it has powered the machine off itself.
         """
         if self.exit_status is not None:
             return self.exit_status
-        return code or PANICKED
+        return code if self._tells_panics else code or PANICKED
 
     def close(self) -> None:
         """Close the reading end. May be called more than once."""
@@ -92,6 +94,8 @@ class Listener:
             word, _, number = line.partition(b" ")
             if word == b"exit" and number.isdigit() and len(number) <= 3:
                 self.exit_status = int(number) & 0xFF
+            elif line == b"panics":
+                self._tells_panics = True
         self._line = rest[:_MAX_LINE]
 
 
