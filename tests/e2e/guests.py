@@ -7,7 +7,9 @@ names their folder, and a test says so where one is not there.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,15 @@ from test_linux import image as linux_image
 
 from world import World, wait_for
 
+NGINX = b"""
+daemon off; master_process off; user root root; error_log stderr; pid /tmp/nginx.pid;
+events { worker_connections 32; }
+http {
+    access_log off; client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; fastcgi_temp_path /tmp/c;
+    uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e;
+    server { listen 80; root /www; }
+}
+"""
 UDP = """
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -97,6 +108,31 @@ def solo5(tender: str, test: str, name: str) -> images.Image:
     return images.unikernel(name, kernel, {"unikernelType": "mirage", "hypervisor": tender})
 
 
+def _mewz(_testguest: Path) -> images.Image:
+    """The image says where the kernel is, and the kernel the rest."""
+    return images.unikernel("test/mewz:1", find_guest("mewz/hello-server-qemu-x86_64"), {})
+
+
+def _elfloader(_testguest: Path) -> images.Image:
+    """Debian's nginx on Unikraft's ELF loader; the snapshot is shared by 9p."""
+    program = "/usr/sbin/nginx"
+    if not os.path.exists(program):
+        pytest.skip(f"this host has no {program}")
+    listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    libraries = re.findall(r"(/\S+) \(0x", listed)
+    files = {path.lstrip("/"): Path(path) for path in (program, *libraries)}
+    keys = {"unikernelType": "unikraft", "hypervisor": "qemu", "mountRootfs": "true"}
+    image = images.unikernel("test/elfloader:1", find_guest("elfloader/elfloader_qemu-x86_64"), keys, files)
+    for path in files:
+        image.files[path] = (image.files[path][0], 0o755)
+    image.file("/etc/passwd", b"root:x:0:0:root:/:/bin/sh\n")
+    image.file("/etc/group", b"root:x:0:\n")
+    image.file("/etc/nginx.conf", NGINX)
+    image.file("/var/log/nginx/error.log", b"")
+    image.file("/www/index.html", b"a page of the rootfs\n")
+    return image
+
+
 def _solo5_net(tender: str) -> Callable[[Path], images.Image]:
     return lambda _testguest: solo5(tender, "test_net", f"test/{tender}:1")
 
@@ -126,6 +162,23 @@ GUESTS = (
         ready="Powered by",
         answers=lambda world, host: "<html" in page(world, host).lower(),
         pod={"unikernelVersion": "0.17.0"},
+    ),
+    Guest(
+        "elfloader",
+        _elfloader,
+        ("elfloader", "/usr/sbin/nginx", "-c", "/etc/nginx.conf"),
+        ready="Powered by",
+        answers=lambda world, host: page(world, host) == "a page of the rootfs\n",
+        pod={"unikernelVersion": "0.16.3"},
+    ),
+    Guest(
+        "mewz",
+        _mewz,
+        (),
+        ready="Listening on",
+        answers=lambda world, host: page(world, f"{host}:1234") == "Hello World!",
+        pod={},
+        memory=1000 << 20,
     ),
     *(
         Guest(
