@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..oci.config import Config
     from ..oci.resources import CgroupWrite
     from ..oci.scope import Property
+    from ..oci.spec import Device as SpecDevice
     from ..oci.spec import Resources, Spec
     from ..vm.machine import Capabilities, GuestFile
     from .options import Options
@@ -147,27 +148,10 @@ def plan(
     can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     choose.check_pids(spec.resources.pids_limit, can, "linux.resources.pids.limit")
     accel, accel_warning = choose.accelerator(can, settings, facts.kvm)
-    root = storage.find_root(app, can, spec.root_readonly, facts.block, facts.device)
-    disks = storage.disk_sources(app, can, root, facts.block, facts.device)
-    device = facts.device if root.kind == "block" and root.rootfs else None
-    _check_storage(spec, app, facts, device)
-    storage.check_drivers(root, facts.lacks)
-    shares, folders = storage.root_shares(root)
-    mounts_inside = storage.block_mounts(app, root, disks, facts.block)
-    drives = storage.disks(app, disks)
-    blocks = find_disks(spec, takes_disks=guests.load(app.guest).OWN_INIT and can.max_disks > 0)
-    if mounts.volumes or blocks:
-        from ..vm import volumes
-
-        more = volumes.attach(mounts.volumes, blocks, can, len(disks), len(shares))
-        disks, drives = disks + more.disks, drives + volumes.disks(more.disks)
-        shares, folders = shares + more.shares, folders + more.folders
-        mounts_inside += more.mounts
-    machine = _machine(options, spec, app, config, facts, accel, root, mounts_inside).replace(
-        disks=drives, shares=shares
-    )
+    stored = _Storage(spec, app, mounts, can, facts)
+    machine = _machine(options, spec, app, config, facts, accel, stored)
     monitors.load(app.monitor).check(machine)
-    nodes = _nodes(spec, can, accel, settings.vhost) + _disk_nodes(spec, disks)
+    nodes = _nodes(spec, can, accel, settings.vhost) + _disk_nodes(spec, stored.disks)
     rules = device_rules.settle(spec.resources.devices, _rules(nodes))
     cgroup = _cgroup(options.id, spec, systemd)
     limits = spec.resources
@@ -195,18 +179,18 @@ def plan(
         device_rules=rules,
         nodes=nodes,
         binds=facts.binds,
-        images=_images(app, machine.boot, disks, device is not None),
-        disks=disks,
-        shares=folders,
-        device=device,
-        mounts=mounts_inside,
+        images=_images(app, machine.boot, stored.disks, stored.device is not None),
+        disks=stored.disks,
+        shares=stored.folders,
+        device=stored.device,
+        mounts=stored.mounts,
         taps=tuple(f"{_TAP_PREFIX}{index}-{_short(options.id)}" for index in range(can.max_nics)),
         persistent_taps=can.tap_by == "name",
         vnet_hdr=can.vnet_hdr,
         network=networks.mode(spec.annotations),
         machine=machine,
         overhead_mib=choose.overhead(settings, choose.measured_overhead(can, facts.kernel, facts.initrd_bytes)),
-        root=root,
+        root=stored.root,
         fifos=port.FIFOS if _has_control(can, machine.boot) else (),
         no_pivot=options.no_pivot,
         stop=_stop(can, machine.boot),
@@ -215,16 +199,42 @@ def plan(
     )
 
 
-def _check_storage(spec: Spec, app: App, facts: Facts, device: Device | None) -> None:
-    if facts.block:
-        storage.check_block(app, facts.block)
-    if device and app.block:
-        raise ImageError("`block` and `mountRootfs` exclude each other: the image's file goes with its rootfs")
-    if device and spec.hooks.start_container:
-        raise SpecError(
-            "hooks.startContainer: the container's rootfs is the guest's own disk, and no longer mounted by then",
-            hint="use createRuntime or createContainer hooks",
-        )
+class _Storage:
+    """The guest's root, and the disks, shares and mounts that it gets. Raises SpecError, ImageError, HostError."""
+
+    def __init__(self, spec: Spec, app: App, mounts: MountPlan, can: Capabilities, facts: Facts) -> None:
+        self.root = storage.find_root(app, can, spec.root_readonly, facts.block, facts.device)
+        self.device = facts.device if self.root.kind == "block" and self.root.rootfs else None
+        self._check(spec, app, facts)
+        self.disks = storage.disk_sources(app, can, self.root, facts.block, facts.device)
+        self.drives = storage.disks(app, self.disks)  # of the machine, as `shares`; the others are where they come from
+        self.shares, self.folders = storage.root_shares(self.root)
+        self.mounts = storage.block_mounts(app, self.root, self.disks, facts.block)
+        blocks = find_disks(spec, takes_disks=guests.load(app.guest).OWN_INIT and can.max_disks > 0)
+        if mounts.volumes or blocks:
+            self._attach(mounts, blocks, can)
+
+    def _check(self, spec: Spec, app: App, facts: Facts) -> None:
+        if facts.block:
+            storage.check_block(app, facts.block)
+        storage.check_drivers(self.root, facts.lacks)
+        if self.device and app.block:
+            raise ImageError("`block` and `mountRootfs` exclude each other: the image's file goes with its rootfs")
+        if self.device and spec.hooks.start_container:
+            raise SpecError(
+                "hooks.startContainer: the container's rootfs is the guest's own disk, and no longer mounted by then",
+                hint="use createRuntime or createContainer hooks",
+            )
+
+    def _attach(self, mounts: MountPlan, blocks: tuple[SpecDevice, ...], can: Capabilities) -> None:
+        from ..vm import volumes
+
+        more = volumes.attach(mounts.volumes, blocks, can, len(self.disks), len(self.shares))
+        self.disks += more.disks
+        self.drives += volumes.disks(more.disks)
+        self.shares += more.shares
+        self.folders += more.folders
+        self.mounts += more.mounts
 
 
 def _machine(
@@ -234,15 +244,15 @@ def _machine(
     config: Config,
     facts: Facts,
     accel: str,
-    root: Root,
-    mounts: tuple[GuestMount, ...],
+    stored: _Storage,
 ) -> Machine:
-    """Return the machine as far as it is known before the network is, but for its disks."""
+    """Return the machine as far as it is known before the network is."""
     can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     model = choose.model(can, settings)
     user = spec.process.user if spec.process else User()
-    context = guest_context(spec, facts, model, accel, mounts=mounts, balloon=settings.balloon and can.balloon)
-    boot = guests.load(app.guest).boot(app, Network(), root, can, context)
+    balloon = settings.balloon and can.balloon
+    context = guest_context(spec, facts, model, accel, mounts=stored.mounts, balloon=balloon)
+    boot = guests.load(app.guest).boot(app, Network(), stored.root, can, context)
     cpu = spec.resources
     return Machine(
         name=options.id,
@@ -253,6 +263,8 @@ def _machine(
         model=model,
         kernel=facts.kernel,
         initrd=bool(app.initrd or boot.initrd_tail),
+        disks=stored.drives,
+        shares=stored.shares,
         boot=boot,
         uid=user.uid,
         gid=user.gid,
@@ -285,9 +297,9 @@ def guest_context(
         gid=user.gid,
         groups=user.groups,
         umask=user.umask,
-        console_size=process.console_size,
         rlimits=tuple((limit.kind, limit.soft, limit.hard) for limit in process.rlimits),
         terminal=process.terminal,
+        console_size=process.console_size,
         files=files,
         modules=facts.modules,
         mounts=mounts,

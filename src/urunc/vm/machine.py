@@ -200,10 +200,10 @@ class Context(Record):
     umask: int | None = None
     rlimits: tuple[tuple[str, int, int], ...] = ()  # (RLIMIT_.., soft, hard)
     terminal: bool = False
+    console_size: tuple[int, int] | None = None  # (height, width) in characters
     files: tuple[GuestFile, ...] = ()  # files for the guest's root, such as /etc/hosts
     modules: tuple[GuestFile, ...] = ()  # the kernel's modules that the guest needs to see its root, modules.dep too
     mounts: tuple[GuestMount, ...] = ()
-    console_size: tuple[int, int] | None = None  # (height, width) in characters
     balloon: bool = False  # the monitor has a memory balloon, and is to have one
 
 
