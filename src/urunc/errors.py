@@ -74,3 +74,12 @@ class KernelError(UruncError):
 def reason(error: OSError) -> str:
     """Return why a system call failed, as a message ends: lower case, without number and file."""
     return (os.strerror(error.errno) if error.errno else str(error)).lower()
+
+
+def describe(error: OSError) -> str:
+    """Return the sentence of a failed system call: its file, where it names one, and what is said beside the number."""
+    why = reason(error)
+    said = str(error.strerror or "")
+    if said and said.lower() != why:
+        why = said
+    return f"`{error.filename}`: {why}" if error.filename else why

@@ -21,7 +21,7 @@ import select
 import time
 
 from .. import errors, jsonio
-from ..errors import KernelError, UruncError, reason
+from ..errors import KernelError, UruncError, describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,17 +131,8 @@ def error_data(error: BaseException) -> dict[str, Any]:
     if isinstance(error, UruncError):
         return {"class": type(error).__name__, "message": error.message, "hint": error.hint}
     if isinstance(error, OSError):
-        return {"class": "KernelError", "message": describe_os_error(error), "hint": None}
+        return {"class": "KernelError", "message": describe(error), "hint": None}
     return {"class": "KernelError", "message": f"internal error: {type(error).__name__}: {error}", "hint": None}
-
-
-def describe_os_error(error: OSError) -> str:
-    """Return the sentence of a failed system call, with its file where it names one."""
-    why = reason(error)
-    detail = str(error.strerror or "")
-    if detail and detail.lower() != why:
-        why = detail
-    return f"`{error.filename}`: {why}" if error.filename else why
 
 
 def carried_error(data: dict[str, Any]) -> UruncError:

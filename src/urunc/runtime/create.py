@@ -12,7 +12,7 @@ import time
 from errno import EMFILE
 
 from .. import jsonio, log
-from ..errors import KernelError, SpecError, UruncError
+from ..errors import KernelError, SpecError, UruncError, describe
 from ..linux import cgroup, cgroup_files, cgroup_layout, libc, ns, proc
 from ..oci import network as networks
 from . import assemble, inherit, init, status, store, teardown
@@ -340,7 +340,7 @@ class _Creation:
         hint = None
         if error.errno == EMFILE:  # each file of the monitor's root is one, until init has it
             hint = f"let whoever calls urunc have {_OPEN_FILES} open files (RLIMIT_NOFILE)"
-        why = wire.describe_os_error(error)
+        why = describe(error)
         return KernelError(f"cannot create `{self.options.id}`: {why}", errno=error.errno or 0, hint=hint)
 
     def _give_up(self) -> None:

@@ -151,7 +151,9 @@ def find(root: str, name: str) -> Container | None:
             data = jsonio.loads(file.read(jsonio.MAX_BYTES + 1))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise StateError(f"cannot read the record of `{name}`: {reason(error)}") from None
+    except ValueError as error:
         raise StateError(f"cannot read the record of `{name}`: {error}") from None
     return from_data(name, data)
 

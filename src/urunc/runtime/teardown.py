@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from .. import log
-from ..errors import StateError, UruncError, reason
+from ..errors import StateError, UruncError, describe, reason
 from ..linux import proc, removal
 from . import status
 
@@ -30,7 +30,9 @@ def clear(root: str, container: Container) -> None:
             step(container)
         except (UruncError, OSError) as error:
             problems.append(
-                error if isinstance(error, UruncError) else StateError(f"cannot clear `{container.id}`: {error}")
+                error
+                if isinstance(error, UruncError)
+                else StateError(f"cannot clear `{container.id}`: {describe(error)}")
             )
     if problems:
         raise problems[0]
