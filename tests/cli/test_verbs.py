@@ -92,7 +92,7 @@ def test_update_takes_no_memory_from_a_guest(cli: Cli, make_unikernel: Callable[
     cli.create("guest", bundle)
     assert cli("update", "--memory", "100m", "guest", check=False).returncode == 1
     assert "100 MiB are too few: the guest has 46 MiB" in cli.last_error()
-    assert "the monitor needs 80 MiB" in cli.last_error()
+    assert "the monitor needs 82 MiB" in cli.last_error()
     assert limit(cli, bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(128 << 20)
     cli("kill", "guest", "KILL")
     cli.wait_status("guest", "stopped")
