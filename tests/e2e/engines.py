@@ -173,16 +173,22 @@ class Podman:
 
     def __call__(self, *argv: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run `podman <argv>`."""
+        return self.world.run(*self.argv(*argv), check=check, timeout=timeout, env=self.env)
+
+    def argv(self, *argv: str) -> list[str]:
+        """Return the whole command line of `podman <argv>`, to be run with `env`."""
         options = (
             "--root=/run/data/podman",
             "--runroot=/run/podman-test",
             "--tmpdir=/run/libpod-test",
             "--storage-driver=vfs",
         )
-        return self.world.run(
-            which("podman") or "podman", *options, f"--runtime={self.runtime}", *argv,
-            check=check, timeout=timeout, env={"CONTAINERS_CONF": str(self.config)},
-        )  # fmt: skip
+        return [which("podman") or "podman", *options, f"--runtime={self.runtime}", *argv]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What podman needs in its environment."""
+        return {"CONTAINERS_CONF": str(self.config)}
 
     def using(self, runtime: Path | str) -> Podman:
         """Return this podman with another runtime."""

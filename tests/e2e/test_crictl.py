@@ -186,6 +186,7 @@ def test_critest(kubelet: Kubelet, pulled: Path, tmp_path: Path, handler: str) -
     """What Kubernetes asks of a runtime: with our handler, ordinary containers do what runc's do."""
     report = tmp_path / "report.json"
     done = kubelet.world.run(
+        *("sh", "-c", 'cd / && exec "$@"', "sh"),  # it asks where it is, and nsenter leaves that open
         find("critest"),
         f"--runtime-endpoint=unix://{kubelet.socket}",
         f"--image-endpoint=unix://{kubelet.socket}",
@@ -197,6 +198,7 @@ def test_critest(kubelet: Kubelet, pulled: Path, tmp_path: Path, handler: str) -
         check=False,
         timeout=800,
     )
+    assert report.exists(), done.stdout[-2000:] + done.stderr[-2000:]
     specs = [spec for spec in json.loads(report.read_text())[0]["SpecReports"] if spec["LeafNodeType"] == "It"]
     failed = {spec["LeafNodeText"]: spec["Failure"]["Message"] for spec in specs if spec["State"] == "failed"}
     assert not failed, json.dumps(failed, indent=1)

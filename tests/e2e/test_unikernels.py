@@ -14,6 +14,9 @@ from world import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
+PODMANS = "docker.io/test/guest:1"
+ON_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
 
 @pytest.fixture(scope="session")
 def image(testguest: Path, runtime: Path) -> images.Image:
@@ -145,10 +148,80 @@ class TestPodman:
     def _loaded(self, podman: Podman, image: images.Image, tmp_path: Path) -> None:
         podman.load(image, tmp_path)
 
+    def start(self, podman: Podman, *options: str, command: tuple[str, ...] = ("app", "one")) -> str:
+        """Start the guest as `guest` and wait until it is up; return its address."""
+        podman.create("--detach", "--name=guest", *options, PODMANS, *command)
+        self.wait_boots(podman, 1)
+        return self.show(podman, "{{.NetworkSettings.IPAddress}}")
+
+    def wait_boots(self, podman: Podman, count: int) -> None:
+        """Wait until the guest's log tells of as many boots."""
+        wait_for(f"boot {count}", lambda: podman("logs", "guest").stdout.count("ready") == count)
+
+    def show(self, podman: Podman, form: str) -> str:
+        """Return what `inspect` says of the guest."""
+        return podman("inspect", f"--format={form}", "guest").stdout.strip()
+
     def test_life(self, podman: Podman) -> None:
-        podman.create("--detach", "--name=guest", "docker.io/test/guest:1", "app", "one")
-        wait_for("the guest's console", lambda: "ready" in podman("logs", "guest").stdout)
-        address = podman("inspect", "--format={{.NetworkSettings.IPAddress}}", "guest").stdout.strip()
+        address = self.start(podman)
+        assert "-- one" in podman("logs", "guest").stdout
         assert podman.world.run("ping", "-c1", "-W2", address).returncode == 0
         podman("stop", "--time=10", "guest")
-        assert podman("inspect", "--format={{.State.Status}}", "guest").stdout.strip() == "exited"
+        assert self.show(podman, "{{.State.Status}} {{.State.ExitCode}}") == "exited 0"
+        podman("start", "guest")
+        self.wait_boots(podman, 2)
+        podman("restart", "--time=10", "guest")
+        self.wait_boots(podman, 3)
+        podman("kill", "--signal=KILL", "guest")
+        assert podman("wait", "guest").stdout.strip() == "137"
+        podman("rm", "guest")
+
+    def test_a_published_port(self, podman: Podman) -> None:
+        self.start(podman, f"--publish=7007:{PORT_ECHO}/udp", "--publish=8081:80")
+        gateway = self.show(podman, "{{.NetworkSettings.Gateway}}")
+        wait_for("an answer", lambda: udp_echo(podman.world, gateway, 7007) == "over UDP", 10)
+        assert podman.world.run("curl", "-sf", "--max-time", "5", f"http://{gateway}:8081/").stdout
+
+    def test_its_own_end_is_seen(self, podman: Podman) -> None:
+        done = podman.create("--rm", PODMANS, "app", "poweroff", check=False)
+        assert "-- poweroff" in done.stdout
+        assert done.returncode == 0
+
+    def test_a_terminal(self, podman: Podman) -> None:
+        argv = podman.argv("run", f"--cgroup-parent=/{podman.world.cgroup}", "--rm", "-it", PODMANS, "app", "poweroff")
+        done = podman.world.run("/usr/bin/python3", "-c", ON_A_TERMINAL, *argv, check=False, env=podman.env)
+        assert "-- poweroff" in done.stdout
+        assert done.returncode == 0
+
+    def test_limits_and_stats(self, podman: Podman) -> None:
+        self.start(podman, "--memory=192m", "--user=1000:1000")
+        memory = int(podman("logs", "guest").stdout.split("memory: ")[1].split()[0])
+        assert 64 <= memory < 192
+        used = podman("stats", "--no-stream", "--no-reset", "--format={{.MemUsage}}", "guest").stdout.strip()
+        assert not used.startswith("0B")
+        assert used.endswith("/ 201.3MB")  # of 1000 each
+
+    def test_pause(self, podman: Podman) -> None:
+        address = self.start(podman)
+        podman("pause", "guest")
+        assert podman.world.run("ping", "-c1", "-W1", address, check=False).returncode != 0
+        podman("unpause", "guest")
+        assert podman.world.run("ping", "-c1", "-W2", address).returncode == 0
+
+    def test_what_it_cannot_do_is_said(self, podman: Podman) -> None:
+        self.start(podman)
+        assert "a unikernel has one process" in podman("exec", "guest", "sh", check=False).stderr
+        done = podman.create("--rm", "--network=host", PODMANS, check=False)
+        assert done.returncode == 126
+        assert "network" in done.stderr
+
+    def test_a_pod_with_a_sidecar(self, podman: Podman) -> None:
+        """They share the network's namespace, and the guest has it. The sidecar is runc's."""
+        podman("pod", "create", "--name=pod", "--infra=false", f"--cgroup-parent=/{podman.world.cgroup}", check=False)
+        try:
+            podman("run", "--detach", "--pod=pod", "--name=sidecar", "docker.io/test/busybox:1")
+            podman("run", "--detach", "--pod=pod", "--name=guest", PODMANS, "app")
+            self.wait_boots(podman, 1)
+            assert podman("exec", "sidecar", "echo", "inside").stdout == "inside\n"
+        finally:
+            podman("pod", "rm", "--force", "--time=0", "pod")
