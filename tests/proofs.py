@@ -130,7 +130,7 @@ PROOFS: dict[tuple[str, str], dict[str, Proof]] = {
         "args": ran(f"{REAL}unikraft_nginx_serves_a_page"),
         "env": ran(f"{LOADER}a_linux_program_has_its_environment"),
         "IPv4": ran(f"{REAL}unikraft_nginx_serves_a_page"),
-        "NICs": planned("tests/vm/test_unikraft.py::test_every_nic_is_configured"),
+        "NICs": ran(f"{LOADER}unikrafts_nginx_at_two_interfaces"),
         "arm64": aarch64("unikraft", "qemu"),
     },
     ("unikraft", "firecracker"): {

@@ -17,7 +17,7 @@ import pytest
 from world import wait_for
 
 if TYPE_CHECKING:
-    from bundles import Bundle
+    from bundles import Bundle, Netns
     from driver import Cli
     from world import World
 
@@ -55,3 +55,16 @@ def add_program(world: World, rootfs: Path, program: str) -> None:
         copy = rootfs / path.lstrip("/")
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
+
+
+def add_interface(world: World, netns: Netns, name: str, address: str, gateway: str) -> None:
+    """Put another veth into the namespace; its other end is called `to-NAME`."""
+    world.run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", name, "netns", netns.name)
+    world.run("ip", "address", "add", f"{gateway}/24", "dev", f"to-{name}")
+    world.run("ip", "link", "set", f"to-{name}", "up")
+    world.run("ip", "-n", netns.name, "link", "set", name, "addrgenmode", "none")
+    world.run("ip", "-n", netns.name, "address", "add", f"{address}/24", "dev", name)
+    world.run("ip", "-n", netns.name, "link", "set", name, "up")
+    show = ("ip", "-n", netns.name, "-br", "link", "show", "dev", name)
+    wait_for("the link is up", lambda: "UP" in world.run(*show).stdout.split())
+    netns.remember()

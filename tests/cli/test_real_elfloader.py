@@ -17,7 +17,7 @@ import pytest
 import bundles
 from bundles import Bundle, Netns
 from driver import Cli
-from realguests import add_program, fetch, find_guest, start
+from realguests import add_interface, add_program, fetch, find_guest, start
 from world import World, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -110,16 +110,36 @@ def test_debians_nginx_serves_a_page_of_the_rootfs(
         cli.end("guest")
 
 
-def test_unikrafts_nginx_serves_a_page_of_the_rootfs(
-    cli: Cli, make_shared: Callable[..., Bundle], world: World
-) -> None:
-    """The same kernel that has an initrd elsewhere: what its root is, is the image's to say."""
-    with Netns(world, "nginx") as netns:
+@pytest.fixture
+def make_nginx(make_shared: Callable[..., Bundle]) -> Callable[[], Bundle]:
+    """Make a bundle with Unikraft's own nginx, and in its rootfs what it has in an initrd elsewhere."""
+
+    def make() -> Bundle:
         bundle = make_shared("unikraft/nginx-qemu-x86_64", "nginx", "-c", "/nginx/conf/nginx.conf")
         with find_guest("unikraft/nginx-initrd.cpio").open() as archive:
             subprocess.run(["cpio", "-idm", "--quiet"], stdin=archive, cwd=bundle.rootfs, check=True)
         (bundle.rootfs / "nginx/html/index.html").write_text("a page of the rootfs\n")
+        return bundle
+
+    return make
+
+
+def test_unikrafts_nginx_serves_a_page_of_the_rootfs(cli: Cli, make_nginx: Callable[[], Bundle], world: World) -> None:
+    """The same kernel that has an initrd elsewhere: what its root is, is the image's to say."""
+    with Netns(world, "nginx") as netns:
+        bundle = make_nginx()
         bundle.namespace("network", netns.path)
         start(cli, bundle)
         assert fetch(world, f"http://{netns.address}/") == "a page of the rootfs\n"
+        cli.end("guest")
+
+
+def test_unikrafts_nginx_at_two_interfaces(cli: Cli, make_nginx: Callable[[], Bundle], world: World) -> None:
+    with Netns(world, "nginx") as netns:
+        add_interface(world, netns, "net1", "10.1.0.2", "10.1.0.1")
+        bundle = make_nginx()
+        bundle.namespace("network", netns.path)
+        start(cli, bundle)
+        for address in (netns.address, "10.1.0.2"):
+            assert fetch(world, f"http://{address}/") == "a page of the rootfs\n"
         cli.end("guest")

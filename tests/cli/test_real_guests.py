@@ -12,7 +12,7 @@ import pytest
 import bundles
 from bundles import Bundle, Netns
 from driver import Cli
-from realguests import find_guest, run_to_its_end
+from realguests import add_interface, find_guest, run_to_its_end
 from world import World, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -103,19 +103,6 @@ def answers_ping(cli: Cli, bundle: Bundle, world: World) -> None:
 
 def test_solo5_answers_ping(cli: Cli, make_solo5: Callable[..., Bundle], world: World) -> None:
     answers_ping(cli, make_solo5("test_net"), world)
-
-
-def add_interface(world: World, netns: Netns, name: str, address: str, gateway: str) -> None:
-    """Put another veth into the namespace; its other end is called `to-NAME`."""
-    world.run("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", name, "netns", netns.name)
-    world.run("ip", "address", "add", f"{gateway}/24", "dev", f"to-{name}")
-    world.run("ip", "link", "set", f"to-{name}", "up")
-    world.run("ip", "-n", netns.name, "link", "set", name, "addrgenmode", "none")
-    world.run("ip", "-n", netns.name, "address", "add", f"{address}/24", "dev", name)
-    world.run("ip", "-n", netns.name, "link", "set", name, "up")
-    show = ("ip", "-n", netns.name, "-br", "link", "show", "dev", name)
-    wait_for("the link is up", lambda: "UP" in world.run(*show).stdout.split())
-    netns.remember()
 
 
 def test_solo5_two_interfaces(cli: Cli, make_solo5: Callable[..., Bundle], world: World) -> None:

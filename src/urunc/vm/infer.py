@@ -29,6 +29,7 @@ class Signs:
         self._read_at = read_at
         self._wide = {"elf64": True, "elf32": False}.get(kernel.format)
         self._sections: tuple[str, ...] | None = None
+        self._found: dict[bytes, bool] = {}
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -39,7 +40,9 @@ class Signs:
 
     def contains(self, word: bytes) -> bool:
         """Say whether `word` stands anywhere in the file."""
-        return contains(self._read_at, word)
+        if word not in self._found:
+            self._found[word] = contains(self._read_at, word)
+        return self._found[word]
 
 
 def infer(kernel: KernelInfo, signs: Signs, guest: str | None, monitor: str | None, arch: str) -> tuple[str, str]:
