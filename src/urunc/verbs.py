@@ -123,10 +123,16 @@ def delegate(verb: str, call: Call) -> int:
 
 
 def create(call: Call) -> int:
-    """Create a container, or hand its creation to the delegate."""
+    """Create a container, or hand its creation to the delegate; with --dry-run print what would be done."""
     from .runtime import lifecycle
 
-    lifecycle.create(call.globals(), call.options())
+    common, options = call.globals(), call.options()
+    if options.dry_run:
+        from .jsonio import indented
+
+        write(indented(lifecycle.dry_run(common, options)) + "\n")
+    else:
+        lifecycle.create(common, options)
     return 0
 
 

@@ -26,30 +26,25 @@ STOP_SIGNALS = (SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGPWR, 37)
 
 
 def create(settings: Globals, options: Options) -> None:
-    """Make a container that waits for `start`; print the plan instead with --dry-run, or who would make it.
-
-    Executes the delegate, and does not return, where the bundle holds no unikernel.
-    """
+    """Make a container that waits for `start`. Executes the delegate, and does not return, for one that is not ours."""
     from . import create as creation
     from . import load
 
     request = load.load(settings.root, options, systemd=settings.systemd_cgroup)
-    if options.dry_run:
-        _print(
-            {"id": options.id, "delegate": load.read_settings(settings.root).delegate}
-            if request is None
-            else _without_contents(request.plan.to_data())
-        )
-        return
     if request is None:
         hand_over(settings, options)
     creation.create(settings.root, options, request)
 
 
-def _print(data: dict[str, Any]) -> None:
-    from .. import jsonio
+def dry_run(settings: Globals, options: Options) -> dict[str, Any]:
+    """Return the plan of a container, which is not made; of one that is not ours, who would make it."""
+    from . import load
 
-    os.write(1, jsonio.indented(data).encode() + b"\n")
+    request = load.load(settings.root, options, systemd=settings.systemd_cgroup)
+    if request is None:
+        return {"id": options.id, "delegate": load.read_settings(settings.root).delegate}
+    found: dict[str, Any] = _without_contents(request.plan.to_data())
+    return found
 
 
 def _without_contents(value: Any) -> Any:
@@ -109,8 +104,8 @@ def _meet_init(place: str, name: str) -> None:
         answers = []
         while answer := meeting.recv(64 * 1024):
             answers.append(answer)
-    except ConnectionError as error:
-        raise StateError(f"cannot start `{name}`: container is stopped", hint=reason(error)) from None
+    except ConnectionError:
+        raise StateError(f"cannot start `{name}`: container is stopped") from None
     finally:
         meeting.close()
         os.close(folder)
