@@ -270,6 +270,7 @@ def test_a_stop_signal_at_once_after_start_is_heard(cli: Cli, make_unikernel: Ca
         cli("start", f"guest{number}")
         cli("kill", f"guest{number}", "TERM")
         cli.wait_status(f"guest{number}", "stopped", 10)
+        cli("delete", f"guest{number}")  # the next one has the same cgroup
 
 
 def test_standard_input_is_the_guests_console(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
