@@ -363,6 +363,14 @@ def test_vhost_net_is_there_where_it_is_asked_for(cli: Cli, make_unikernel: Call
     cli.wait_console("guest", "ready")
 
 
+def test_a_capability_that_is_none_is_a_warning(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    bundle = make_unikernel("app")
+    bundle.config["process"]["capabilities"] = {"bounding": ["CAP_KILL", "CAP_FLY"]}
+    cli.create("guest", bundle)
+    warned = [line["msg"] for line in cli.log_lines() if line["level"] == "warning"]
+    assert "process.capabilities holds unknown names: CAP_FLY" in warned
+
+
 def test_software_emulation_is_said(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
     """Without a configuration QEMU takes KVM where a virtual CPU runs in hardware, and else the log says what it is."""
     cli.config.write_text("")

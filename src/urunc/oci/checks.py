@@ -185,10 +185,15 @@ def notes(spec: Spec, app: App) -> tuple[str, ...]:
     found = [
         (sysctls, "linux.sysctl does not reach the guest's kernel"),
         ((process.apparmor,) if process and process.apparmor else (), "process.apparmorProfile is not applied"),
-        (process.unknown_capabilities if process else (), "process.capabilities holds unknown names"),
         ((process.selinux,) if process and process.selinux else (), "process.selinuxLabel is not applied"),
     ]
     return tuple(f"{what}{_listed(names)}" for names, what in found if names)
+
+
+def warnings(spec: Spec) -> tuple[str, ...]:
+    """Return what must be a warning (config.md, "Linux Process": a capability that cannot be granted)."""
+    unknown = spec.process.unknown_capabilities if spec.process else ()
+    return (f"process.capabilities holds unknown names{_listed(unknown)}",) if unknown else ()
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -7,9 +7,8 @@ undo can be recorded before the first step.
 from __future__ import annotations
 
 from ..errors import ImageError, SpecError
-from ..oci import cgroup_path, device_rules, resources
+from ..oci import cgroup_path, checks, device_rules, resources
 from ..oci import network as networks
-from ..oci.checks import find_disks
 from ..oci.spec import DeviceRule, IdMap, Process, User
 from ..record import Record
 from ..vm import choose, guests, monitors, port, storage
@@ -194,7 +193,7 @@ def plan(
         fifos=port.FIFOS if _has_control(can, machine.boot) else (),
         no_pivot=options.no_pivot,
         stop=_stop(can, machine.boot),
-        warnings=(accel_warning,) if accel_warning else (),
+        warnings=((accel_warning,) if accel_warning else ()) + checks.warnings(spec),
         messages=(*app.messages, *mounts.messages, *machine.boot.messages),
     )
 
@@ -210,7 +209,7 @@ class _Storage:
         self.drives = storage.disks(app, self.disks)  # of the machine, as `shares`; the others are where they come from
         self.shares, self.folders = storage.root_shares(self.root)
         self.mounts = storage.block_mounts(app, self.root, self.disks, facts.block)
-        blocks = find_disks(spec, takes_disks=guests.load(app.guest).OWN_INIT and can.max_disks > 0)
+        blocks = checks.find_disks(spec, takes_disks=guests.load(app.guest).OWN_INIT and can.max_disks > 0)
         if mounts.volumes or blocks:
             self._attach(mounts, blocks, can)
 
