@@ -171,7 +171,7 @@ def pulled(kubelet: Kubelet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     files = [image.write(folder / f"{key}.tar") for key, image in made.items()]
     # A pod's own process must not be called `sleep`, which critest looks for.
-    kubelet.load(images.busybox("test/pause:1", ("tail", "-f", "/dev/null")), folder)
+    kubelet.load(conformance_image("test/pause:1", ("tail", "-f", "/dev/null")), folder)
     script = Path(__file__).with_name("registry.py")
     kubelet.world.start("registry", "/usr/bin/python3", "-IS", script, REGISTRY_PORT, *files)
     names = folder / "images.yaml"

@@ -1,7 +1,7 @@
 """The runtime's options, as containerd carries them: with the bootstrap parameters, and with each Create.
 
-ctr and nerdctl send runc's message. The CRI plug-in and Docker know its fields by the name of runc's shim alone: for
-any other they send a file's path, and from containerd 1.7 on the handler's own table as TOML.
+runc's message is sent by clients that know the shim for one like runc's. ctr and the CRI plug-in go by its name: to any
+other than runc's own they send a file's path, and the plug-in, from containerd 1.7 on, the handler's table as TOML.
 """
 
 from __future__ import annotations
