@@ -1,0 +1,91 @@
+"""A veth pair as an engine makes one, a guest's tap beside it, and the frames on both, for the network's tests."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from inchild import ip
+from urunc.linux import ns, tc
+from urunc.linux.rtnl import Rtnl
+from urunc.runtime import net
+from urunc.vm.machine import Network
+
+MAC = "02:00:00:00:00:01"
+PEER_MAC = "02:00:00:00:00:02"
+GATEWAY_MAC = "02:00:00:00:00:fe"
+
+
+def make_veth(name: str = "eth0", *, mtu: int = 1500, address: str = "10.0.0.5/24") -> None:
+    """Make the engine's interface, up and with an address, and `peer`, its other end."""
+    ip(
+        f"link add name {name} address {MAC} type veth peer name peer address {PEER_MAC}",
+        f"link set {name} mtu {mtu} up",
+        f"link set peer mtu {mtu} up",
+        f"addr add {address} dev {name}",
+    )
+
+
+@contextmanager
+def attached(taps: tuple[str, ...] = ("urunc-t0",), *, vnet_hdr: bool = False) -> Iterator[tuple[Network, list[int]]]:
+    """Take the namespace's interfaces over; give the record and the taps' descriptors, which are closed at the end."""
+    with Rtnl() as rtnl:
+        network = net.look(rtnl, taps)
+        fds = net.attach(rtnl, network, 0, 0, persistent=False, vnet_hdr=vnet_hdr)
+    try:
+        yield network, [fds[nic.tap] for nic in network.nics]
+    finally:
+        for fd in fds.values():
+            os.close(fd)
+
+
+def traces() -> tuple[set[str], dict[int, int]]:
+    """What `attach` may leave: links, and ingress qdiscs."""
+    with Rtnl() as rtnl:
+        return {link.name for link in rtnl.links()}, tc.ingresses(rtnl)
+
+
+def packets(name: str) -> socket.socket:
+    """Return a packet socket that holds what the guest's neighbour sends and hears."""
+    found = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    found.bind((name, 0))
+    found.settimeout(5)
+    return found
+
+
+def frame_of(destination: str, source: str, kind: bytes, payload: bytes) -> bytes:
+    """Return an Ethernet frame of that type, of the least length."""
+    return bytes.fromhex((destination + source).replace(":", "")) + kind + payload.ljust(46, b"\0")
+
+
+def wait_read(read: object, wanted: bytes) -> None:
+    """Read until the wanted frame comes, past others."""
+    for _attempt in range(50):
+        if read() == wanted:  # type: ignore[operator]
+            return
+    raise AssertionError("the frame did not arrive")
+
+
+def tap_read(fd: int) -> bytes:
+    """Return the next frame at a tap."""
+    assert select.select([fd], [], [], 5)[0], "nothing arrives at the tap"
+    return os.read(fd, 70_000)
+
+
+def bound_namespace() -> str:
+    """Return a path of this network namespace for `detach`, which does nothing in the runtime's own: step out of it."""
+    fd = os.open("/proc/self/ns/net", os.O_RDONLY)
+    _HELD.append(fd)
+    ns.unshare(("network",))
+    return f"/proc/self/fd/{fd}"
+
+
+_HELD: list[int] = []
+
+
+def back() -> None:
+    """Return to the namespace that `bound_namespace` stepped out of."""
+    ns.join(f"/proc/self/fd/{_HELD[-1]}", "network")
