@@ -63,3 +63,9 @@ def test_a_probe_that_dies_or_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tsc_agrees_with_the_clock() -> None:
     khz = probe.tsc_khz()
     assert khz == 0 or 100_000 < khz < 10_000_000
+
+
+def test_a_device_that_is_no_kvm(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for device in ("/dev/null", str(tmp_path / "file"), str(tmp_path / "missing")):
+        assert probe.kvm(device) == "none"

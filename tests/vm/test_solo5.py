@@ -118,6 +118,15 @@ def test_kernels_that_it_cannot_boot(kernel: KernelInfo, reason: str) -> None:
         spt.check(make(kernel=kernel))
 
 
+@pytest.mark.parametrize(("version", "abi"), [((0, 6, 9), 2), ((0, 7), 1), ((0, 12, 1), 1)])
+def test_a_kernel_of_another_age(version: tuple[int, ...], abi: int) -> None:
+    machine = make()
+    machine = machine.replace(kernel=machine.kernel.replace(solo5_abi_version=abi))
+    with pytest.raises(ImageError, match=rf"version {abi} of Solo5's ABI, and `/usr/bin/solo5-spt` speaks {3 - abi}"):
+        spt.launch(machine, HOST.replace(version=version))
+    assert spt.launch(machine, HOST).argv
+
+
 def test_other_tender_is_named() -> None:
     with pytest.raises(ImageError) as caught:
         spt.check(make(kernel=solo5_kernel("hvt", 0, 0)))

@@ -132,8 +132,13 @@ def _in_child(work: Callable[[], int], failed: int) -> int:
     return int(answer) if answer else failed
 
 
-def kvm() -> str:
-    """Return "real", or "software" where a vCPU does not come through one SSE instruction. It takes a child to try."""
+def kvm(device: str = "/dev/kvm") -> str:
+    """Return "none" where the device is no KVM, else "real", or "software": a vCPU trips over one SSE instruction.
+
+    It takes a child to try.
+    """
+    if not _is_kvm(device):
+        return "none"
     return "real" if _in_child(_run_vcpu, 0) else "software"
 
 
@@ -142,6 +147,7 @@ def tsc_khz() -> int:
     return _in_child(_measure_tsc, 0)
 
 
+_KVM_API_VERSION = 12
 _KVM_GET_API_VERSION = 0xAE00
 _KVM_CREATE_VM = 0xAE01
 _KVM_GET_VCPU_MMAP_SIZE = 0xAE04
@@ -156,13 +162,19 @@ _EXIT_IO = 2
 _SSE_CODE = bytes.fromhex("0f20e0 0d0002 0f22e0 0f58c0 b04b e610 f4")
 
 
+def _is_kvm(device: str) -> bool:
+    try:
+        with open(device, "r+b", buffering=0) as file:
+            return fcntl.ioctl(file, _KVM_GET_API_VERSION, 0) == _KVM_API_VERSION
+    except OSError:
+        return False
+
+
 def _run_vcpu() -> int:
     """Run a vCPU in real mode through an SSE instruction; return 1 where it came to the port write behind it."""
     if os.uname().machine != "x86_64":
         return 1
     kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
-    if fcntl.ioctl(kvm, _KVM_GET_API_VERSION, 0) != 12:
-        return 0
     machine = fcntl.ioctl(kvm, _KVM_CREATE_VM, 0)
     memory = mmap.mmap(-1, 0x2000)
     memory[0x1000 : 0x1000 + len(_SSE_CODE)] = _SSE_CODE

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 MAX_ARGUMENT_BYTES = 8191
 """Of the arguments, joined: HVT_CMDLINE_SIZE and SPT_CMDLINE_SIZE, without the NUL."""
 
-_ABI_VERSIONS = (1, 2)  # 1: Solo5 0.4 to 0.6; 2: since 0.7. Which of them a tender speaks, it says itself
+_ABI_VERSIONS = (1, 2)  # of kernel and tender: 1 from Solo5 0.4 to 0.6, 2 since
+_FIRST_WITH_2 = (0, 7)
 
 
 def check_kernel(kernel: KernelInfo, arch: str, abi: str) -> None:
@@ -58,8 +59,10 @@ def check(machine: Machine, abi: str) -> None:
 def launch(machine: Machine, host: Host, devices: tuple[str, ...]) -> Launch:
     """Return a tender's command line; `devices` are the nodes it needs beside the tun device.
 
-    Raises ImageError where the manifest declares more network devices than the container has.
+    Raises ImageError where the manifest declares more network devices than the container has, or the kernel is of
+    another age than the tender.
     """
+    _check_age(machine.kernel, host)
     argv = [host.binary, f"--mem={machine.memory_mib}"]
     nics = _nics(machine)
     for name, nic in nics:
@@ -70,6 +73,17 @@ def launch(machine: Machine, host: Host, devices: tuple[str, ...]) -> Launch:
             argv.append(f"--block-sector-size:{name}={disk.sector_size}")
     argv += ["--", "/kernel", *machine.boot.arguments]
     return Launch(argv=tuple(argv), fds=machine.held_disks(), devices=devices + (("net/tun",) if nics else ()))
+
+
+def _check_age(kernel: KernelInfo, host: Host) -> None:
+    if not host.version:
+        return
+    speaks = 2 if host.version >= _FIRST_WITH_2 else 1
+    if kernel.solo5_abi_version != speaks:
+        raise ImageError(
+            f"the kernel has version {kernel.solo5_abi_version} of Solo5's ABI, and `{host.binary}` speaks {speaks}",
+            hint="take a kernel and a tender of the same Solo5",
+        )
 
 
 def _nics(machine: Machine) -> tuple[tuple[str, Nic], ...]:
