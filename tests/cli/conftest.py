@@ -113,14 +113,10 @@ def make_small_linux(
     """Make a bundle of a Linux guest of 240 MiB, in an initrd of busybox and drivers, that runs a line of shell."""
     if is_runc:
         pytest.skip("runc has no unikernels")
-    kernel = linux_guest.find_kernel()
 
     def make(script: str) -> Bundle:
         folder = tmp_path_factory.mktemp("linux") / "bundle"
         bundle = Bundle(folder, ("/bin/sh", "-c", script), cgroup=f"/{world.cgroup}/linux")
-        (bundle.rootfs / "boot").mkdir()
-        (bundle.rootfs / "boot/vmlinux").write_bytes(linux_guest.uncompressed(kernel))
-        (bundle.rootfs / "boot/initrd").write_bytes(small_initrd)
-        return linuxes.annotate(bundle, initrd="/boot/initrd")
+        return linuxes.add_initrd(bundle, small_initrd)
 
     return make

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from cgroups import run
 from urunc.errors import HostError, SpecError
 from urunc.linux import libc, libseccomp, seccomp, seccomp_profile
+from urunc.oci import parse_linux
 
 ARCH = os.uname().machine
 ALLOW = {"action": "SCMP_ACT_ALLOW"}
@@ -201,6 +202,11 @@ def test_what_nobody_can_do_without(default: str, rules: list[tuple[list[str], s
             seccomp.compile(profile, ARCH, ("read", "write"))
     else:
         seccomp.compile(profile, ARCH, ("read", "write"))
+
+
+def test_config_json_is_read_with_the_same_names() -> None:
+    assert set(parse_linux._ACTIONS) == {*seccomp_profile.ACTIONS, "SCMP_ACT_NOTIFY"}
+    assert set(parse_linux._OPERATORS) == set(seccomp_profile.OPERATORS)
 
 
 def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
