@@ -161,12 +161,12 @@ static long mount_file(const char *source, const char *type, unsigned long flags
 }
 
 /*
- * Mount what a record `mount` says, "SOURCE TYPE ro|rw TARGET"; `name` is its file, NULL for the whole of it. A tmpfs
+ * Mount what a record `mount` says, "SOURCE TYPE ro|rw[,noexec] TARGET"; `name` is its file, NULL for the whole of it. A tmpfs
  * has its options in SOURCE's place.
  */
 static long mount_record(const char *what, const char *name)
 {
-	char source[256], type[64], mode[8];
+	char source[256], type[64], mode[16];
 	unsigned long flags = MS_NODEV | MS_NOSUID;
 
 	if (!next_word(&what, source, sizeof(source)) || !next_word(&what, type, sizeof(type)) ||
@@ -174,8 +174,10 @@ static long mount_record(const char *what, const char *name)
 		return -EINVAL;
 	if (equal(type, "bind"))
 		return bind_device(source, what);
-	if (equal(mode, "ro"))
+	if (starts_with(mode, "ro"))
 		flags |= MS_RDONLY;
+	if (equal(find_char(mode, ','), ",noexec"))
+		flags |= MS_NOEXEC;
 	return name ? mount_file(source, type, flags, what, name) : mount_volume(source, type, flags, what);
 }
 
@@ -242,7 +244,7 @@ void close_root(void)
 /* Disks must be whole when the power goes: what was mounted last goes first, and the root becomes read-only. */
 void release_disks(void)
 {
-	char source[256], type[64], mode[8];
+	char source[256], type[64], mode[16];
 
 	for (size_t i = config.count; i-- > 0;) {
 		const char *what = config.records[i].value;

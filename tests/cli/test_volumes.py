@@ -123,10 +123,10 @@ def test_a_hostile_guest_stays_in_its_volumes(cli: Cli, make_linux: Callable[...
 
 def test_tmpfs(cli: Cli, make_linux: Callable[..., Bundle]) -> None:
     bundle = make_linux("echo x > /scratch/dir/file; cat /proc/mounts; exit 0", shares=False)
-    mount(bundle, "/scratch/dir", "tmpfs", "nosuid", "size=1m", kind="tmpfs")
+    mount(bundle, "/scratch/dir", "tmpfs", "noexec", "size=1m", kind="tmpfs")
     status, console = cli.run("guest", bundle)
     assert status == 0, console
-    assert "tmpfs /scratch/dir tmpfs rw" in console
+    assert "tmpfs /scratch/dir tmpfs rw,nosuid,nodev,noexec" in console
     assert "size=1024k" in console
 
 

@@ -295,9 +295,9 @@ def test_a_read_only_root_in_memory(linux: Linux) -> None:
 
 def test_a_tmpfs_has_its_options(linux: Linux) -> None:
     script = "while read source where type options rest; do [ $where = /t ] && echo $options; done < /proc/mounts"
-    status, text = linux.run(shell(f"{script}; exit 0", ("mount", "size=64k,mode=750 tmpfs ro /t")))
+    status, text = linux.run(shell(f"{script}; exit 0", ("mount", "size=64k,mode=750 tmpfs ro,noexec /t")))
     assert status == 0
-    assert "size=64k" in text and "mode=750" in text and "ro," in text
+    assert "size=64k" in text and "mode=750" in text and "ro," in text and "noexec" in text
 
 
 def test_a_panic_is_told_to_the_monitor(linux: Linux, tmp_path: Path) -> None:

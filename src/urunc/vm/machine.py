@@ -140,6 +140,7 @@ class GuestMount(Record):
     fstype: str
     target: str
     readonly: bool = False
+    noexec: bool = False
     name: str = ""  # of the one file in the share that is to stand at `target`
 
 

@@ -61,6 +61,7 @@ def _tmpfs(volume: Volume) -> GuestMount:
         fstype="tmpfs",
         target=volume.mount.destination,
         readonly=volume.readonly,
+        noexec=_is_noexec(volume),
     )
 
 
@@ -82,6 +83,7 @@ def _add_share(found: Attached, volume: Volume, number: int) -> Attached:
         fstype="9p",
         target=volume.mount.destination,
         readonly=volume.readonly,
+        noexec=_is_noexec(volume),
         name=FILE if single else "",
     )
     return found.replace(
@@ -110,8 +112,13 @@ def _add_disk(found: Attached, volume: Volume, can: Capabilities, index: int) ->
         fstype={"ext3": "ext4"}.get(volume.mount.type, volume.mount.type),
         target=volume.mount.destination,
         readonly=volume.readonly,
+        noexec=_is_noexec(volume),
     )
     return found.replace(disks=(*found.disks, source), mounts=(*found.mounts, mount))
+
+
+def _is_noexec(volume: Volume) -> bool:
+    return "noexec" in volume.mount.options
 
 
 def _add_device(found: Attached, device: Node, can: Capabilities, index: int) -> Attached:

@@ -18,7 +18,7 @@ The file `/.urunc/config` is a sequence of records `key NUL value NUL`, bytes as
 `file`                    an absolute path: init copies `/.urunc/files` + path to it
 `root`                    `/dev/vda TYPE rw|ro` or `9p TAG rw|ro`: what becomes the root
 `readonly`                `1`: the root, an initrd's, is so from the program's start on
-`mount`                   `SOURCE TYPE rw|ro TARGET`, a disk or share; of a tmpfs, SOURCE is its options
+`mount`                   `SOURCE TYPE rw|ro[,noexec] TARGET`, a disk or share; of a tmpfs, SOURCE is its options
 `mount-file`              of the `mount` before it: the one file of it that is to stand at TARGET
 `terminal`                `1`: the console is a terminal, and the program's controlling one; `size` `ROWS COLUMNS`
 `end`                     `poweroff` or `reboot`: what ends the machine
@@ -185,7 +185,7 @@ def _root(root: Root) -> tuple[str, ...]:
 
 
 def _mount(mount: GuestMount) -> list[tuple[str, str]]:
-    mode = "ro" if mount.readonly else "rw"
+    mode = ("ro" if mount.readonly else "rw") + (",noexec" if mount.noexec else "")
     records = [("mount", f"{mount.source} {driver(mount.fstype)} {mode} {mount.target}")]
     return records + ([("mount-file", mount.name)] if mount.name else [])
 
