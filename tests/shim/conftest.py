@@ -1,12 +1,16 @@
-"""A loop, and the children of the test's process, for every test of the shim's parts."""
+"""A loop, the children of the test's process, and the whole service over them, for the tests of the shim's parts."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from shim.services import Serve, World
+from urunc.linux import libc
+from urunc.shim import pod, work
 from urunc.shim.children import Children
 from urunc.shim.loop import Loop
 
@@ -44,3 +48,24 @@ def serve_until(loop: Loop) -> Callable[[Callable[[], object]], None]:
             loop.once(loop._until_next_timer())
 
     return serve
+
+
+@pytest.fixture
+def world(
+    loop: Loop, children: Children, serve_until: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+    world = World(loop, children, serve_until, tmp_path)
+    for name in ("create", "start", "kill", "freeze", "update", "delete", "execute"):
+        monkeypatch.setattr(work, name, getattr(world.work, name))
+    monkeypatch.setattr(pod.cgroup, "pids", lambda paths: [])
+    yield world
+    for container in world.service._pod.containers.values():
+        for process in (container.init, *container.execs.values()):
+            if process.pid and not process.ended:
+                world.end(process.pid)
+    serve_until(lambda: not children._expecting)
+    world.server.close()
+    world.peer.close()
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 0)
+    assert world.errors == []
