@@ -157,8 +157,7 @@ def _text(place: str, file: str) -> str:
     if not place:
         return ""
     try:
-        with open(f"{place}/{file}", encoding="utf-8") as stream:
-            return stream.read().rstrip("\n")
+        return cgroup_files.read_raw(f"{place}/{file}").rstrip("\n")
     except OSError:
         return ""
 
