@@ -185,6 +185,37 @@ def test_a_broken_guest_is_said(kubelet: Kubelet, pods: Any, testguest: Path, tm
         pod.start("broken", "broken", "app")
 
 
+PROXY = """
+echo "to $REDIRECT_IP"
+mkdir -p /pages
+busybox wget -q -O /pages/first "http://$REDIRECT_IP/"
+exec httpd -f -p 8012 -h /pages
+"""
+
+
+def test_knatives_arrangement(kubelet: Kubelet, pods: Any) -> None:
+    """By the containers' names alone: the proxy is runc's and keeps the pod's network, the guest is behind it."""
+
+    def page(url: str) -> str:
+        argv = ("curl", "-sf", "--max-time", "3", f"http://{pod.address}{url}")
+        return str(wait_for(url, lambda: kubelet.world.run(*argv, check=False).stdout))
+
+    pod = pods("knative")
+    guest = pod.start("user-container", "guest", "app", "first")
+    wait_for("the guest is ready", lambda: "ready" in pod.log("user-container"))
+    proxy = pod.start("queue-proxy", "busybox", "sh", "-c", PROXY)
+    assert "testguest: app" in page(":8012/first")  # what the proxy had from the guest
+    assert "to 172.16.1.2" in pod.log("queue-proxy")
+    assert "testguest: app" in page("/")  # the guest itself, at a port that the proxy does not have
+    kubelet.call("StopContainer", container_id=guest, timeout=10)
+    kubelet.call("RemoveContainer", container_id=guest)
+    assert "testguest: app" in page(":8012/first")
+    pod.start("user-container", "guest", "app", "second")
+    wait_for("the second boot", lambda: "-- second" in pod.log("user-container"))
+    assert "testguest: app" in page("/")
+    assert pod.status(proxy)["state"] == RUNNING
+
+
 TRAFFIC = """
 import socket, sys, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

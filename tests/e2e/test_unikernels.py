@@ -176,8 +176,10 @@ class TestPodman:
         assert podman("wait", "guest").stdout.strip() == "137"
         podman("rm", "guest")
 
-    def test_a_published_port(self, podman: Podman) -> None:
-        self.start(podman, f"--publish=7007:{PORT_ECHO}/udp", "--publish=8081:80")
+    @pytest.mark.parametrize("mode", ["redirect", "nat"])
+    def test_a_published_port(self, podman: Podman, mode: str) -> None:
+        annotation = f"--annotation=com.urunc.network={mode}"
+        self.start(podman, annotation, f"--publish=7007:{PORT_ECHO}/udp", "--publish=8081:80")
         gateway = self.show(podman, "{{.NetworkSettings.Gateway}}")
         wait_for("an answer", lambda: udp_echo(podman.world, gateway, 7007) == "over UDP", 10)
         assert podman.world.run("curl", "-sf", "--max-time", "5", f"http://{gateway}:8081/").stdout

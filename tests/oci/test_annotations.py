@@ -96,6 +96,12 @@ def test_unknown_keys_are_said_and_foreign_ones_are_not() -> None:
     assert messages == ("annotations: unknown key `com.urunc.unikernel.colour` is ignored",)
 
 
+def test_an_image_full_of_unknown_keys_does_not_fill_the_log() -> None:
+    _fields, messages = annotations.read({f"com.urunc.unikernel.x{n}": "" for n in range(10_000)}, "/urunc.json", WORDS)
+    assert len(messages) == 9
+    assert messages[-1] == "/urunc.json: 9992 more unknown keys are ignored"
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

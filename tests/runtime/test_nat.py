@@ -85,10 +85,10 @@ class Guest:
                 self.seen.append(frame)
                 os.write(self.fd, _echo_udp(frame))
 
-    def send(self, to: str, port: int, payload: bytes) -> None:
+    def send(self, to: str, port: int, payload: bytes, source: str = GUEST) -> None:
         """Send a datagram from port 7 to the world."""
         gateway = self._gateway_mac()
-        os.write(self.fd, _udp(gateway, MAC, GUEST, to, 7, port, payload))
+        os.write(self.fd, _udp(gateway, MAC, source, to, 7, port, payload))
 
     def _gateway_mac(self) -> str:
         with Rtnl() as rtnl:
@@ -240,6 +240,32 @@ def test_the_pod_keeps_its_network_and_the_guest_has_it_too(kinds: tuple[str, ..
                 guest.close()
 
     run_in(kinds, body)
+
+
+def test_a_guest_speaks_in_its_own_name_alone() -> None:
+    def world() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.bind((WORLD, 53))
+            server.settimeout(30)
+            data, address = server.recvfrom(2000)
+            assert (data, address[0]) == (b"its own", POD)
+
+    def body() -> None:
+        _pod()
+        with _attached() as (_network, fd):
+            child = _outside(world)
+            guest = Guest(fd)
+            try:
+                while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:  # nobody may listen yet
+                    for source in ("10.0.0.77", "192.0.2.1", "172.16.1.3", POD, WORLD, "127.0.0.1"):
+                        guest.send(WORLD, 53, b"another's", source)
+                    guest.send(WORLD, 53, b"its own")
+                    select.select([], [], [], 0.02)
+                assert ended[1] == 0
+            finally:
+                guest.close()
+
+    run_in(OUTSIDE, body)
 
 
 def test_tcp_goes_where_a_socket_listens() -> None:
@@ -534,6 +560,9 @@ def test_the_rules_read_as_they_should() -> None:
         f'iifname "{TAP}" accept',
         "type nat hook prerouting priority dstnat",
         "ip daddr 10.0.0.5 meta l4proto tcp jump guest",
+        "type filter hook forward priority filter",
+        f'iifname "{TAP}" ip saddr 172.16.1.2 accept iifname "{TAP}" ip6 saddr fd75:7275:6e63::2 accept '
+        f'iifname "{TAP}" drop',
         "ip daddr 10.0.0.6 meta l4proto udp jump guest",
         f'ip saddr 172.16.1.2 oifname != "{TAP}" masquerade',
     ):

@@ -28,8 +28,8 @@ from .netlink import (
     text,
 )
 
-PREROUTING, POSTROUTING = 0, 4
-"""NF_INET_*: where a base chain of NAT can stand."""
+PREROUTING, FORWARD, POSTROUTING = 0, 2, 4
+"""NF_INET_*: where a base chain can stand: of NAT, or in the middle a filter."""
 
 TCP, UDP = 6, 17
 
@@ -39,7 +39,8 @@ _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = (_NFNL_SUBSYS_NFTABLES << 8 | kind for kind in (0, 1, 2, 3, 6))
 _NFPROTO_INET, _NFPROTO_IPV4, _NFPROTO_IPV6 = 1, 2, 10
 
-_PRIORITY = {PREROUTING: -100, POSTROUTING: 100}  # NF_IP_PRI_NAT_DST and _SRC
+_TYPES = {PREROUTING: ("nat", -100), FORWARD: ("filter", 0), POSTROUTING: ("nat", 100)}
+"""A chain's type at its place, and its priority: NF_IP_PRI_NAT_DST, _FILTER and _NAT_SRC."""
 _NFTA_TABLE_NAME, _NFTA_TABLE_USERDATA = 1, 6
 _NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME, _NFTA_CHAIN_HOOK, _NFTA_CHAIN_TYPE = 1, 3, 4, 7
 _NFTA_HOOK_HOOKNUM, _NFTA_HOOK_PRIORITY = 1, 2
@@ -48,7 +49,7 @@ _NFTA_LIST_ELEM = 1
 _NFTA_EXPR_NAME, _NFTA_EXPR_DATA = 1, 2
 _NFTA_DATA_VALUE, _NFTA_DATA_VERDICT = 1, 2
 _NFTA_VERDICT_CODE, _NFTA_VERDICT_CHAIN = 1, 2
-_ACCEPT, _JUMP = 1, -3
+_DROP, _ACCEPT, _JUMP = 0, 1, -3
 _REGISTER_VERDICT, _REGISTER = 0, 1
 _META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO = 6, 7, 15, 16
 _CMP_EQ, _CMP_NEQ = 0, 1
@@ -61,7 +62,7 @@ _GENMSG = Struct("!BBH")
 
 
 class Chain(Record):
-    """A chain and its rules, each a tuple of the expressions below. With a `hook` it is a base chain for NAT."""
+    """A chain and its rules, each a tuple of the expressions below. With a `hook` it is a base chain."""
 
     name: str
     rules: tuple[tuple[bytes, ...], ...]
@@ -107,6 +108,11 @@ def has_socket() -> bytes:
 def accept() -> bytes:
     """Let the packet pass unchanged."""
     return _verdict(_ACCEPT)
+
+
+def drop() -> bytes:
+    """Drop the packet."""
+    return _verdict(_DROP)
 
 
 def jump(chain: str) -> bytes:
@@ -220,8 +226,9 @@ def _chain(table: str, chain: Chain) -> bytes:
     body = text(_NFTA_CHAIN_TABLE, table) + text(_NFTA_CHAIN_NAME, chain.name)
     if chain.hook is None:
         return body
-    place = _word(_NFTA_HOOK_HOOKNUM, chain.hook) + _word(_NFTA_HOOK_PRIORITY, _PRIORITY[chain.hook])
-    return body + nest(_NFTA_CHAIN_HOOK, place) + text(_NFTA_CHAIN_TYPE, "nat")
+    kind, priority = _TYPES[chain.hook]
+    place = _word(_NFTA_HOOK_HOOKNUM, chain.hook) + _word(_NFTA_HOOK_PRIORITY, priority)
+    return body + nest(_NFTA_CHAIN_HOOK, place) + text(_NFTA_CHAIN_TYPE, kind)
 
 
 def _rule(table: str, chain: Chain, expressions: tuple[bytes, ...]) -> bytes:

@@ -37,6 +37,7 @@ MAX_VALUE = 64 * 1024
 MAX_PATH = 4095  # PATH_MAX without its NUL
 _MAX_DEVICE_NAME = 67  # of a Solo5 manifest
 _MAX_VERSION = 64
+_MOST_MESSAGES = 8  # about unknown keys: an image can hold as many as it likes, and the log is the host's
 _INVISIBLE = "\u2028\u2029" + "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Unicode's ends of a line, and what turns the direction of the text around it: it hides a name from its reader."""
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
@@ -180,7 +181,10 @@ def read(values: Mapping[str, Any], source: str, words: tuple[str, ...]) -> tupl
             )
     known = {PREFIX + key.name for key in TABLE} | {PREFIX + name for name in HOST_KEYS}
     odd = sorted(name for name in values if name.startswith(PREFIX) and name not in known)
-    return fields, tuple(f"{source}: unknown key `{plain(name)}` is ignored" for name in odd)
+    messages = [f"{source}: unknown key `{plain(name)}` is ignored" for name in odd[:_MOST_MESSAGES]]
+    if len(odd) > _MOST_MESSAGES:
+        messages.append(f"{source}: {len(odd) - _MOST_MESSAGES} more unknown keys are ignored")
+    return fields, tuple(messages)
 
 
 def read_one(values: Mapping[str, Any], name: str, source: str) -> Any:

@@ -201,7 +201,10 @@ def _turn(knob: str, value: bytes) -> None:
 
 
 def rules(tap: str, addresses: Sequence[str], families: Collection[int]) -> tuple[Chain, ...]:
-    """Return the chains: to `addresses`, the pod's own, where no socket of the pod waits; and out, masqueraded."""
+    """Return the chains: to `addresses`, the pod's own, where no socket of the pod waits; and out, masqueraded.
+
+    What the guest sends in another's name goes nowhere: it would not be masqueraded.
+    """
     arriving = [(nftables.comes_in_by(tap), nftables.accept())]
     for ip in addresses:
         for protocol in (nftables.TCP, nftables.UDP):
@@ -209,10 +212,12 @@ def rules(tap: str, addresses: Sequence[str], families: Collection[int]) -> tupl
             arriving.append((match, nftables.jump("guest")))
     guests = [_ENDS[family][1] for family in sorted(families)]
     leaving = [(nftables.source_is(guest), nftables.leaves_not_by(tap), nftables.masquerade()) for guest in guests]
+    passing = [(nftables.comes_in_by(tap), nftables.source_is(guest), nftables.accept()) for guest in guests]
     to_guest = [(nftables.has_socket(), nftables.accept()), *((nftables.redirect_to(guest),) for guest in guests)]
     return (
         Chain(name="guest", rules=tuple(to_guest)),
         Chain(name="arriving", rules=tuple(arriving), hook=nftables.PREROUTING),
+        Chain(name="passing", rules=(*passing, (nftables.comes_in_by(tap), nftables.drop())), hook=nftables.FORWARD),
         Chain(name="leaving", rules=tuple(leaving), hook=nftables.POSTROUTING),
     )
 
