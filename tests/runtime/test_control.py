@@ -69,6 +69,7 @@ def test_the_last_word_of_the_guest_counts(place: str, said: bytes, status: int 
     os.close(monitor)
     assert not listener.read()
     assert listener.exit_status == status
+    listener.close()
 
 
 def test_a_monitor_that_writes_without_end_does_not_hold_the_reader(

@@ -41,6 +41,21 @@ def test_the_exit_status(guest: GuestPort, monitor: tuple[int, int], serve_until
     assert guest.status(0) == guest.status(85) == 42
 
 
+def test_the_end_of_the_monitor_is_no_error(loop: Loop, tmp_path: Path) -> None:
+    """Whoever notices it first: the loop, or the container's end."""
+    for name in port.FIFOS:
+        os.mkfifo(tmp_path / name)
+    for by_loop in (True, False):
+        monitor = os.open(tmp_path / port.FIFOS[1], os.O_RDWR | os.O_NONBLOCK)
+        guest = GuestPort(loop, str(tmp_path))
+        os.write(monitor, b"exit 3\n")
+        os.close(monitor)
+        for _ in range(3):
+            loop.once(0) if by_loop else guest.read()
+        assert guest.status(0) == 3
+        guest.close()
+
+
 def test_a_guest_that_ends_without_a_word(guest: GuestPort) -> None:
     assert guest.status(0) == 134
     assert guest.status(137) == 137

@@ -56,7 +56,7 @@ class Listener:
             raise StateError(f"cannot open the guest's control port: {reason(error)}") from None
 
     def read(self) -> bool:
-        """Read what there is, without waiting; return False once there will be no more, and close.
+        """Read what there is, without waiting; return False once there will be no more. Closing is the caller's.
 
         No more than a fifo can hold (fs.pipe-max-size): who writes without end would keep us here else.
         """
@@ -68,9 +68,9 @@ class Listener:
             except BlockingIOError:
                 return True
             if not data:
-                self.close()
+                return False
             self._take(data)
-        return self.fd >= 0
+        return True
 
     def status(self, code: int) -> int:
         """Return the guest's exit status, where its monitor ended with `code`.
