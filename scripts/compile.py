@@ -89,7 +89,7 @@ def _compile(source: Path, name: str) -> CodeType:
 
 
 class _Lean(ast.NodeTransformer):
-    """Leaves out what only type checkers read. The annotations of a class stay: they are a Record's fields."""
+    """Leaves out what only type checkers read, and says outright what a Record else finds out of its annotations."""
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
         """Leave out `from __future__ import annotations`, the only one that the house uses."""
@@ -103,6 +103,22 @@ class _Lean(ast.NodeTransformer):
             return node.body
         return node if test != "TYPE_CHECKING" else node.orelse or ast.Pass()
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        """Put a Record's `_fields`, `_defaults` and `_required` in the place of the annotations they come from."""
+        self.generic_visit(node)
+        if any(isinstance(base, ast.Name) and base.id == "Record" for base in node.bases):
+            annotated = [line for line in node.body if isinstance(line, ast.AnnAssign)]
+            values = {line.target.id: line.value for line in annotated if line.target.id[0] != "_"}
+            required = frozenset(name for name, value in values.items() if not value)
+            defaults = [name for name in values if name not in required]
+            node.body = [
+                *(line for line in map(_without_annotation, node.body) if line),
+                _assign("_fields", ast.Constant(tuple(values))),
+                _assign("_required", ast.Constant(required)),
+                _assign("_defaults", ast.Dict([ast.Constant(name) for name in defaults], list(map(_name, defaults)))),
+            ]
+        return node
+
     def visit_arg(self, node: ast.arg) -> ast.arg:
         """Leave out an argument's annotation."""
         node.annotation = None
@@ -113,6 +129,20 @@ class _Lean(ast.NodeTransformer):
         node.returns = None
         self.generic_visit(node)
         return node
+
+
+def _assign(name: str, value: ast.expr) -> ast.Assign:
+    return ast.Assign([ast.Name(name, ast.Store())], value)
+
+
+def _name(name: str) -> ast.expr:
+    return ast.Name(name, ast.Load())
+
+
+def _without_annotation(line: ast.stmt) -> ast.stmt | None:
+    if not isinstance(line, ast.AnnAssign):
+        return line
+    return ast.Assign([line.target], line.value) if line.value else None
 
 
 def write_groups(tree: Path, modules: dict[str, tuple[bool, CodeType]], loader: CodeType) -> None:

@@ -60,6 +60,29 @@ def test_every_module_is_compiled_and_names_its_final_place(installed: Path) -> 
         assert code.co_filename == f"/opt/urunc/lib/urunc/{source}"
 
 
+RECORDS = """
+import importlib, pathlib, sys
+sys.path.insert(0, sys.argv[1])
+from urunc.record import Record
+for file in sorted(pathlib.Path(sys.argv[1], "urunc").rglob("*.py")):
+    name = ".".join(file.relative_to(sys.argv[1]).with_suffix("").parts).removesuffix(".__init__")
+    for value in vars(importlib.import_module(name)).values() if not name.endswith("__main__") else ():
+        if isinstance(value, type) and issubclass(value, Record) and value is not Record:
+            print(name, value.__qualname__, value._fields, sorted(value._required), value._defaults)
+"""
+"""Prints what each record's fields are; a module's own are among those that it imports."""
+
+
+def test_records_are_what_they_were(installed: Path) -> None:
+    def fields(library: Path) -> list[str]:
+        argv = [INTERPRETER, "-IS", "-c", RECORDS, str(library)]
+        return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+
+    found = fields(installed / "opt/urunc/lib/urunc")
+    assert len(found) > 80
+    assert found == fields(SOURCE)
+
+
 LIGHT = """
 import sys
 light = sys.modules["os"]

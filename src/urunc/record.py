@@ -30,10 +30,11 @@ class Record:
         _defaults: ClassVar[dict[str, Any]]
 
     def __init_subclass__(cls) -> None:
-        fields = tuple(name for name in cls.__annotations__ if not name.startswith("_"))
-        cls._fields = fields
-        cls._defaults = {name: cls.__dict__[name] for name in fields if name in cls.__dict__}
-        cls._required = frozenset(fields) - cls._defaults.keys()
+        if "_fields" in cls.__dict__:
+            return  # an installed record says so itself: see scripts/compile.py
+        cls._fields = tuple(name for name in cls.__annotations__ if name[0] != "_")
+        cls._defaults = {name: cls.__dict__[name] for name in cls._fields if name in cls.__dict__}
+        cls._required = frozenset(cls._fields) - cls._defaults.keys()
 
     if not TYPE_CHECKING:
 
