@@ -214,3 +214,16 @@ def test_linux_with_a_disk_beside_its_initrd(cli: Cli, make_linux: Callable[...,
     assert status == 0, console
     assert "hello from a disk" in console
     assert linuxes.read_disk(bundle.rootfs / "disk.img", "/more") == "more\n"
+
+
+@pytest.mark.slow
+def test_linux_on_a_disk_that_is_damaged_within(cli: Cli, make_linux: Callable[..., Bundle]) -> None:
+    """Its superblock is sound, which is all that the host reads: mounting it, and its dangers, are the guest's."""
+    bundle = make_linux("echo started; exit 0")
+    with (bundle.rootfs / "disk.img").open("r+b") as disk:
+        disk.seek(2048)
+        disk.write(b"\xff" * (4 << 20))
+    status, console = cli.run("guest", bundle)
+    assert status not in (0, 1), console
+    assert "started" not in console
+    assert "/dev/vda" in console
