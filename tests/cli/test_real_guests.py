@@ -184,6 +184,20 @@ def test_solo5_answers_ping_on_qemu(cli: Cli, make_virtio: Callable[..., Bundle]
     answers_ping(cli, make_virtio("test_net"), world)
 
 
+def test_solo5_two_interfaces_on_qemu(cli: Cli, make_virtio: Callable[..., Bundle], world: World) -> None:
+    with Netns(world, "two", subnet="10.0.0") as netns:
+        add_interface(world, netns, "net1", "10.1.0.2", "10.1.0.1")
+        bundle = make_virtio("test_net_2if")
+        bundle.namespace("network", netns.path)
+        cli.create("guest", bundle)
+        cli("start", "guest")
+        cli.wait_console("guest", "Serving ping")
+        for address in ("10.0.0.2", "10.1.0.2"):
+            argv = ("ping", "-c1", "-W1", address)
+            wait_for(f"an answer of {address}", lambda: world.run(*argv, check=False).returncode == 0)  # noqa: B023
+        cli.end("guest")
+
+
 @pytest.fixture
 def make_unikraft(is_runc: bool, tmp_path: Path, world: World) -> Callable[..., Bundle]:
     """Make a bundle with a Unikraft kernel."""

@@ -55,6 +55,8 @@ def test_on_qemu_it_is_one_string() -> None:
 def test_takes_as_many_nics_as_the_manifest_declares() -> None:
     assert boot(kernel=solo5_kernel("spt", 2, 3)).nics == 2
     assert boot(kernel=solo5_kernel("spt", 0, 1)).nics == 0
+    assert boot(kernel=solo5_kernel("virtio", 2, 0), monitor=qemu).nics == 2
+    assert boot(kernel=solo5_kernel("virtio", 0, 0), monitor=qemu).nics == 0
 
 
 def test_more_nics_are_said() -> None:

@@ -7,7 +7,7 @@ import pytest
 from urunc.errors import ImageError
 from urunc.vm.machine import Boot, Disk, Host, KernelInfo, Machine, Network, Root, Share
 from urunc.vm.monitors import qemu
-from vmcases import LINUX_KERNEL, MULTIBOOT_KERNEL, NETWORKS, PLAIN_NIC, launch, make_machine, solo5_kernel
+from vmcases import LINUX_KERNEL, MULTIBOOT_KERNEL, NETWORKS, PLAIN_NIC, SECOND_NIC, launch, make_machine, solo5_kernel
 
 
 def make(**fields: object) -> Machine:
@@ -180,3 +180,18 @@ def test_no_path_of_the_image_in_the_argv() -> None:
     words = launch(machine, "qemu").argv
     assert option(list(words), "-kernel") == "/kernel"
     assert not [word for word in words if "disk.img" in word]
+
+
+def test_solo5s_devices_are_in_its_manifests_order() -> None:
+    """Solo5 on virtio pairs what is on the bus with its manifest, and stops where the kinds differ."""
+    manifest = (("a", "BLOCK_BASIC"), ("net1", "NET_BASIC"), ("b", "BLOCK_BASIC"), ("net0", "NET_BASIC"))
+    kernel = solo5_kernel("virtio", 0, 0).replace(multiboot=True, multiboot_address=True, solo5_devices=manifest)
+    boot = Boot(net_device="net0")
+    disks = (Disk(path="/disk0", name="b"), Disk(path="/disk1", name="a"))
+    words = argv(make(kernel=kernel, boot=boot, disks=disks, network=Network(nics=(PLAIN_NIC, SECOND_NIC))))
+    placed = [word.split(",")[1] for word in words if word.startswith("virtio-")]
+    assert placed == ["drive=disk1", "netdev=net1", "drive=disk0", "netdev=net0"]
+    with pytest.raises(ImageError, match="declares the block devices `a`, `b`, the image gives 1"):
+        qemu.check(make(kernel=kernel, disks=disks[:1]))
+    with pytest.raises(ImageError, match="declares the network devices"):
+        argv(make(kernel=kernel, disks=disks, network=Network(nics=(PLAIN_NIC,))))

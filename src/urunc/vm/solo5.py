@@ -56,6 +56,20 @@ def check(machine: Machine, abi: str) -> None:
         raise ImageError(f"the guest's command line is {size} bytes long, and Solo5 takes {MAX_ARGUMENT_BYTES}")
 
 
+def check_disks(machine: Machine) -> None:
+    """Raise ImageError where the kernel's manifest asks for other disks, on any monitor."""
+    _disks(machine)
+
+
+def in_manifest_order(machine: Machine) -> tuple[Nic | Disk, ...]:
+    """Return the machine's devices as the kernel's manifest declares them: Solo5 on virtio counts, and knows no names.
+
+    Raises ImageError where it declares more than the machine has.
+    """
+    devices: dict[str, Nic | Disk] = {**dict(_nics(machine)), **dict(_disks(machine))}
+    return tuple(devices[name] for name, _ in machine.kernel.solo5_devices or ())
+
+
 def launch(machine: Machine, host: Host, devices: tuple[str, ...]) -> Launch:
     """Return a tender's command line; `devices` are the nodes it needs beside the tun device.
 

@@ -44,7 +44,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     return Boot(
         arguments=arguments if monitor.arguments else (),
         command_line="" if monitor.arguments else " ".join(arguments),
-        nics=network_devices(context.kernel) if monitor.arguments else 1,  # Solo5's virtio knows one
+        nics=network_devices(context.kernel),
         net_device=app.net_device or "",
         block_device=app.block_device or "",
         messages=messages,

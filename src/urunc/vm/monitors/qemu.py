@@ -67,8 +67,12 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 
 
 def check(machine: Machine) -> None:
-    """Raise ImageError where QEMU would not boot the kernel."""
+    """Raise ImageError where QEMU would not boot the kernel, or a Solo5 kernel would not take the disks."""
     check_kernel(machine.kernel, machine.arch)
+    if machine.kernel.solo5_devices is not None:
+        from .. import solo5
+
+        solo5.check_disks(machine)
 
 
 def check_kernel(kernel: KernelInfo, arch: str) -> None:
@@ -106,13 +110,16 @@ def launch(machine: Machine, host: Host) -> Launch:
         return machine.first_fd + len(fds) - 1
 
     argv = [host.binary, *_base(machine, host), *_processor(machine), *_kernel(machine)]
+    placed: list[tuple[Nic | Disk, list[str]]] = []
     for index, nic in enumerate(machine.network.nics):
-        argv += _nic(index, nic, descriptor(f"tap:{nic.tap}"), machine)
+        placed.append((nic, _nic(index, nic, descriptor(f"tap:{nic.tap}"), machine)))
     for index, disk in enumerate(machine.disks):
-        argv += ["-add-fd", f"fd={descriptor(f'disk:{disk.path}')},set={index}"]
+        words = ["-add-fd", f"fd={descriptor(f'disk:{disk.path}')},set={index}"]
         if not disk.readonly:  # it looks at a disk before it opens it for writing
-            argv += ["-add-fd", f"fd={descriptor(f'read:{disk.path}')},set={index}"]
-        argv += _disk(index, disk, machine)
+            words += ["-add-fd", f"fd={descriptor(f'read:{disk.path}')},set={index}"]
+        placed.append((disk, [*words, *_disk(index, disk, machine)]))
+    for words in _in_order(machine, placed):
+        argv += words
     for index, share in enumerate(machine.shares):
         argv += _share(index, share, machine)
     argv += _qmp(descriptor("listen:qmp"))
@@ -132,6 +139,15 @@ def launch(machine: Machine, host: Host) -> Launch:
         devices=tuple(devices),
         own_descriptors=bool(machine.shares),  # hw/9pfs/9p-local.c changes a file's mode by /proc/self/fd/N
     )
+
+
+def _in_order(machine: Machine, placed: list[tuple[Nic | Disk, list[str]]]) -> list[list[str]]:
+    """Return the options in the order that the devices have on the bus: any, but for a Solo5 kernel with a manifest."""
+    if machine.kernel.solo5_devices is None:
+        return [words for _, words in placed]
+    from .. import solo5
+
+    return [next(words for other, words in placed if other is device) for device in solo5.in_manifest_order(machine)]
 
 
 def quote(value: str) -> str:
