@@ -27,8 +27,11 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
         {
             "create": """
                 urunc.runtime.create urunc.runtime.options urunc.oci.parse urunc.oci.parse_linux
-                urunc.vm.guests.linux urunc.vm.guests.unikraft urunc.vm.monitors.qemu
+                urunc.vm.bootstring urunc.vm.monitors.qemu
             """,
+            "create.linux": "urunc.vm.guests.linux urunc.vm.cpio",
+            "create.unikraft": "urunc.vm.guests.unikraft",
+            "create.solo5": "urunc.vm.guests.mirage urunc.vm.monitors.hvt urunc.vm.monitors.spt",
             "create.console": "urunc.runtime.console",
             "create.hooks": "urunc.runtime.hooks",
             "network": "urunc.runtime.net",

@@ -36,15 +36,14 @@ CREATE = f"""
 _ctypes _socket _struct binascii math
 urunc.linux.cgroup urunc.linux.cgroup_files urunc.linux.cgroup_layout urunc.linux.freezer
 urunc.linux.fsops urunc.linux.libc urunc.linux.mounts urunc.linux.ns
-urunc.linux.removal
 urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.network urunc.oci.node
 urunc.oci.cgroup_path urunc.oci.device_rules
 urunc.oci.parse urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
 urunc.runtime.assemble urunc.runtime.channel urunc.runtime.create
 urunc.runtime.host urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words
-urunc.runtime.load urunc.runtime.options urunc.runtime.plan urunc.runtime.settings urunc.runtime.teardown
+urunc.runtime.load urunc.runtime.options urunc.runtime.plan urunc.runtime.settings
 urunc.runtime.timeline
-urunc.vm urunc.vm.bootstring urunc.vm.choose urunc.vm.cpio urunc.vm.elf urunc.vm.guests urunc.vm.guests.unikraft
+urunc.vm urunc.vm.bootstring urunc.vm.choose urunc.vm.elf urunc.vm.guests urunc.vm.guests.unikraft
 urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port urunc.vm.storage
 """
 NETWORK = "urunc.linux.netlink urunc.linux.rtnl urunc.linux.tap urunc.linux.tc urunc.runtime.net"

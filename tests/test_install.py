@@ -116,7 +116,7 @@ sys.exit(status)
 """
 """Runs the program; tells how many groups it has read, and which modules it has loaded that were in none."""
 
-VERBS = {"create": ["a group"], "state": [], "start": [], "kill": [], "delete": ["a group"]}
+VERBS = {"create": ["a group"] * 2, "state": [], "start": [], "kill": [], "delete": ["a group"]}
 
 
 def changed(installed: Path, place: Path, program: str) -> Path:

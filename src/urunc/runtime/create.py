@@ -15,7 +15,7 @@ from .. import jsonio, log
 from ..errors import KernelError, SpecError, UruncError, describe
 from ..linux import cgroup, cgroup_files, cgroup_layout, libc, ns, proc
 from ..oci import network as networks
-from . import assemble, inherit, init, status, store, teardown
+from . import assemble, inherit, init, status, store
 from . import channel as wire
 from . import plan as plans
 from .inherit import Descriptors
@@ -345,6 +345,8 @@ class _Creation:
 
     def _give_up(self) -> None:
         """Clear what was done. What cannot be cleared is logged: the first error is the one to show."""
+        from . import teardown
+
         if self.speaker:
             self.speaker.close()  # at whose end-of-file an init that is in no cgroup and no record yet ends
         if self.child:
@@ -380,8 +382,10 @@ def _lines(maps: tuple[IdMap, ...]) -> list[tuple[int, int, int]]:
 
 
 def _end_child(pid: int) -> None:
+    from .teardown import SIGKILL
+
     try:
-        os.kill(pid, teardown.SIGKILL)
+        os.kill(pid, SIGKILL)
         os.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
         pass

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import _socket
 import os
+from errno import ENXIO
 
 from ..errors import HostError, ImageError, SpecError, reason
 from ..linux import fsops, mounts
-from ..vm import cpio
 from . import load
 from .init import Orders
 
@@ -126,6 +126,8 @@ def open_terminal(request: Request, owned: Descriptors) -> tuple[int, int]:
 
 def write_initrd_tail(place: str, boot: Boot) -> None:
     """Write urunc's part of the guest's initrd, as a newc archive behind what is there."""
+    from ..vm import cpio
+
     path = f"{place}/initrd"
     with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW), "ab") as file:
         padding = -os.fstat(file.fileno()).st_size % 4  # the kernel looks for the next archive at a multiple of 4
@@ -241,9 +243,18 @@ def _monitors_file(path: str, plan: Plan) -> int:
 
 
 def _copy(source: int, path: str, plan: Plan) -> None:
-    """Copy an image's file into the state folder: no more than fits into the guest's memory."""
+    """Copy an image's file into the state folder: no more than fits into the guest's memory, nor into the folder.
+
+    That is on a tmpfs, as a rule, which is the host's memory and others' room: half of what is free is left.
+    """
     limit = plan.machine.memory_mib << 20
-    size = os.fstat(source).st_size
+    status, room = os.fstat(source), os.statvfs(os.path.dirname(path))
+    size, free = status.st_size, room.f_bavail * room.f_frsize
+    if status.st_blocks * 512 > free // 2:
+        raise HostError(
+            f"`{os.path.basename(path)}` of {size >> 20} MiB has to be copied for the monitor, and the state directory "
+            f"has {free >> 20} MiB free, of which no more than half is taken"
+        )
     if size > limit:
         raise ImageError(
             f"`{os.path.basename(path)}` of {size >> 20} MiB does not fit into the guest's {limit >> 20} MiB"
@@ -252,12 +263,28 @@ def _copy(source: int, path: str, plan: Plan) -> None:
     try:
         writer = _monitors_file(path, plan)
         try:
-            while size > 0 and (sent := os.sendfile(writer, reader, None, size)):
-                size -= sent
+            _copy_data(reader, writer, size)
         finally:
             os.close(writer)
     finally:
         os.close(reader)
+
+
+def _copy_data(reader: int, writer: int, size: int) -> None:
+    """Copy what is not a hole: a file of nothing else is as long as it likes, and costs an image nothing."""
+    os.ftruncate(writer, size)
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(reader, end, os.SEEK_DATA)
+            end = os.lseek(reader, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != ENXIO:
+                raise
+            return  # a hole is all that is left
+        os.lseek(writer, start, os.SEEK_SET)
+        while start < end and (sent := os.sendfile(writer, reader, start, end - start)):
+            start += sent
 
 
 def _rootfs_tree(spec: Spec, plan: Plan, owned: Descriptors) -> int:
