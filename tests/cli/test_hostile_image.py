@@ -19,7 +19,7 @@ import pytest
 import elves
 from bundles import PREFIX, Bundle
 from cli.test_bad_input import assert_refused, try_create
-from driver import Cli
+from driver import ROOT, Cli
 
 pytestmark = pytest.mark.root
 
@@ -493,3 +493,38 @@ def test_a_block_image_with_holes(cli: Cli, make_unikernel: Callable[..., Bundle
     assert f"disk0: {TERABYTE // 512} sectors" in cli.wait_console("guest", "ready")
     cli.end("guest")
     assert (bundle.rootfs / "disk").stat().st_blocks < 100
+
+
+def test_an_initrd_of_holes_takes_no_room(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """One that the monitor's user may not read is copied, into what is the host's memory as a rule."""
+    bundle = make_unikernel("app")
+    with (bundle.rootfs / "initrd").open("wb") as file:
+        file.truncate(120 << 20)
+        file.seek(60 << 20)
+        file.write(b"data")
+    (bundle.rootfs / "initrd").chmod(0o600)
+    bundle.annotate(initrd="/initrd")
+    bundle.config["process"]["user"] = {"uid": 1234, "gid": 2345}
+    cli.create("guest", bundle)
+    copy = cli.world.path(f"{ROOT}/guest/initrd.copy")
+    assert copy.stat().st_blocks * 512 < 1 << 20
+    with copy.open("rb") as file:
+        file.seek(60 << 20)
+        assert file.read(5) == b"data\0"
+    cli("start", "guest")
+    assert f"initrd: {120 << 20} bytes" in cli.wait_console("guest", "ready")
+    cli.end("guest")
+
+
+def test_an_initrd_that_would_fill_the_state_directory(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    bundle = make_unikernel("app")
+    (bundle.rootfs / "initrd").write_bytes(b"x" * (6 << 20))
+    (bundle.rootfs / "initrd").chmod(0o600)
+    bundle.annotate(initrd="/initrd")
+    bundle.config["process"]["user"] = {"uid": 1234, "gid": 2345}
+    cli.world.run("mkdir", "/run/small")
+    cli.world.run("mount", "-t", "tmpfs", "-o", "size=8m", "none", "/run/small")
+    assert cli.to_file("bad", "--root=/run/small", "create", f"--bundle={bundle.write()}", "bad", check=False) == 1
+    assert_refused(cli, "bad", "`initrd.copy` of 6 MiB has to be copied", "no more than half is taken")
+    cli.world.run("umount", "/run/small")
+    cli.world.run("rmdir", "/run/small")
