@@ -12,7 +12,7 @@ import os
 import time
 
 from .. import __version__, jsonio
-from ..errors import ConfigError
+from ..errors import ConfigError, reason
 from ..oci.config import Config, from_data, from_toml
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ def load(cache: str | None = None, named: str = "") -> Config:
     except OSError as error:
         if not named and error.errno in (errno.ENOENT, errno.ENOTDIR):
             return Config()
-        raise ConfigError(f"{path}: {os.strerror(error.errno or 0).lower()}", hint=hint if named else None) from None
+        raise ConfigError(f"{path}: {reason(error)}", hint=hint if named else None) from None
     try:
         return _read(fd, path, cache)
     finally:
@@ -72,7 +72,7 @@ def _read_all(fd: int, path: str) -> bytes:
     try:
         data = os.read(fd, MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: {os.strerror(error.errno or 0).lower()}") from None
+        raise ConfigError(f"{path}: {reason(error)}") from None
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes")
     return data

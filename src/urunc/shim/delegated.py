@@ -109,12 +109,14 @@ class _ConsoleSocket:
         try:
             fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # socket.socket wraps it, for 9 ms
             connection = _socket.socket(fileno=fd)
-            connection.settimeout(_CONSOLE_SECONDS)
-            room = _socket.CMSG_SPACE(4)
-            _name, control, _flags, _address = connection.recvmsg(4096, room, _socket.MSG_CMSG_CLOEXEC)
+            try:
+                connection.settimeout(_CONSOLE_SECONDS)
+                room = _socket.CMSG_SPACE(4)
+                _name, control, _flags, _address = connection.recvmsg(4096, room, _socket.MSG_CMSG_CLOEXEC)
+            finally:
+                connection.close()
         except OSError as error:
             raise HostError(f"the runtime sent no terminal: {reason(error)}") from None
-        connection.close()
         if not control:
             raise HostError("the runtime sent no terminal")
         return int.from_bytes(control[0][2][:4], "little")
