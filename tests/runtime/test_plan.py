@@ -1,0 +1,42 @@
+"""The plan's device rules: what a loop device adds once it is known which it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from urunc.oci import cgroup_path
+from urunc.oci import spec as specs
+from urunc.runtime import plan
+from urunc.runtime.plan import Node, Plan
+from urunc.vm.machine import KernelInfo, Machine
+
+NULL = Node(path="null", major=1, minor=3)
+LOOP = Node(path="disk0", major=7, minor=42, kind="b")
+
+
+@pytest.mark.parametrize("systemd", [False, True])
+def test_a_loop_device_opens_itself_and_no_other(systemd: bool) -> None:
+    document = {
+        "ociVersion": "1.0.2",
+        "root": {"path": "r"},
+        "process": {"args": ["a"], "cwd": "/"},
+        "linux": {"resources": {"devices": [{"allow": False, "access": "rwm"}]}},
+    }
+    made = Plan(
+        id="web",
+        rootfs="/r",
+        guest="unikraft",
+        monitor="spt",
+        namespaces=(),
+        joins=(),
+        cgroup=cgroup_path.parse("system.slice:urunc:web" if systemd else "/web", systemd),
+        machine=Machine(name="web", arch="x86_64", memory_mib=16, kernel=KernelInfo(format="raw")),
+        nodes=(NULL,),
+    )
+    changed = plan.allow(made, specs.parse(document), 1, (LOOP,))
+    numbers = [(rule.allow, rule.kind, rule.major, rule.minor, rule.access) for rule in changed.device_rules[1:]]
+    assert not changed.device_rules[0].allow
+    assert numbers == [(True, "c", 1, 3, "rw"), (True, "b", 7, 42, "rw")]
+    told = [value for name, _type, value in changed.cgroup_properties if name == "DeviceAllow"]
+    assert bool(told) == systemd
+    assert not systemd or ("/dev/block/7:42", "rw") in told[-1]  # type: ignore[operator]
