@@ -29,7 +29,7 @@ POD = Table(
     (8, "linux", "message", POD_LINUX),
 )
 METADATA = Table("ContainerMetadata", (1, "name", "string"))
-IMAGE = Table("ImageSpec", (1, "image", "string"))
+IMAGE = Table("ImageSpec", (1, "image", "string"), (18, "user_specified_image", "string"))
 RESOURCES = Table("LinuxContainerResources", (3, "cpu_shares", "int64"), (4, "memory_limit_in_bytes", "int64"))
 LINUX = Table("LinuxContainerConfig", (1, "resources", "message", RESOURCES))
 CONTAINER = Table(
@@ -105,25 +105,15 @@ METHODS: dict[str, tuple[Table, Table]] = {
 RUNNING, EXITED = 1, 2
 
 
-class Kubelet(Containerd):
-    """A containerd with its CRI plug-in, a CNI bridge and the handler `urunc`."""
+class Cri:
+    """A kubelet's connection."""
 
-    def __init__(self, world: World, runtime: Path, shim: Path) -> None:
-        self.shim = shim
-        for name, content in (("cni", CNI), ("cni-fixed", CNI_FIXED)):
-            folder = world.path(f"/run/data/{name}")
-            folder.mkdir(parents=True)
-            (folder / "10-bridge.conf").write_text(content)
-        super().__init__(world, runtime)
-        self.namespace = "k8s.io"
-        self.channel = grpc.insecure_channel(f"unix:{world.path(self.socket)}")
-        wait_for("the plug-in and its network are ready", self._ready, 60)
+    channel: grpc.Channel
 
-    def _start(self) -> Any:
-        path = f"{self.shim.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        config = self.world.logs / "containerd.toml"
-        config.write_text(CONFIG.format(socket=self.socket, cgroup=self.world.cgroup) + snippet("cri"))
-        return self.world.start("containerd", self.program("containerd"), "--config", config, env={"PATH": path})
+    def connect(self, socket: Path) -> None:
+        """Connect, and wait until runtime and network are ready."""
+        self.channel = grpc.insecure_channel(f"unix:{socket}")
+        wait_for("the runtime and its network are ready", self._ready, 60)
 
     def _ready(self) -> bool:
         try:
@@ -147,6 +137,26 @@ class Kubelet(Containerd):
     def close(self) -> None:
         """Close the connection."""
         self.channel.close()
+
+
+class Kubelet(Cri, Containerd):
+    """A containerd with its CRI plug-in, a CNI bridge and the handler `urunc`."""
+
+    def __init__(self, world: World, runtime: Path, shim: Path) -> None:
+        self.shim = shim
+        for name, content in (("cni", CNI), ("cni-fixed", CNI_FIXED)):
+            folder = world.path(f"/run/data/{name}")
+            folder.mkdir(parents=True)
+            (folder / "10-bridge.conf").write_text(content)
+        super().__init__(world, runtime)
+        self.namespace = "k8s.io"
+        self.connect(world.path(self.socket))
+
+    def _start(self) -> Any:
+        path = f"{self.shim.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        config = self.world.logs / "containerd.toml"
+        config.write_text(CONFIG.format(socket=self.socket, cgroup=self.world.cgroup) + snippet("cri"))
+        return self.world.start("containerd", self.program("containerd"), "--config", config, env={"PATH": path})
 
 
 CNI = """{
@@ -200,8 +210,12 @@ ShimCgroup = "/{cgroup}/shims"
 """
 
 
-def snippet(name: str) -> str:
-    """Return a snippet of docs/containerd.md: the indented lines after its mark."""
-    page = Path(__file__).resolve().parents[2] / "docs/containerd.md"
-    lines = page.read_text().split(f"<!-- snippet: {name} -->\n")[1].splitlines()
+def snippet(name: str, page: str = "containerd.md") -> str:
+    """Return a snippet of a page of docs: the indented lines after its mark."""
+    lines = (
+        (Path(__file__).resolve().parents[2] / "docs" / page)
+        .read_text()
+        .split(f"<!-- snippet: {name} -->\n")[1]
+        .splitlines()
+    )
     return "".join(f"{line.strip()}\n" for line in itertools.takewhile(lambda line: line.startswith("    "), lines))

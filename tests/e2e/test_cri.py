@@ -70,7 +70,7 @@ class Pod:
         """Create and start a container; return its id."""
         config = {
             "metadata": {"name": name},
-            "image": {"image": f"docker.io/test/{image}:1"},
+            "image": dict.fromkeys(("image", "user_specified_image"), f"docker.io/test/{image}:1"),
             "args": list(args),
             "log_path": f"{name}.log",
             "linux": {"resources": {"memory_limit_in_bytes": memory}},
@@ -85,7 +85,8 @@ class Pod:
         path = self.kubelet.world.path(f"{self.logs}/{name}.log")
         if not path.exists():
             return ""
-        return "\n".join(line.split(" ", 3)[3] for line in path.read_text().splitlines())
+        parts = [line.split(" ", 3)[2:] for line in path.read_text().splitlines()]  # P is a part of a line, F its end
+        return "".join(text if tag == "P" else text + "\n" for tag, text in parts)
 
     @property
     def address(self) -> str:

@@ -23,8 +23,8 @@ FAR = 300
 """A grace period, in seconds, that no test waits for: a stop that comes back was heard."""
 
 
-@pytest.mark.parametrize("guest", GUESTS, ids=[guest.name for guest in GUESTS])
-def test_a_pod(kubelet: Kubelet, pods: Any, testguest: Path, tmp_path: Path, guest: Guest) -> None:
+def check_a_pod(kubelet: Any, pods: Any, testguest: Path, tmp_path: Path, guest: Guest) -> None:
+    """Run the guest in a pod with a sidecar, from its start to a second one."""
     kubelet.load(guest.image(testguest), tmp_path)
     annotations = {f"{KEY}.{key}": value for key, value in guest.pod.items()}
     pod = pods(f"of-{guest.name}", annotations, handler="urunc-fixed" if guest.fixed else "urunc")
@@ -33,9 +33,12 @@ def test_a_pod(kubelet: Kubelet, pods: Any, testguest: Path, tmp_path: Path, gue
     sidecar = pod.start("sidecar", "busybox", "sh", "-c", "echo beside; exec sleep 1000")
     unikernel = pod.start("unikernel", guest.name, *guest.command, memory=guest.memory)
 
-    wait_for("its console", lambda: guest.ready in pod.log("unikernel"), 60)
+    try:
+        wait_for("its console", lambda: guest.ready in pod.log("unikernel"), 30)
+    except AssertionError:
+        pytest.fail(f"its console is:\n{pod.log('unikernel')}")
     wait_answer(guest, kubelet.world, pod.address)
-    assert pod.log("sidecar") == "beside"
+    assert pod.log("sidecar") == "beside\n"
     done = kubelet.call("ExecSync", container_id=sidecar, cmd=["echo", "inside"], timeout=10)
     assert (done["stdout"], done["exit_code"]) == (b"inside\n", 0)
     with pytest.raises(grpc.RpcError, match="a unikernel has one process"):
@@ -54,3 +57,8 @@ def test_a_pod(kubelet: Kubelet, pods: Any, testguest: Path, tmp_path: Path, gue
     again = pod.start("unikernel", guest.name, *guest.command, memory=guest.memory)
     wait_answer(guest, kubelet.world, pod.address)
     assert pod.status(again)["state"] == RUNNING
+
+
+@pytest.mark.parametrize("guest", GUESTS, ids=[guest.name for guest in GUESTS])
+def test_a_pod(kubelet: Kubelet, pods: Any, testguest: Path, tmp_path: Path, guest: Guest) -> None:
+    check_a_pod(kubelet, pods, testguest, tmp_path, guest)
