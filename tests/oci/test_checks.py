@@ -10,11 +10,9 @@ import pytest
 from urunc import jsonio
 from urunc.errors import SpecError
 from urunc.oci import checks, spec
-from urunc.oci.app import App
 from urunc.oci.spec import Device, IdMap, Mount, Namespace, Process, Resources, Spec, User
 
 GOLDEN = Path(__file__).parent / "golden"
-APP = App(guest="linux", monitor="qemu", kernel="/k", initrd="/i")
 GOOD = Spec(version="1.0.2", process=Process(), rootfs="rootfs", namespaces=(Namespace(kind="mount"),))
 MAPS = (IdMap(container_id=0, host_id=1000, size=10),)
 
@@ -40,7 +38,7 @@ def golden(name: str) -> Spec:
     ],
 )
 def test_good_ones(good: Spec) -> None:
-    checks.check(good, APP)
+    checks.check(good)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +88,7 @@ def test_good_ones(good: Spec) -> None:
 )
 def test_bad_ones(bad: Spec, message: str) -> None:
     with pytest.raises(SpecError) as caught:
-        checks.check(bad, APP)
+        checks.check(bad)
     assert caught.value.message == message
 
 
@@ -114,7 +112,7 @@ ENGINES = {
 @pytest.mark.parametrize("name", ENGINES)
 def test_what_engines_mount_unasked_passes(name: str) -> None:
     found = golden(name)
-    checks.check(found, APP)
+    checks.check(found)
     plan = checks.classify_mounts(found, takes_files=True)
     assert [mount.destination for mount in plan.given] == ENGINES[name]
     assert len(plan.given) + len(plan.dropped) == len(found.mounts)
@@ -147,7 +145,7 @@ def test_what_the_user_asked_for_is_an_error_or_a_message(name: str, message: st
 
 def test_devices_of_a_privileged_container_are_an_error() -> None:
     with pytest.raises(SpecError, match=r"^linux\.devices\[0\]: "):
-        checks.check(golden("docker-privileged"), APP)
+        checks.check(golden("docker-privileged"))
 
 
 def test_the_log_has_one_line_for_the_kernel_mounts() -> None:
@@ -202,12 +200,12 @@ def test_a_capability_that_is_none_is_said() -> None:
 
 
 def test_notes_say_what_was_asked_for_and_does_not_reach_the_guest() -> None:
-    assert checks.notes(golden("docker-default"), APP) == ()
-    assert checks.notes(golden("docker-sysctl"), APP) == (
+    assert checks.notes(golden("docker-default")) == ()
+    assert checks.notes(golden("docker-sysctl")) == (
         "linux.sysctl does not reach the guest's kernel: net.core.somaxconn",
     )
     labelled = GOOD.replace(process=Process(apparmor="docker-default", selinux="label"))
-    assert checks.notes(labelled, APP) == (
+    assert checks.notes(labelled) == (
         "process.apparmorProfile is not applied: docker-default",
         "process.selinuxLabel is not applied: label",
     )
@@ -286,7 +284,7 @@ def test_only_what_is_not_an_engines_own_is_looked_at() -> None:
 def test_block_devices_are_disks() -> None:
     disk = Device(path="/dev/xvda", kind="b", major=8, minor=1)
     found = GOOD.replace(devices=(Device(path="/dev/null", kind="c"), disk))
-    checks.check(found, APP)
+    checks.check(found)
     assert checks.find_disks(found, takes_disks=True) == (disk,)
     with pytest.raises(SpecError, match=r"^linux\.devices\[1\]: "):
         checks.find_disks(found, takes_disks=False)

@@ -196,13 +196,12 @@ def _check_named(fields: dict[str, Any], guests: Collection[str], monitors: Coll
         raise ImageError(f"unknown monitor {show(fields['monitor'])}", hint=f"known are {', '.join(sorted(monitors))}")
 
 
-def _app(fields: dict[str, Any], process: Process | None, messages: tuple[str, ...]) -> App:
+def _app(fields: dict[str, Any], process: Process, messages: tuple[str, ...]) -> App:
     line = fields.pop("command_line", "")
-    args = process.args if process else ()
     return App(
-        args=args or keys.split_words(line),
-        env=process.env if process else (),
-        cwd=process.cwd if process else "/",
+        args=process.args or keys.split_words(line),
+        env=process.env,
+        cwd=process.cwd,
         messages=messages,
         **fields,
     )

@@ -14,7 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .app import App
     from .spec import Device, IdMap, Mount, Spec
 
 
@@ -57,19 +56,19 @@ class MountPlan(Record):
     messages: tuple[str, ...] = ()
 
 
-def check(spec: Spec, app: App) -> None:
+def check(spec: Spec) -> None:
     """Raise SpecError for the first check that fails."""
     for each in CHECKS:
-        each(spec, app)
+        each(spec)
 
 
-def _mount_namespace(spec: Spec, app: App) -> None:
+def _mount_namespace(spec: Spec) -> None:
     """The monitor gets a root of its own, which must not become the host's."""
     if spec.namespace("mount") is None:
         raise SpecError("linux.namespaces: a mount namespace is needed")
 
 
-def _user_namespace(spec: Spec, app: App) -> None:
+def _user_namespace(spec: Spec) -> None:
     """config-linux.md, "User namespace mappings": a new namespace is useless without, and they are without it."""
     user = spec.namespace("user")
     if user is None:
@@ -84,8 +83,8 @@ def _user_namespace(spec: Spec, app: App) -> None:
                 raise SpecError(f"linux.{name}: 0 is not mapped, as whom the container is set up")
 
 
-def _mapped_user(spec: Spec, app: App) -> None:
-    if spec.process is None or not spec.uid_maps or not spec.gid_maps:
+def _mapped_user(spec: Spec) -> None:
+    if not spec.uid_maps or not spec.gid_maps:
         return
     user = spec.process.user
     for path, number, lines in (("uid", user.uid, spec.uid_maps), ("gid", user.gid, spec.gid_maps)):
@@ -100,14 +99,14 @@ def _is_mapped(number: int, lines: tuple[IdMap, ...]) -> bool:
     return any(line.container_id <= number < line.container_id + line.size for line in lines)
 
 
-def _uts_names(spec: Spec, app: App) -> None:
+def _uts_names(spec: Spec) -> None:
     """Without a namespace of its own, a host name would be set for the whole host."""
     for name, value in (("hostname", spec.hostname), ("domainname", spec.domainname)):
         if value and spec.namespace("uts") is None:
             raise SpecError(f"{name}: needs a uts namespace")
 
 
-def _time_offsets(spec: Spec, app: App) -> None:
+def _time_offsets(spec: Spec) -> None:
     if not spec.time_offsets:
         return
     time = spec.namespace("time")
@@ -117,14 +116,14 @@ def _time_offsets(spec: Spec, app: App) -> None:
         raise SpecError(f"linux.timeOffsets: the time namespace {show(time.path)} has its own")
 
 
-def _quota_and_burst(spec: Spec, app: App) -> None:
+def _quota_and_burst(spec: Spec) -> None:
     """config-linux.md, "CPU": burst MUST be no larger than any positive quota."""
     quota, burst = spec.resources.cpu_quota, spec.resources.cpu_burst
     if quota is not None and burst is not None and 0 < quota < burst:
         raise SpecError(f"linux.resources.cpu.burst: {burst} is above the quota {quota}")
 
 
-def _devices(spec: Spec, app: App) -> None:
+def _devices(spec: Spec) -> None:
     """A node of the host is of no use to a guest with a kernel of its own, and leaving it out would be a surprise.
 
     A block device is: see `find_disks`.
@@ -137,7 +136,7 @@ def _devices(spec: Spec, app: App) -> None:
             )
 
 
-def _unsupported(spec: Spec, app: App) -> None:
+def _unsupported(spec: Spec) -> None:
     for path in spec.unsupported:
         raise SpecError(f"{path}: not supported")
 
@@ -175,7 +174,7 @@ _QUIET_SYSCTLS = ("net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_ra
 """Docker and containerd set these in every container; a guest's own kernel needs neither."""
 
 
-def notes(spec: Spec, app: App) -> tuple[str, ...]:
+def notes(spec: Spec) -> tuple[str, ...]:
     """Return one line for the log for each part of the Spec that was asked for and does not reach into the guest.
 
     Not a word of masked and read-only paths: every engine lists them, and the guest never sees the host's /proc.
@@ -184,15 +183,15 @@ def notes(spec: Spec, app: App) -> tuple[str, ...]:
     sysctls = tuple(name for name, _ in spec.sysctl if name not in _QUIET_SYSCTLS)
     found = [
         (sysctls, "linux.sysctl does not reach the guest's kernel"),
-        ((process.apparmor,) if process and process.apparmor else (), "process.apparmorProfile is not applied"),
-        ((process.selinux,) if process and process.selinux else (), "process.selinuxLabel is not applied"),
+        ((process.apparmor,) if process.apparmor else (), "process.apparmorProfile is not applied"),
+        ((process.selinux,) if process.selinux else (), "process.selinuxLabel is not applied"),
     ]
     return tuple(f"{what}{_listed(names)}" for names, what in found if names)
 
 
 def warnings(spec: Spec) -> tuple[str, ...]:
     """Return what must be a warning (config.md, "Linux Process": a capability that cannot be granted)."""
-    unknown = spec.process.unknown_capabilities if spec.process else ()
+    unknown = spec.process.unknown_capabilities
     return (f"process.capabilities holds unknown names{_listed(unknown)}",) if unknown else ()
 
 

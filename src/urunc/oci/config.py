@@ -26,9 +26,7 @@ class MonitorConfig(Record):
     balloon: bool = False  # a device by which `update` takes memory from a guest and gives it back
     accel: str = "auto"  # auto, kvm or tcg
     machine: str = ""  # the monitor's machine type, such as q35 or microvm
-    overhead_mb: int | None = (
-        None  # what the monitor itself needs beside the guest's memory; None: the module's measured figure
-    )
+    overhead_mb: int | None = None  # what the monitor needs beside the guest's memory; None: as it was measured
 
 
 class Config(Record):

@@ -21,9 +21,8 @@ _AT = "linux.resources.devices"
 def settle(rules: Iterable[DeviceRule], extra: Iterable[DeviceRule] = ()) -> tuple[DeviceRule, ...]:
     """Return the device rules settled: one rule for all devices first, then only exceptions to it.
 
-    The start is deny-all; then the spec's `rules` in order, then what the plan adds. Settling makes cgroup v1,
-    the eBPF filter of v2 and systemd agree. Raises SpecError where a rule would take one device out of a
-    wildcard rule, which v1's kernel ignores silently.
+    The start is deny-all; then come the spec's `rules` in order, then those that the plan adds (`extra`). Raises
+    SpecError where a rule would take one device out of a wildcard rule, which v1's kernel ignores silently.
     """
     allow_all = False
     exceptions: dict[Numbers, str] = {}
@@ -65,12 +64,7 @@ def _overlaps(one: Numbers, other: Numbers) -> bool:
     return one[0] == other[0] and all(a is None or b is None or a == b for a, b in zip(one[1:], other[1:], strict=True))
 
 
-def _take_back(
-    exceptions: dict[Numbers, str],
-    key: Numbers,
-    rule: DeviceRule,
-    index: int,
-) -> None:
+def _take_back(exceptions: dict[Numbers, str], key: Numbers, rule: DeviceRule, index: int) -> None:
     """Take the rule's accesses back from the exceptions that it covers."""
     for other, access in list(exceptions.items()):
         if _covers(key, other):

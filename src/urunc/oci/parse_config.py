@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     Check: TypeAlias = Callable[[Any], str | None]
+    """Returns what is wrong with a value, None where nothing is."""
 
 MAX_MIB = 1024 * 1024
 """A default size beyond a TiB is a slip of units."""
@@ -111,38 +112,38 @@ def _extra_binaries(reader: _Reader, content: Any) -> dict[str, Any]:
     return fields
 
 
-def _is_flag(value: Any) -> str | None:
+def _check_flag(value: Any) -> str | None:
     return None if type(value) is bool else f"want true or false, got {describe(value)}"
 
 
-def _is_text(value: Any) -> str | None:
+def _check_text(value: Any) -> str | None:
     if type(value) is not str:
         return f"want a string, got {describe(value)}"
     return None if value.isprintable() else f"{show(value)} holds a control character"
 
 
-def _is_path(value: Any) -> str | None:
-    wrong = _is_text(value)
+def _check_path(value: Any) -> str | None:
+    wrong = _check_text(value)
     if wrong or not value or value.startswith("/"):
         return wrong
     return f"want an absolute path, got {show(value)}"
 
 
-def _is_program(value: Any) -> str | None:
-    wrong = _is_text(value)
+def _check_program(value: Any) -> str | None:
+    wrong = _check_text(value)
     if wrong or (value and not value.startswith("-") and ("/" not in value or value.startswith("/"))):
         return wrong
     return f"want a program's name or absolute path, got {show(value)}"
 
 
-def _is_machine(value: Any) -> str | None:
-    wrong = _is_text(value)
+def _check_machine(value: Any) -> str | None:
+    wrong = _check_text(value)
     if wrong or all(char.isascii() and (char.isalnum() or char in "._-") for char in value):
         return wrong
     return f"want a machine type such as q35, got {show(value)}"
 
 
-def _is_addresses(value: Any) -> str | None:
+def _check_addresses(value: Any) -> str | None:
     if type(value) is not list:
         return f"want a list of addresses, got {describe(value)}"
     odd = [item for item in value if not _is_address(item)]
@@ -182,33 +183,33 @@ _NESTED = ("monitors", "extra_binaries")
 TABLES: dict[str, dict[str, tuple[str, Check]]] = {
     "log": {
         "level": ("log_level", _one_of(*_LEVELS)),
-        "syslog": ("log_syslog", _is_flag),
+        "syslog": ("log_syslog", _check_flag),
     },
     "timestamps": {
-        "enabled": ("timestamps_enabled", _is_flag),
-        "destination": ("timestamps_destination", _is_path),
+        "enabled": ("timestamps_enabled", _check_flag),
+        "destination": ("timestamps_destination", _check_path),
     },
     "runtime": {
-        "delegate": ("delegate", _is_program),
+        "delegate": ("delegate", _check_program),
         "unsupported_mounts": ("unsupported_mounts", _one_of("error", "warn")),
     },
-    "network": {"dns": ("dns", _is_addresses)},
+    "network": {"dns": ("dns", _check_addresses)},
 }
 """Table -> key -> the record's field, and the check of its value."""
 
 MONITOR_KEYS: dict[str, tuple[str, Check]] = {
     "default_memory_mb": ("default_memory_mb", _number(1, MAX_MIB)),
     "default_vcpus": ("default_vcpus", _number(1, 1024)),
-    "path": ("path", _is_path),
-    "data_path": ("data_path", _is_path),
-    "vhost": ("vhost", _is_flag),
-    "balloon": ("balloon", _is_flag),
+    "path": ("path", _check_path),
+    "data_path": ("data_path", _check_path),
+    "vhost": ("vhost", _check_flag),
+    "balloon": ("balloon", _check_flag),
     "accel": ("accel", _one_of("auto", "kvm", "tcg")),
-    "machine": ("machine", _is_machine),
+    "machine": ("machine", _check_machine),
     "overhead_mb": ("overhead_mb", _number(0, MAX_MIB)),
 }
 
 VIRTIOFSD_KEYS: dict[str, tuple[str, Check]] = {
-    "path": ("virtiofsd_path", _is_path),
-    "options": ("virtiofsd_options", _is_text),
+    "path": ("virtiofsd_path", _check_path),
+    "options": ("virtiofsd_options", _check_text),
 }

@@ -129,7 +129,7 @@ def _rest(resources: Resources, version: int) -> tuple[Property, ...]:
     return tuple(found)
 
 
-_UNIFIED_BYTES = {
+_UNIFIED_NUMBERS = {
     "memory.high": "MemoryHigh",
     "memory.low": "MemoryLow",
     "memory.min": "MemoryMin",
@@ -153,9 +153,9 @@ def _unified(file: str, value: str) -> tuple[Property, ...]:
             cpu_period=_number(period.strip() or str(DEFAULT_PERIOD), f"{at}.{file}"),
         )
         return _cpu(numbers, 2)
-    if file in _UNIFIED_BYTES:
+    if file in _UNIFIED_NUMBERS:
         amount = UNLIMITED if value == "max" else _number(value, f"{at}.{file}")
-        return ((_UNIFIED_BYTES[file], "t", max(amount, 1) if file == "pids.max" else amount),)
+        return ((_UNIFIED_NUMBERS[file], "t", max(amount, 1) if file == "pids.max" else amount),)
     return ()
 
 

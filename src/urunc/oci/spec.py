@@ -117,8 +117,10 @@ class DeviceRule(Record):
 
 
 class Resources(Record):
-    """`linux.resources`. Sizes are bytes, times microseconds; None is "not given", -1 "no limit" where the
-    specification says so."""
+    """`linux.resources`. Sizes are bytes, times microseconds.
+
+    None is "not given", -1 "no limit" where the specification says so.
+    """
 
     memory_limit: int | None = None
     memory_reservation: int | None = None
@@ -136,9 +138,8 @@ class Resources(Record):
     mems: str = ""
     pids_limit: int | None = None
     block_io_weight: int | None = None
-    block_io_throttle: tuple[
-        tuple[str, int, int, int], ...
-    ] = ()  # (read_bps|write_bps|read_iops|write_iops, major, minor, rate)
+    # (read_bps|write_bps|read_iops|write_iops, major, minor, rate)
+    block_io_throttle: tuple[tuple[str, int, int, int], ...] = ()
     hugepage_limits: tuple[tuple[str, int], ...] = ()  # (page size such as 2MB, bytes)
     network_class_id: int | None = None
     network_priorities: tuple[tuple[str, int], ...] = ()  # (interface, priority)
@@ -150,7 +151,7 @@ class Spec(Record):
     """What urunc reads of config.json."""
 
     version: str
-    process: Process | None
+    process: Process
     rootfs: str  # as written; relative to the bundle where it is not absolute
     root_readonly: bool = False
     hostname: str = ""

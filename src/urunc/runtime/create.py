@@ -56,7 +56,7 @@ def create(
 
 
 def _check_console(options: Options, request: Request, stays: bool) -> None:
-    terminal = bool(request.spec.process and request.spec.process.terminal)
+    terminal = request.spec.process.terminal
     if terminal and not options.console_socket and not stays:
         raise SpecError("process.terminal: a terminal needs --console-socket where urunc does not stay")
     if options.console_socket and not terminal:

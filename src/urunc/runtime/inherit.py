@@ -114,7 +114,7 @@ def listen(place: str, name: str) -> int:
 def open_terminal(request: Request, owned: Descriptors) -> tuple[int, int]:
     """Return the console's master and slave ends, (-1, -1) where no terminal is asked for."""
     process = request.spec.process
-    if not process or not process.terminal:
+    if not process.terminal:
         return -1, -1
     from . import console
 

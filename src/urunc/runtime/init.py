@@ -1,9 +1,9 @@
 """The container's first process: from the fork in `create` to execve(monitor).
 
-Nothing is decided here, and nothing is imported once the root is pivoted: what init needs stands at the
-top of this file, or is loaded by `create` before the fork (`load_hooks`). Its orders come from the plan (by fork) and
-the Launch (by the `go` message).
-A failure travels to `create` as one message, after `ready` to `start`; init itself never writes to a log.
+Nothing is decided here, and nothing is imported once the root is pivoted: what init needs stands at the top of this
+file, or is loaded by `create` before the fork (`load_hooks`, the console). Its orders come from the plan (by fork)
+and the Launch (by the `go` message). A failure travels to `create` as one message, after `ready` to `start`; init
+itself never writes to a log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 from .. import jsonio
 from ..errors import KernelError, SpecError, reason
 from ..linux import fsops, libc, mounts, ns, proc
-from ..oci.spec import User
 from . import channel as wire
 from .init_words import STARTED
 from .plan import Plan
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-    from ..oci.spec import Process, Spec
+    from ..oci.spec import Spec, User
     from .channel import Channel
 
 _HIGH_FD = 64
@@ -124,7 +123,7 @@ def _enter_namespaces(orders: Orders) -> None:
     the others must be made inside it.
     """
     plan = orders.plan
-    _set_oom_score_adj(orders.spec.process.oom_score_adj if orders.spec.process else None)
+    _set_oom_score_adj(orders.spec.process.oom_score_adj)
     ns.join_all(plan.joins)
     if "user" in plan.namespaces:
         ns.unshare(("user",))
@@ -260,7 +259,7 @@ def _build_root(orders: Orders, launch: dict[str, Any]) -> None:
     for item in launch["files"]:
         _write_file(root, item["path"].lstrip("/"), item["content"].encode("latin-1"), item["mode"])
     for folder in launch["folders"]:
-        _make_writable(root, folder.lstrip("/"), orders.spec.process)
+        _make_writable(root, folder.lstrip("/"), orders.spec.process.user)
     if launch["own_descriptors"]:
         _show_descriptors(root)
     mounts.make_readonly(root)
@@ -279,9 +278,8 @@ def _show_descriptors(root: int) -> None:
     os.close(tree)
 
 
-def _make_writable(root: int, path: str, process: Process | None) -> None:
+def _make_writable(root: int, path: str, user: User) -> None:
     """Give the monitor a folder of its own: small, and in no other mount namespace."""
-    user = process.user if process else User()
     tree = fsops.detached_tmpfs(f"size=64k,nr_inodes=16,mode=700,uid={user.uid},gid={user.gid}")
     fsops.make_dirs(root, path)
     mounts.attach_at(tree, root, path)
@@ -339,12 +337,11 @@ def _become_hook(orders: Orders) -> None:
 
 def _give_up_rights(orders: Orders) -> None:
     """Take the process's limits, umask and user, and give up every capability for good."""
-    process = orders.spec.process
-    if process:
-        proc.set_rlimits((limit.kind, limit.soft, limit.hard) for limit in process.rlimits)
-        os.umask(process.user.umask if process.user.umask is not None else 0o022)
-        libc.drop_bounding_set()
-        proc.become(process.user.uid, process.user.gid, process.user.groups)
+    process, user = orders.spec.process, orders.spec.process.user
+    proc.set_rlimits((limit.kind, limit.soft, limit.hard) for limit in process.rlimits)
+    os.umask(user.umask if user.umask is not None else 0o022)
+    libc.drop_bounding_set()
+    proc.become(user.uid, user.gid, user.groups)
     libc.capset_none()
     libc.set_no_new_privs()
 

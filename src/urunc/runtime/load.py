@@ -12,6 +12,7 @@ from ..oci import app as apps
 from ..oci import checks
 from ..oci import spec as specs
 from ..oci.annotations import PREFIX
+from ..oci.app import MAX_URUNC_JSON, URUNC_JSON
 from ..oci.checks import Takes
 from ..oci.spec import IdMap
 from ..record import Record
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
     from ..linux.cgroup_layout import Layout
+    from ..linux.idmap import Line
     from ..oci.app import App
     from ..oci.checks import MountPlan
     from ..oci.config import Config
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from .options import Options
     from .plan import Plan
 
-URUNC_JSON = "/urunc.json"
-URUNC_JSON_LIMIT = 1 << 20
 CACHE = ".cache"
 
 
@@ -65,7 +65,7 @@ def read_config(bundle: str) -> Any:
         raise SpecError(f"cannot read `{path}`: {reason(error)}") from None
     try:
         return jsonio.loads(data)
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise SpecError(f"`{path}` is not JSON: {error}") from None
 
 
@@ -99,7 +99,7 @@ def open_rootfs(path: str) -> int:
 def find_app(spec: Spec, rootfs: int) -> App | None:
     """Return what the bundle boots, None where it is no unikernel. Raises ImageError for one that is broken."""
     try:
-        urunc_json = fsops.read_in_root(rootfs, URUNC_JSON, URUNC_JSON_LIMIT)
+        urunc_json = fsops.read_in_root(rootfs, URUNC_JSON, MAX_URUNC_JSON)
     except OSError as error:  # too large, or a link that leads in a circle
         raise ImageError(f"{URUNC_JSON}: {reason(error)}") from None
     return apps.find_app(
@@ -204,12 +204,12 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
             return None
         config = read_settings(root)
         spec = _with_joined_maps(spec)
-        checks.check(spec, app)
+        checks.check(spec)
         _check_rlimits(spec)
         layout = cgroup_layout.detect()
         facts = look(root, spec, app, config, rootfs, layout)
         mounts = _find_volumes(options.bundle, spec, app, config, facts)
-        mounts = mounts.replace(messages=(*checks.notes(spec, app), *mounts.messages))
+        mounts = mounts.replace(messages=(*checks.notes(spec), *mounts.messages))
         decided = plan(options, path, spec, app, mounts, config, facts, systemd)
     finally:
         os.close(rootfs)
@@ -235,19 +235,19 @@ def _with_joined_maps(spec: Spec) -> Spec:
     from ..linux import idmap
 
     uids, gids = idmap.read_maps(user.path)
-    lines = [
-        [IdMap(container_id=inside, host_id=host, size=size) for inside, host, size in map] for map in (uids, gids)
-    ]
-    return spec.replace(uid_maps=tuple(lines[0]), gid_maps=tuple(lines[1]))
+    return spec.replace(uid_maps=_id_maps(uids), gid_maps=_id_maps(gids))
+
+
+def _id_maps(lines: list[Line]) -> tuple[IdMap, ...]:
+    return tuple(IdMap(container_id=inside, host_id=outside, size=size) for inside, outside, size in lines)
 
 
 def _check_rlimits(spec: Spec) -> None:
     """Raise SpecError for a limit that init could not set: only `start` would find that out.
 
-    In a user namespace nobody can raise one, whatever his capabilities.
+    In a user namespace nobody can raise one, whatever their capabilities.
     """
-    limits = spec.process.rlimits if spec.process else ()
-    for index, limit in enumerate(limits):
+    for index, limit in enumerate(spec.process.rlimits):
         allowed = proc.may_set_rlimit(limit.kind, limit.hard, raising=spec.namespace("user") is None)
         if not allowed:
             raise SpecError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..errors import ImageError, SpecError
 from ..oci import cgroup_path, checks, device_rules, resources
 from ..oci import network as networks
-from ..oci.spec import DeviceRule, IdMap, Process, User
+from ..oci.spec import DeviceRule, IdMap
 from ..record import Record
 from ..vm import choose, guests, monitors, port, storage
 from ..vm.machine import Bind, Boot, Context, GuestMount, KernelInfo, Machine, Network, Root
@@ -150,7 +150,8 @@ def plan(
     stored = _Storage(spec, app, mounts, can, facts)
     machine = _machine(options, spec, app, config, facts, accel, stored)
     monitors.load(app.monitor).check(machine)
-    nodes = _nodes(spec, can, accel, settings.vhost) + _disk_nodes(spec, stored.disks)
+    uid, (gid, *groups) = monitor_user(spec)
+    nodes = _nodes(can, accel, uid, gid, vhost=settings.vhost) + _disk_nodes(stored.disks, uid, gid)
     rules = device_rules.settle(spec.resources.devices, _rules(nodes))
     cgroup = _cgroup(options.id, spec, systemd)
     limits = spec.resources
@@ -166,12 +167,9 @@ def plan(
         joins=tuple((space.kind, space.path) for space in spec.namespaces if space.path is not None),
         uid_maps=spec.uid_maps,
         gid_maps=spec.gid_maps,
-        host_uid=mapped(machine.uid, spec.uid_maps, "linux.uidMappings"),
-        host_gid=mapped(machine.gid, spec.gid_maps, "linux.gidMappings"),
-        host_groups=tuple(
-            mapped(group, spec.gid_maps, "linux.gidMappings")
-            for group in (spec.process.user.groups if spec.process else ())
-        ),
+        host_uid=uid,
+        host_gid=gid,
+        host_groups=tuple(groups),
         cgroup=cgroup,
         cgroup_writes=resources.writes(limits, facts.cgroup_version),
         cgroup_properties=properties,
@@ -248,7 +246,7 @@ def _machine(
     """Return the machine as far as it is known before the network is."""
     can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     model = choose.model(can, settings)
-    user = spec.process.user if spec.process else User()
+    user = spec.process.user
     balloon = settings.balloon and can.balloon
     context = guest_context(spec, facts, model, accel, mounts=stored.mounts, balloon=balloon)
     boot = guests.load(app.guest).boot(app, Network(), stored.root, can, context)
@@ -283,8 +281,7 @@ def guest_context(
     balloon: bool = False,
 ) -> Context:
     """Return what a guest module may know beside the app, the network and the root."""
-    process = spec.process or Process()
-    user = process.user
+    process, user = spec.process, spec.process.user
     return Context(
         arch=facts.arch,
         model=model,
@@ -321,7 +318,14 @@ def _for_systemd(spec: Spec, version: int, rules: tuple[DeviceRule, ...]) -> tup
     return scope.rounded_quota(spec.resources), (*properties, *unit_properties(spec.annotations))
 
 
-def mapped(inside: int, maps: tuple[IdMap, ...], path: str) -> int:
+def monitor_user(spec: Spec) -> tuple[int, tuple[int, ...]]:
+    """Return the monitor's uid and its gids, the primary one first, as the host sees them. Raises SpecError."""
+    user = spec.process.user
+    groups = (_mapped(group, spec.gid_maps, "linux.gidMappings") for group in (user.gid, *user.groups))
+    return _mapped(user.uid, spec.uid_maps, "linux.uidMappings"), tuple(groups)
+
+
+def _mapped(inside: int, maps: tuple[IdMap, ...], path: str) -> int:
     """Return the host's id for `inside`. Raises SpecError where the maps (at JSON `path`) do not cover it."""
     if not maps:
         return inside
@@ -329,13 +333,6 @@ def mapped(inside: int, maps: tuple[IdMap, ...], path: str) -> int:
         if line.container_id <= inside < line.container_id + line.size:
             return line.host_id + inside - line.container_id
     raise SpecError(f"{path}: id {inside} of process.user is not mapped")
-
-
-def monitor_user(spec: Spec) -> tuple[int, tuple[int, ...]]:
-    """Return the monitor's user and groups, as the host sees them."""
-    user = spec.process.user if spec.process else User()
-    groups = (mapped(group, spec.gid_maps, "linux.gidMappings") for group in (user.gid, *user.groups))
-    return mapped(user.uid, spec.uid_maps, "linux.uidMappings"), tuple(groups)
 
 
 def _short(name: str) -> str:
@@ -374,24 +371,23 @@ def _images(app: App, boot: Boot, disks: tuple[DiskSource, ...], copy: bool) -> 
     return tuple(files)
 
 
-def _disk_nodes(spec: Spec, disks: tuple[DiskSource, ...]) -> tuple[Node, ...]:
+def _disk_nodes(disks: tuple[DiskSource, ...], uid: int, gid: int) -> tuple[Node, ...]:
     """Return the nodes of block devices, where the monitor opens them itself."""
-    user = spec.process.user if spec.process else User()
     return tuple(
         Node(
             path=disk.path.removeprefix("/dev/"),
             major=disk.number[0],
             minor=disk.number[1],
             kind="b",
-            uid=mapped(user.uid, spec.uid_maps, "linux.uidMappings"),
-            gid=mapped(user.gid, spec.gid_maps, "linux.gidMappings"),
+            uid=uid,
+            gid=gid,
         )
         for disk in disks
         if disk.by == "node"
     )
 
 
-def _nodes(spec: Spec, can: Capabilities, accel: str, vhost: bool) -> tuple[Node, ...]:
+def _nodes(can: Capabilities, accel: str, uid: int, gid: int, *, vhost: bool) -> tuple[Node, ...]:
     names = list(_ALWAYS)
     if accel == "kvm":
         names.append("kvm")
@@ -399,9 +395,6 @@ def _nodes(spec: Spec, can: Capabilities, accel: str, vhost: bool) -> tuple[Node
         names.append("net/tun")
     elif vhost:
         names.append("vhost-net")
-    user = spec.process.user if spec.process else None
-    uid = mapped(user.uid if user else 0, spec.uid_maps, "linux.uidMappings")
-    gid = mapped(user.gid if user else 0, spec.gid_maps, "linux.gidMappings")
     return tuple(Node(path=name, major=DEVICES[name][0], minor=DEVICES[name][1], uid=uid, gid=gid) for name in names)
 
 
