@@ -122,7 +122,7 @@ def test_durations(text: str, seconds: float) -> None:
     assert events.parse_interval(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "5", "s", "5 s", "-5s", "0s", "5x", "1..5s"])
+@pytest.mark.parametrize("text", ["", "5", "s", "5 s", "-5s", "0s", "5x", "1..5s", "600h", "9" * 400 + "s"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(UsageError, match="flag `--interval` needs a duration"):
         events.parse_interval(text)

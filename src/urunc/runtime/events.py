@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _NET_FIELDS = ("Bytes", "Packets", "Errors", "Dropped")  # the first four columns each way of /proc/net/dev
 _NET_COLUMNS = 16
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_LONGEST = (2**31 - 1) / 1000  # of poll(2), in seconds
 _DISK_FIELDS = {
     "readBytes": "rd_bytes",
     "writeBytes": "wr_bytes",
@@ -158,6 +159,6 @@ def parse_interval(text: str) -> float:
             seconds += float(number) * _UNITS[unit]
         except (ValueError, KeyError):
             raise UsageError(f"flag `--interval` needs a duration such as 5s, not `{text}`") from None
-    if seconds <= 0:
-        raise UsageError("flag `--interval` needs a duration greater than 0")
+    if not 0 < seconds <= _LONGEST:
+        raise UsageError("flag `--interval` needs a duration greater than 0, and of 24 days at most")
     return seconds
