@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import _socket
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -108,6 +110,41 @@ class TestListening:
         alive.close()
         start.clear_socket(str(tmp_path))
         assert not os.path.exists(path)
+
+    def test_of_a_dead_shim_whose_child_has_it_too(self, tmp_path: Path) -> None:
+        """As one that was killed between a fork and what the child does first, or that the kernel is yet ending."""
+        path = str(tmp_path / "socket")
+        start.write_address(str(tmp_path), path)
+        script = 'sleep 60 & echo $! > "$0"; kill -KILL $$'
+        dead = os.fork()
+        if dead == 0:
+            listener = start.listen(path)
+            assert listener is not None
+            listener.set_inheritable(True)
+            os.execv("/bin/sh", ["sh", "-c", script, str(tmp_path / "child")])  # noqa: S606
+        os.waitpid(dead, 0)
+        child = int((tmp_path / "child").read_text())
+        try:
+            start.clear_socket(str(tmp_path))
+            assert not os.path.exists(path)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+    def test_while_another_is_not_yet_through(self, tmp_path: Path) -> None:
+        """One that has bound its socket and does not listen is not dead: it has locked the folder."""
+        path = str(tmp_path / "socket")
+        lock = start._lock_folder(path)
+        bound = socket.socket(socket.AF_UNIX)
+        bound.bind(path)
+        answers: list[object] = []
+        second = threading.Thread(target=lambda: answers.append(start.listen(path)))
+        second.start()
+        second.join(0.1)
+        bound.listen()
+        os.close(lock)
+        second.join()
+        assert answers == [None]
+        bound.close()
 
 
 SHIM = """

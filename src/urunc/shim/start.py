@@ -7,10 +7,13 @@ reads standard output and error, one pipe, to its end. Must stay light: containe
 from __future__ import annotations
 
 import _socket
+import _struct
 import errno
+import fcntl
 import os
 
 from ..errors import HostError, UruncError, reason
+from ..linux import proc
 from .places import make_folder, read_config
 
 TYPE_CHECKING = False
@@ -25,6 +28,7 @@ GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
 """Annotations whose value names the pod: containers that share it share a shim. The first that is there decides."""
 _BACKLOG = 64
 _CONNECT_SECONDS = 0.1
+_CREDENTIALS = _struct.Struct("3i")
 
 
 def group_of(bundle: str, name: str) -> str:
@@ -47,17 +51,32 @@ def listen(path: str) -> _socket.socket | None:
     """Return a listening socket, None where a shim listens there already. Raises HostError."""
     try:
         make_folder(os.path.dirname(path), 0o711)
+        lock = _lock_folder(path)
         try:
-            return _bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-        if _is_served(path):
-            return None
-        os.unlink(path)  # of a shim that was killed
-        return _bind(path)
+            return _listen(path)
+        finally:
+            os.close(lock)
     except OSError as error:
         raise HostError(f"cannot listen at `{path}`: {reason(error)}") from None
+
+
+def _lock_folder(path: str) -> int:
+    """Return a descriptor that locks the folder: a socket that is bound and does not listen yet is not a dead one."""
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def _listen(path: str) -> _socket.socket | None:
+    try:
+        return _bind(path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+    if _is_served(path):
+        return None
+    os.unlink(path)  # of a shim that was killed
+    return _bind(path)
 
 
 def _bind(path: str) -> _socket.socket:
@@ -75,15 +94,20 @@ def _bind(path: str) -> _socket.socket:
 
 
 def _is_served(path: str) -> bool:
+    """Return whether a living shim listens there.
+
+    A killed one's socket may take connections for a moment: while the kernel ends it, or a child has it from the fork.
+    """
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         sock.settimeout(_CONNECT_SECONDS)
         sock.connect(path)
+        pid, *_ = _CREDENTIALS.unpack(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size))
     except OSError as error:
         return error.errno in (errno.EAGAIN, None)  # its backlog is full, or it is slow: it is there
     finally:
         sock.close()
-    return True
+    return not pid or proc.start_time(pid) is not None  # 0: of another process namespace
 
 
 def write_address(bundle: str, path: str) -> None:
@@ -99,8 +123,12 @@ def clear_socket(bundle: str) -> None:
     try:
         with open(f"{bundle}/address", encoding="utf-8") as file:
             path = file.read(200).removeprefix("unix://")
-        if not _is_served(path):
-            os.unlink(path)
+        lock = _lock_folder(path)
+        try:
+            if not _is_served(path):
+                os.unlink(path)
+        finally:
+            os.close(lock)
     except OSError:
         pass
 
@@ -120,8 +148,7 @@ def start(
         if before:
             before()
         write_address(bundle, path)
-        if os.fork() == 0:
-            _serve(listener, serve)
+        _fork(listener, serve)
     except OSError as error:
         os.unlink(path)
         raise HostError(f"cannot start a shim in `{bundle}`: {reason(error)}") from None
@@ -133,9 +160,23 @@ def start(
     return f"unix://{path}"
 
 
-def _serve(listener: _socket.socket, serve: Callable[[_socket.socket], None]) -> None:
+def _fork(listener: _socket.socket, serve: Callable[[_socket.socket], None]) -> None:
+    """Serve in a process of its own, and return once the socket is known as that process's."""
+    told, tell = os.pipe2(os.O_CLOEXEC)
+    try:
+        if os.fork() == 0:
+            _serve(listener, tell, serve)
+    finally:
+        os.close(tell)
+        os.read(told, 1)
+        os.close(told)
+
+
+def _serve(listener: _socket.socket, tell: int, serve: Callable[[_socket.socket], None]) -> None:
     code = 1
     try:
+        listener.listen(_BACKLOG)  # whoever connects is told the pid of the process that said so last
+        os.close(tell)
         os.setsid()
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
