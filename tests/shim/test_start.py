@@ -115,20 +115,24 @@ class TestListening:
         """As one that was killed between a fork and what the child does first, or that the kernel is yet ending."""
         path = str(tmp_path / "socket")
         start.write_address(str(tmp_path), path)
-        script = 'sleep 60 & echo $! > "$0"; kill -KILL $$'
-        dead = os.fork()
-        if dead == 0:
+        told, tell = os.pipe()
+        shim = os.fork()
+        if shim == 0:
             listener = start.listen(path)
-            assert listener is not None
-            listener.set_inheritable(True)
-            os.execv("/bin/sh", ["sh", "-c", script, str(tmp_path / "child")])  # noqa: S606
-        os.waitpid(dead, 0)
-        child = int((tmp_path / "child").read_text())
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+            os.write(tell, b"%d" % (child if listener else 0))
+            os._exit(0)
+        os.waitpid(shim, 0)
+        child = int(os.read(told, 20))
         try:
             start.clear_socket(str(tmp_path))
             assert not os.path.exists(path)
         finally:
             os.kill(child, signal.SIGKILL)
+            os.close(told)
+            os.close(tell)
 
     def test_while_another_is_not_yet_through(self, tmp_path: Path) -> None:
         """One that has bound its socket and does not listen is not dead: it has locked the folder."""
