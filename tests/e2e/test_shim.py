@@ -253,6 +253,13 @@ class TestGuest:
         assert len(numbers) > 5000
         ctr.end("guest")
 
+    def test_a_configuration_of_its_own(self, ctr: Ctr) -> None:
+        ctr.world.path("/run/data/urunc.toml").write_text("[monitors.qemu]\ndefault_memory_mb = 77\n")
+        option = "--runtime-config-path=/run/data/urunc.toml"
+        assert "memory: 77 MiB" in ctr.run("--rm", option, GUEST, "guest", "app", "poweroff").stdout
+        done = ctr.run("--rm", "--runtime-config-path=/no/such.toml", GUEST, "guest", check=False)
+        assert "OCI runtime create failed: /no/such.toml: no such file or directory" in done.stderr
+
     def test_a_broken_image_is_said_word_for_word(self, ctr: Ctr, testguest: Path, tmp_path: Path) -> None:
         broken = images.unikernel("test/broken:1", testguest, {"unikernelType": "nonsense", "hypervisor": "qemu"})
         ctr.engine.load(broken, tmp_path)
