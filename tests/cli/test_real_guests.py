@@ -12,7 +12,7 @@ import pytest
 import bundles
 from bundles import Bundle, Netns
 from driver import Cli
-from realguests import add_interface, find_guest, run_to_its_end
+from realguests import add_interface, fetch, find_guest, run_to_its_end
 from world import World, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -229,6 +229,19 @@ def test_unikraft_nginx_serves_a_page(cli: Cli, make_unikraft: Callable[..., Bun
         url = f"http://{netns.address}/"
         page = wait_for(url, lambda: world.run("curl", "-sf", "--max-time", "3", url, check=False).stdout, 60)
         assert "<html" in page.lower()
+        cli.end("guest")
+
+
+def test_an_older_unikraft_serves_a_page(cli: Cli, make_unikraft: Callable[..., Bundle], world: World) -> None:
+    """0.15's nginx, whose network has other parameters, and whose root is the initrd as it was built."""
+    with Netns(world, "unikraft") as netns:
+        bundle = make_unikraft("nginx-0.15-qemu-x86_64", "nginx", "-c", "/nginx/conf/nginx.conf")
+        shutil.copy(find_guest("unikraft/nginx-initrd.cpio"), bundle.rootfs / "unikernel/initrd")
+        bundle.annotate(initrd="/unikernel/initrd", unikernelVersion="0.15.0")
+        bundle.namespace("network", netns.path)
+        cli.create("guest", bundle)
+        cli("start", "guest")
+        assert "<html" in fetch(world, f"http://{netns.address}/").lower()
         cli.end("guest")
 
 

@@ -2,7 +2,8 @@
 
 lib/ukargparse splits the string into words (quotes and backslashes), lib/uklibparam takes `prefix.name=value` words
 up to `--`, and the rest is the application's argv. Without the `--` every parameter silently becomes an argument.
-Releases before 0.16.1 have other names for the network's parameters.
+Releases before 0.16.1 have other names for the network's parameters. What their root is, they are told up to 0.13; in
+0.14 to 0.16.0 it is built in (LIBVFSCORE_ROOTFS), and the word is passed over.
 """
 
 from __future__ import annotations
