@@ -160,6 +160,25 @@ def test_read_in_root(root: int) -> None:
     assert caught.value.errno == errno.EFBIG
 
 
+@pytest.mark.parametrize(
+    ("mode", "uid", "gids", "reads", "writes"),
+    [
+        (0o600, 1, (9,), True, True),
+        (0o400, 1, (2,), True, False),
+        (0o066, 1, (2,), False, False),  # the owner's bits alone count for the owner, as in the kernel
+        (0o040, 8, (9, 2), True, False),
+        (0o606, 8, (2,), False, False),
+        (0o004, 8, (9,), True, False),
+        (0o006, 8, (9,), True, True),
+        (0o660, 8, (9,), False, False),
+    ],
+)
+def test_who_may_open_a_file(mode: int, uid: int, gids: tuple[int, ...], reads: bool, writes: bool) -> None:
+    status = os.stat_result((stat.S_IFREG | mode, 0, 0, 1, 1, 2, 0, 0, 0, 0))
+    assert fsops.may_open(status, uid, gids) == reads
+    assert fsops.may_open(status, uid, gids, writable=True) == writes
+
+
 @pytest.mark.root
 def test_a_device_in_the_rootfs_is_not_opened(tmp_path: Path) -> None:
     def body() -> bytes | None:

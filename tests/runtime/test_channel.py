@@ -37,7 +37,7 @@ def test_a_message_carries_data_descriptors_and_the_senders_pid() -> None:
     reader, writer = os.pipe()
     theirs.send("ns", {"a": [1, "ä"]}, fds=(writer,))
     os.close(writer)
-    message = ours.receive("ns")
+    message = ours.receive()
     assert message is not None
     assert (message.data, message.pid) == ({"a": [1, "ä"]}, os.getpid())
     os.write(message.fds[0], b"through")
@@ -54,7 +54,7 @@ def test_the_pid_is_the_one_that_the_kernel_sees() -> None:
     if child == 0:
         theirs.send("ns")
         os._exit(0)
-    message = ours.receive("ns")
+    message = ours.receive()
     assert message is not None
     assert message.pid == child
     os.waitpid(child, 0)
@@ -65,11 +65,19 @@ def test_the_pid_is_the_one_that_the_kernel_sees() -> None:
 def test_a_dead_side_is_none_to_read_and_an_error_to_write() -> None:
     ours, theirs = channel.pair(user_namespace=False)
     theirs.close()
-    assert ours.receive("ns") is None
+    assert ours.receive() is None
     ours.sequence = Sequence(user_namespace=False)
-    with pytest.raises(KernelError, match="the other side is gone"):
+    with pytest.raises(KernelError, match="cannot send `ns` to the other side: broken pipe"):
         ours.send("ns")
     ours.close()
+
+
+def test_a_message_that_is_too_large_says_so() -> None:
+    ours, theirs = channel.pair(user_namespace=False)
+    with pytest.raises(KernelError, match="cannot send `ns` to the other side: message too long"):
+        theirs.send("ns", {"a": "x" * 8 * channel.MAX_MESSAGE})
+    ours.close()
+    theirs.close()
 
 
 @pytest.mark.parametrize(
@@ -89,7 +97,7 @@ def test_an_error_travels_with_class_and_hint(error: Exception, kind: type[Excep
     ours, theirs = channel.pair(user_namespace=False)
     theirs.send("error", channel.error_data(error))
     with pytest.raises(kind) as caught:
-        ours.receive("ready")
+        ours.receive()
     assert str(caught.value) == text
     ours.close()
     theirs.close()

@@ -74,6 +74,23 @@ def test_what_cannot_be_executed_is_an_error(tmp_path: Path) -> None:
         delegate.exec_delegate(str(broken), ("urunc",))
 
 
+def test_the_delegate_is_looked_for_in_absolute_folders_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "bin")
+    monkeypatch.chdir(tmp_path / "bin")
+    for path in ("", ".", "../bin"):
+        monkeypatch.setenv("PATH", path)
+        assert delegate.find("runc") is None
+    monkeypatch.setenv("PATH", f":{tmp_path}/bin")
+    assert delegate.find("runc") == f"{tmp_path}/bin/runc"
+
+
+def test_without_path_it_is_looked_for_where_debian_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PATH")
+    monkeypatch.setattr(os, "access", lambda path, _mode: path == "/usr/sbin/runc")
+    monkeypatch.setattr(os.path, "isfile", lambda path: path == "/usr/sbin/runc")
+    assert delegate.find("runc") == "/usr/sbin/runc"
+
+
 def test_only_a_program_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runc").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))

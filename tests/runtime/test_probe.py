@@ -50,11 +50,11 @@ def test_a_probe_that_dies_or_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_PROBE_SECONDS", 0.05)
     children, fork = [], os.fork
     monkeypatch.setattr(os, "fork", lambda: children.append(fork()) or children[-1])
-    assert probe._in_child(lambda: os.kill(os.getpid(), 9) or 1, 7) == 7
-    assert probe._in_child(lambda: 1 // 0, 7) == 7
-    assert probe._in_child(lambda: __import__("time").sleep(60) or 1, 7) == 7
+    assert probe._in_child(lambda: os.kill(os.getpid(), 9) or 1) == 0
+    assert probe._in_child(lambda: 1 // 0) == 0
+    assert probe._in_child(lambda: __import__("time").sleep(60) or 1) == 0
     monkeypatch.setattr(probe, "_PROBE_SECONDS", 10.0)
-    assert probe._in_child(lambda: 42, 7) == 42
+    assert probe._in_child(lambda: 42) == 42
     for child in children:
         with pytest.raises(ChildProcessError):
             os.waitpid(child, os.WNOHANG)

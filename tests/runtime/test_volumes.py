@@ -79,6 +79,15 @@ def test_what_is_not_small_is_not_copied(config_map: Path, how: str) -> None:
         volumes.read("/bundle", mount(config_map, "ro"))
 
 
+def test_a_file_that_has_grown_since_is_not_copied_in_part(tmp_path: Path) -> None:
+    (tmp_path / "app.conf").write_bytes(bytes(volumes.MAX_BYTES))
+    assert volumes.look(str(tmp_path), mount("app.conf"), 0).small
+    assert len(volumes.read(str(tmp_path), mount("app.conf"))[0].content) == volumes.MAX_BYTES
+    (tmp_path / "app.conf").write_bytes(bytes(volumes.MAX_BYTES + 1))
+    with pytest.raises(SpecError, match="has grown too large"):
+        volumes.read(str(tmp_path), mount("app.conf"))
+
+
 def test_a_folder_to_be_written_is_not_even_looked_into(config_map: Path) -> None:
     assert volumes.look("/bundle", mount(config_map), 0) == Source(kind="folder")
 

@@ -12,6 +12,10 @@ from errno import EAGAIN, EFBIG, ELOOP, ENOENT, ENOSYS, ENOTDIR
 
 from . import libc
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _LINKS = 40  # what the kernel follows before it says ELOOP
 _ATTEMPTS = 128
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
@@ -120,6 +124,16 @@ def _read_all(fd: int, limit_bytes: int, path: str) -> bytes:
 def is_regular(fd: int) -> bool:
     """Return whether a descriptor is a regular file's."""
     return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def may_open(status: os.stat_result, uid: int, gids: Iterable[int], *, writable: bool = False) -> bool:
+    """Return whether a user without capabilities may read, or also write, a file: by its owner, group and mode."""
+    wanted = 0o6 if writable else 0o4
+    if status.st_uid == uid:
+        return status.st_mode >> 6 & wanted == wanted
+    if status.st_gid in gids:
+        return status.st_mode >> 3 & wanted == wanted
+    return status.st_mode & wanted == wanted
 
 
 def detached_tmpfs(options: str = "") -> int:

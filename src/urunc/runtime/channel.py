@@ -17,11 +17,9 @@
 from __future__ import annotations
 
 import _socket
-import select
-import time
 
 from .. import errors, jsonio
-from ..errors import KernelError, UruncError, describe
+from ..errors import KernelError, UruncError, describe, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ class Channel:
         self.sequence = Sequence(user_namespace=user_namespace)
 
     def send(self, kind: str, data: dict[str, Any] | None = None, fds: tuple[int, ...] = ()) -> None:
-        """Send one message. Raises KernelError where the other side is gone."""
+        """Send one message. Raises KernelError, most often since the other side is gone."""
         self.sequence.take(kind)
         payload = jsonio.dumps([kind, data or {}])
         rights = b"".join(fd.to_bytes(4, "little") for fd in fds)
@@ -72,15 +70,15 @@ class Channel:
         try:
             self.socket.sendmsg([payload], control, _socket.MSG_NOSIGNAL)
         except OSError as error:
-            raise KernelError(f"cannot send `{kind}`: the other side is gone", errno=error.errno or 0) from None
+            raise KernelError(
+                f"cannot send `{kind}` to the other side: {reason(error)}", errno=error.errno or 0
+            ) from None
 
-    def receive(self, kind: str, seconds: float | None = None) -> Message | None:
-        """Return the next message, which must be `kind`; None at end-of-file, the other side having died.
+    def receive(self) -> Message | None:
+        """Return the next message; None at end-of-file, the other side having died.
 
-        An `error` message is raised here as the error it carries. `seconds` bounds the wait.
+        Raises KernelError for one that is not due. An `error` message is raised here as the error it carries.
         """
-        if seconds is not None and not self._readable(seconds):
-            raise KernelError(f"no `{kind}` from the other side within {seconds:.0f} s")
         room = _socket.CMSG_SPACE(4 * MAX_FDS) + _socket.CMSG_SPACE(_UCRED_BYTES)
         try:
             payload, control, _flags, _address = self.socket.recvmsg(MAX_MESSAGE, room, _socket.MSG_CMSG_CLOEXEC)
@@ -93,12 +91,6 @@ class Channel:
         if message.kind == "error":
             raise carried_error(message.data)
         return message
-
-    def _readable(self, seconds: float) -> bool:
-        poll = select.poll()
-        poll.register(self.socket.fileno(), select.POLLIN)
-        deadline = time.monotonic() + seconds
-        return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
 
     def close(self) -> None:
         """Close this end."""

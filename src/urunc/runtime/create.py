@@ -202,7 +202,7 @@ class _Creation:
         self.timeline.done("device")
 
     def _expect(self, speaker: Channel, kind: str) -> Message:
-        message = speaker.receive(kind)
+        message = speaker.receive()
         if message is None:
             raise KernelError(f"init ended before it was `{kind}`{self._how_it_ended()}")
         return message

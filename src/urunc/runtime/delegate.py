@@ -9,6 +9,7 @@ import os
 import sys
 
 from ..errors import HostError, reason
+from .settings import DEFAULT_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ else:
 def find(program: str) -> str | None:
     """Return the path of the delegate, looked up on PATH where it has no slash; None where it is not there.
 
-    urunc itself is passed over on PATH: some hosts install it under runc's name, in a folder before runc's.
+    urunc itself is passed over on PATH: some hosts install it under runc's name, in a folder before runc's. So is a
+    folder that is not absolute: where an engine calls urunc, that may be a bundle.
     """
     if "/" in program:
         return program if os.access(program, os.X_OK) else None
-    for folder in os.environ.get("PATH", os.defpath).split(":"):
-        path = os.path.join(folder or ".", program)
-        if os.access(path, os.X_OK) and os.path.isfile(path) and not _is_urunc(path):
+    for folder in os.environ.get("PATH", DEFAULT_PATH).split(":"):
+        path = os.path.join(folder, program)
+        if folder.startswith("/") and os.access(path, os.X_OK) and os.path.isfile(path) and not _is_urunc(path):
             return path
     return None
 

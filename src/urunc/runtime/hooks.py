@@ -1,6 +1,6 @@
 """Run OCI hooks (config.md, "POSIX-platform Hooks"): strange programs, so nothing that they do may hang or harm urunc.
 
-Where and when hooks run is decided by `lifecycle` and `init`. Init calls this module after pivot_root, so that
+Where and when hooks run is decided by `create`, `init` and `teardown`. Init calls this module after pivot_root, so that
 nothing is imported but at its top.
 """
 
@@ -65,7 +65,7 @@ def run_hooks(
         return
     document = jsonio.dumps(state)
     for hook in hooks:
-        failure = _run(hook, document, _folder(kind, state), kind in _FROM_IMAGE, prepare)
+        failure = _run(hook, document, _folder(kind, state), prepare, from_image=kind in _FROM_IMAGE)
         if failure is None:
             continue
         message = f"{kind} hook `{hook.path}`: {failure}"
@@ -79,7 +79,9 @@ def _folder(kind: str, state: dict[str, Any]) -> str:
     return str(state.get("bundle") or ".") if kind in _IN_BUNDLE else "."
 
 
-def _run(hook: Hook, document: bytes, folder: str, from_image: bool, prepare: Callable[[], None] | None) -> str | None:
+def _run(
+    hook: Hook, document: bytes, folder: str, prepare: Callable[[], None] | None, *, from_image: bool
+) -> str | None:
     """Run one hook to its end. Return why it failed, None where it did not."""
     environment = dict(item.partition("=")[::2] for item in hook.env or ())
     if hook.env is None and not from_image:
@@ -139,8 +141,9 @@ def _become(
 
 def _wait(hook: Hook, pid: int, reader: int, deadline: float | None) -> str | None:
     """Collect the hook's output until its process ends, whoever else still holds the pipe. Return why it failed."""
-    pidfd = os.pidfd_open(pid)
+    pidfd = -1
     try:
+        pidfd = os.pidfd_open(pid)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         poll.register(reader, select.POLLIN)
@@ -162,7 +165,8 @@ def _wait(hook: Hook, pid: int, reader: int, deadline: float | None) -> str | No
     finally:
         if pid:
             _kill(pid)
-        os.close(pidfd)
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
 def _read(reader: int, output: bytes) -> tuple[bytes, bool]:

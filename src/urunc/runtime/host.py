@@ -10,9 +10,11 @@ import os
 
 from .. import jsonio
 from ..errors import HostError
+from ..linux import proc
 from ..record import Record
 from ..vm import monitors
 from ..vm.machine import Bind
+from .settings import DEFAULT_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..oci.config import MonitorConfig
-
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Found(Record):
@@ -138,8 +138,7 @@ def _stamps(inputs: list[str], files: list[str]) -> list[list[int]] | None:
 
 
 def _cached_by_boot(cache: str, key: str, probe: Callable[[], Any]) -> Any:
-    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
-        boot = file.read().strip()
+    boot = proc.boot_id()
     known = _read(cache, key)
     if known is not None and known.get("boot") == boot:
         return known["answer"]

@@ -118,20 +118,18 @@ def open_terminal(request: Request, owned: Descriptors) -> tuple[int, int]:
         return -1, -1
     from . import console
 
-    master, slave = console.open_pty(process.console_size)
+    master, slave = console.open_pty(process.console_size, request.plan.host_uid)
     owned.add(slave)
-    os.fchown(slave, request.plan.host_uid, -1)
     return master, slave
 
 
 def write_initrd_tail(place: str, boot: Boot) -> None:
-    """Write urunc's part of the guest's initrd, as a newc archive behind what is there."""
+    """Write urunc's part of the guest's initrd, as a newc archive behind what is there. Raises OSError."""
     from ..vm import cpio
 
     path = f"{place}/initrd"
     with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW), "ab") as file:
-        padding = -os.fstat(file.fileno()).st_size % 4  # the kernel looks for the next archive at a multiple of 4
-        file.write(b"\0" * padding + cpio.archive(boot.initrd_tail))
+        file.write(cpio.padding(os.fstat(file.fileno()).st_size) + cpio.archive(boot.initrd_tail))
 
 
 def _new_file(path: str, mode: int) -> int:
@@ -203,22 +201,13 @@ def _image_tree(rootfs: int, image: ImageFile, plan: Plan, place: str) -> int:
     fd = load.open_image_file(rootfs, image.source, "file")
     try:
         status = os.fstat(fd)
-        if image.copy or not (image.disk or may_open(status, plan)):
+        if image.copy or not (image.disk or fsops.may_open(status, plan.host_uid, (plan.host_gid, *plan.host_groups))):
             copy = f"{place}/{os.path.basename(image.target)}.copy"  # the image's own name may be any, or there twice
             _copy(fd, copy, plan)
             return mounts.clone_tree(copy, readonly=True)
         return mounts.clone_tree(fd, readonly=image.readonly)
     finally:
         os.close(fd)
-
-
-def may_open(status: os.stat_result, plan: Plan) -> bool:
-    """Return whether the monitor's user, without capabilities, may read a file: by its owner, groups and mode."""
-    if status.st_uid == plan.host_uid:
-        return bool(status.st_mode & 0o400)
-    if status.st_gid in (plan.host_gid, *plan.host_groups):
-        return bool(status.st_mode & 0o040)
-    return bool(status.st_mode & 0o004)
 
 
 def _initrd_tree(rootfs: int, request: Request, place: str) -> int:

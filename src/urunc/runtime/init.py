@@ -169,7 +169,7 @@ def _fork(plan: Plan) -> int:
 
 
 def _expect(speaker: Channel, kind: str) -> wire.Message:
-    message = speaker.receive(kind)
+    message = speaker.receive()
     if message is None:
         os._exit(1)  # `create` is gone: there is nobody to tell, and nothing may go on without its record
     return message
@@ -295,10 +295,9 @@ def _write_file(root: int, path: str, content: bytes, mode: int) -> None:
 
 
 def _take_terminal(slave: int) -> None:
-    fcntl.ioctl(slave, 0x540E, 0)  # TIOCSCTTY
-    for fd in (0, 1, 2):
-        os.dup2(slave, fd)
-    os.close(slave)
+    from . import console  # which has opened it, in `create`
+
+    console.attach(slave)
 
 
 def _await_start(listener: int) -> _socket.socket:

@@ -17,7 +17,7 @@ import time
 from _struct import pack, pack_into, unpack_from
 
 from ..errors import HostError
-from .host import DEFAULT_PATH
+from .settings import DEFAULT_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def _run(argv: list[str]) -> tuple[int, bytes, bytes]:
     return done.returncode, done.stdout, done.stderr
 
 
-def _in_child(work: Callable[[], int], failed: int) -> int:
-    """Return what `work` returns in a child process; `failed` where that dies or takes longer than two seconds."""
+def _in_child(work: Callable[[], int]) -> int:
+    """Return what `work` returns in a child process; 0 where that dies or takes longer than two seconds."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -129,7 +129,7 @@ def _in_child(work: Callable[[], int], failed: int) -> int:
         os.close(reader)
         os.kill(child, 9)
         os.waitpid(child, 0)
-    return int(answer) if answer else failed
+    return int(answer or b"0")
 
 
 def kvm(device: str = "/dev/kvm") -> str:
@@ -139,12 +139,12 @@ def kvm(device: str = "/dev/kvm") -> str:
     """
     if not _is_kvm(device):
         return "none"
-    return "real" if _in_child(_run_vcpu, 0) else "software"
+    return "real" if _in_child(_run_vcpu) else "software"
 
 
 def tsc_khz() -> int:
     """Return the frequency of the time stamp counter in kHz, 0 where it cannot be measured."""
-    return _in_child(_measure_tsc, 0)
+    return _in_child(_measure_tsc)
 
 
 _KVM_API_VERSION = 12

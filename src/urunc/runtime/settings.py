@@ -19,6 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for that the configuration does not name, in an environment without PATH."""
+
 DEFAULT_FILE = "/etc/urunc/config.toml"
 VARIABLE = "URUNC_CONFIG_FILE"
 MAX_BYTES = 1024 * 1024

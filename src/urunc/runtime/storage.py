@@ -53,18 +53,8 @@ def look_at_block(image: int, *, readonly: bool, uid: int, gids: Iterable[int]) 
         size=status.st_size,
         filesystem=found.name if found else "",
         filesystem_bytes=found.size if found else 0,
-        openable=may_open(status, uid, gids, writable=not readonly),
+        openable=fsops.may_open(status, uid, gids, writable=not readonly),
     )
-
-
-def may_open(status: os.stat_result, uid: int, gids: Iterable[int], *, writable: bool = False) -> bool:
-    """Return whether a user without capabilities may open a file: by its owner, group and mode."""
-    wanted = 0o6 if writable else 0o4
-    if status.st_uid == uid:
-        return status.st_mode >> 6 & wanted == wanted
-    if status.st_gid in gids:
-        return status.st_mode >> 3 & wanted == wanted
-    return status.st_mode & wanted == wanted
 
 
 def find_device(rootfs: str) -> Device | None:

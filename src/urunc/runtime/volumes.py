@@ -63,6 +63,8 @@ def read(bundle: str, mount: Mount) -> tuple[GuestFile, ...]:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             content = file.read(MAX_BYTES + 1)
             mode = os.fstat(file.fileno()).st_mode & 0o777
+        if len(content) > MAX_BYTES:
+            raise _TooMuchError
     except OSError as error:
         raise SpecError(f"mounts: cannot read `{path}`: {reason(error)}") from None
     except _TooMuchError:
