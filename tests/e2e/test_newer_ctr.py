@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import images
 import pytest
 from engines import Containerd
-from test_shim import TestFaults, TestGuest, TestLinux, TestOrdinary, TestPod, TestSolo5, ctr, guest, shim
+from test_shim import TestFaults, TestGuest, TestLinux, TestOrdinary, TestPod, ctr, guest, shim
 from tree import Tree, want_tree
 
 from world import which
 
-__all__ = ["TestFaults", "TestGuest", "TestLinux", "TestOrdinary", "TestPod", "TestSolo5", "ctr", "guest", "shim"]
+__all__ = ["TestFaults", "TestGuest", "TestLinux", "TestOrdinary", "TestPod", "ctr", "guest", "shim"]
 
 pytestmark = [pytest.mark.root, pytest.mark.engine, pytest.mark.slow]
 
