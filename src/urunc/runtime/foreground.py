@@ -42,12 +42,11 @@ def run(settings: Globals, options: Options) -> int:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (*_FORWARDED, _signal.SIGCHLD))
     masters: list[int] = []
     container = creation.create(settings.root, options, request, take_terminal=masters.append)
-    visit = _Visit(settings.root, container)
     try:
-        _start_or_delete(settings, options)
-        return visit.stay(masters)
+        with _Visit(settings.root, container) as visit:
+            _start_or_delete(settings, options)
+            return visit.stay(masters)
     finally:
-        visit.close()
         if not options.keep:
             lifecycle.delete(settings.root, options.id, force=True)
 
@@ -61,12 +60,19 @@ def _start_or_delete(settings: Globals, options: Options) -> None:
 
 
 class _Visit:
-    """The wait for a container's end."""
+    """The wait for a container's end. A context manager: it listens to the guest meanwhile."""
 
     def __init__(self, root: str, container: Container) -> None:
         self.root, self.container = root, container
         self.wait_status: int | None = None
         self.guest = control.Listener(f"{root}/{container.id}") if container.stop == "control" else None
+
+    def __enter__(self) -> _Visit:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.guest:
+            self.guest.close()
 
     def stay(self, masters: list[int]) -> int:
         """Stay until the monitor has ended; return the exit status, the guest's own where it told one."""
@@ -98,11 +104,6 @@ class _Visit:
                 control.resize(f"{self.root}/{self.container.id}", height, width)
             except UruncError:
                 pass  # it has just ended, which the next look shows
-
-    def close(self) -> None:
-        """Stop listening to the guest."""
-        if self.guest:
-            self.guest.close()
 
     def _pass_on(self, signum: int) -> None:
         if signum == _signal.SIGCHLD:
