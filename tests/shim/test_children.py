@@ -54,6 +54,21 @@ def test_an_end_before_anybody_asked_is_kept_while_one_may_ask(children: Childre
     assert ends == [3]
 
 
+def test_what_is_done_at_an_end_and_fails_does_not_hide_the_next(
+    children: Children, serve_until: Serve, errors: list[Exception]
+) -> None:
+    ends: list[int] = []
+
+    def fail(_status: int, _when: int) -> None:
+        raise ValueError("broken")
+
+    children.watch(children.fork(lambda: None, NULL, ()), fail)
+    serve_until(lambda: errors)
+    errors.clear()
+    children.watch(children.fork(lambda: None, NULL, ()), lambda status, _when: ends.append(status))
+    serve_until(lambda: ends)
+
+
 def test_strangers_are_reaped_and_forgotten(children: Children, serve_until: Serve) -> None:
     pid = children.fork(lambda: os._exit(0), NULL, ())
     serve_until(lambda: not os.path.exists(f"/proc/{pid}"))

@@ -240,6 +240,16 @@ class TestTerminals:
         os.close(reader)
         os.close(writer)
 
+    def test_streams_that_are_none(self, opened: Any, fifos: dict[str, str], terminal: tuple[int, int]) -> None:
+        """What is not there is an error while nothing is made yet; what cannot be copied does not stop the shim."""
+        with pytest.raises(HostError, match="no such file"):
+            opened(**{**fifos, "stdin": "/nowhere/fifo"}, terminal=True)
+        opened(**{**fifos, "stdin": "/dev/null"}, terminal=True).attach(os.dup(terminal[0]))
+        streams = opened(**fifos, terminal=True)
+        os.unlink(fifos["stdin"])
+        streams.attach(terminal[0])
+        streams.resize(80, 24)
+
     def test_size(self, opened: Any, fifos: dict[str, str], terminal: tuple[int, int]) -> None:
         streams = opened(**fifos, terminal=True)
         streams.resize(10, 10)

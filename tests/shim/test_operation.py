@@ -76,6 +76,12 @@ def test_a_fork_that_fails(run: Callable[..., Outcome], monkeypatch: pytest.Monk
     assert "cannot fork" in str(run(lambda: ({}, -1)).error)
 
 
+def test_no_descriptor_for_what_it_sends(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the shim is at its limit: the kernel then leaves a descriptor out, without a word."""
+    monkeypatch.setattr("urunc.shim.operation._socket.CMSG_SPACE", lambda length: 0)
+    assert "no descriptor left" in str(run(lambda: ({}, os.dup(0))).error)
+
+
 def test_the_child_has_the_given_streams(run: Callable[..., Outcome]) -> None:
     reader, writer = os.pipe()
 

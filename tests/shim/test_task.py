@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -194,10 +196,56 @@ class TestRefusals:
         assert world.refused("Update", id="web")[0] == codes.INVALID_ARGUMENT
         assert world.call("Update", id="web", resources={"type_url": "x", "value": b"{}"}) == {}
 
+    def test_a_pause_before_the_start(self, world: World) -> None:
+        world.create()
+        for method in ("Pause", "Resume"):
+            code, message = world.refused(method, id="web")
+            assert (code, "it is not started" in message) == (codes.FAILED_PRECONDITION, True)
+
+    def test_an_exec_that_is_none(self, world: World) -> None:
+        world.work.ours = False
+        world.run()
+        code, message = world.refused("Exec", id="web", exec_id="", spec={"value": b"{}"})
+        assert (code, "has no id" in message) == (codes.INVALID_ARGUMENT, True)
+        code, message = world.refused("Exec", id="web", exec_id="x", spec={"value": b"[]"})
+        assert (code, "not a JSON object" in message) == (codes.INVALID_ARGUMENT, True)
+
+    def test_no_descriptor_is_left(self, world: World) -> None:
+        """What a call had begun then is undone: the next may succeed, and the container can be deleted."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        tight = max(map(int, os.listdir("/proc/self/fd"))) + 1
+        fill = []
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (tight, hard))
+            with pytest.raises(OSError, match="Too many open files"):
+                while True:
+                    fill.append(os.dup(0))
+            os.close(fill.pop())  # of two that a call needs, one is there
+            assert "OCI runtime create failed" in world.refused("Create", id="web", bundle=world.bundle)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            pid = world.create()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (tight, hard))
+            assert "OCI runtime start failed" in world.refused("Start", id="web")[1]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in fill:
+                os.close(fd)
+        assert world.call("Start", id="web") == {"pid": pid}
+
     def test_exec_in_a_unikernel(self, world: World) -> None:
         world.run()
         code, message = world.refused("Exec", id="web", exec_id="x", spec={"value": b"{}"})
         assert (code, "a unikernel has one process" in message) == (codes.UNIMPLEMENTED, True)
+
+
+def test_the_bundle_is_held_while_its_container_is_made(world: World, tmp_path: Path) -> None:
+    """So the `delete` after a shim that was killed does not look too early."""
+    create = world.send("Create", id="web", bundle=world.bundle)
+    world.serve_until(lambda: (tmp_path / "shim.json").exists() and world.service._creating)
+    with open(tmp_path / "shim.json", "rb") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    world.result("Create", create)
+    places.await_operation(world.bundle)
 
 
 def test_pause_and_resume(world: World) -> None:

@@ -105,7 +105,7 @@ class Children:
     def _tell(self, pid: int, status: int, when: int) -> None:
         ended = self._watched.pop(pid, None)
         if ended is not None:
-            ended(status, when)
+            self._loop.call(lambda: ended(status, when))  # what it lets out must not make the shim deaf to the others
         elif self._expecting:
             self._early[pid] = (status, when)
 

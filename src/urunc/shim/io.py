@@ -14,6 +14,7 @@ import select
 import stat
 from _struct import pack, unpack
 
+from .. import log
 from ..errors import HostError, reason
 from .children import execute
 from .pump import Pump
@@ -77,8 +78,17 @@ class Streams:
         self.ready = -1
 
     def attach(self, master: int) -> None:
-        """Copy between the terminal and its streams from now on. Takes the descriptor over."""
+        """Copy between the terminal and its streams from now on. Takes the descriptor over.
+
+        Where that cannot be, the log says so: the process, which is there by now, lives on.
+        """
         self._master = master
+        try:
+            self._attach(master)
+        except OSError as error:
+            log.warn(f"cannot copy a terminal's streams: {reason(error)}")
+
+    def _attach(self, master: int) -> None:
         sink, self._sink = self._sink, -1
         if sink < 0:
             sink = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
@@ -143,7 +153,8 @@ class Streams:
     def open_input(self, path: str) -> None:
         """Open standard input, a fifo."""
         if self.terminal:
-            self._stdin_path = path
+            if stat.S_ISFIFO(os.stat(path).st_mode):  # /dev/null and its like have nothing to copy
+                self._stdin_path = path
             return
         self.child[0] = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._stdin_writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -168,18 +179,25 @@ class Streams:
         self.strict = uri.startswith("binary-v2:")
         argv = logger_argv(uri)
         env = {"CONTAINER_ID": owner.container, "CONTAINER_NAMESPACE": owner.namespace}
-        out, err, ready = (os.pipe2(os.O_CLOEXEC) for _ in range(3))
-        theirs = (out[0], err[0], ready[1])
-        self._logger = self._children.fork(lambda: _become_logger(argv, env, theirs), (-1, -1, -1), theirs)
+        pipes: list[int] = []
+        try:
+            for _ in range(3):
+                pipes += os.pipe2(os.O_CLOEXEC)
+            theirs = (pipes[0], pipes[2], pipes[5])
+            self._logger = self._children.fork(lambda: _become_logger(argv, env, theirs), (-1, -1, -1), theirs)
+        except OSError:
+            for fd in pipes:
+                os.close(fd)
+            raise
         self._children.watch(self._logger, self._logger_ended)
         for fd in theirs:
             os.close(fd)
-        self.ready = ready[0]
-        self._put(1, out[1])
+        self.ready = pipes[4]
+        self._put(1, pipes[1])
         if self.terminal:
-            os.close(err[1])
+            os.close(pipes[3])
         else:
-            self.child[2] = err[1]
+            self.child[2] = pipes[3]
 
     def _logger_ended(self, _status: int, _when: int) -> None:
         self._logger = 0

@@ -66,6 +66,13 @@ class Loop:
         heappush(self._timers, timer)
         return timer
 
+    def call(self, callback: Callable[[], None]) -> None:
+        """Call it now, and report what it lets out."""
+        try:
+            callback()
+        except Exception as error:
+            self._report(error)
+
     def run(self) -> None:
         """Serve until `stop` is called."""
         self._running = True
@@ -111,9 +118,5 @@ class Loop:
         now = time.monotonic()
         while self._timers and self._timers[0].when <= now:
             callback = heappop(self._timers).callback
-            if callback is None:
-                continue
-            try:
-                callback()
-            except Exception as error:
-                self._report(error)
+            if callback is not None:
+                self.call(callback)

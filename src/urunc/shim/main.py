@@ -138,6 +138,7 @@ def _delete(flags: dict[str, str]) -> bytes:
     name = flags.get("id") or os.path.basename(bundle)
     place = places.load_place(bundle) or _default_place(name, bundle, flags["namespace"])
     start.clear_socket(bundle)
+    places.await_operation(bundle)
     try:
         if places.is_left(place):
             _clear(place)

@@ -6,11 +6,13 @@ The child is not the one that lives on: what it makes (a monitor's process) outl
 from __future__ import annotations
 
 import _socket
+import os
 
 from .. import jsonio, log
 from ..errors import KernelError, reason
 from ..runtime.channel import carried_error, error_data
 from .loop import IN
+from .places import hold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,26 +52,39 @@ class Operations:
         *,
         stdio: tuple[int, int, int] = _NO_STDIO,
         keep: tuple[int, ...] = (),
+        bundle: str = "",
     ) -> None:
         """Run `body` in a child, and call `done` with the outcome later.
 
         `body` returns values for JSON and a descriptor (-1 for none), or raises. Its descriptors 0, 1 and 2 are
-        `stdio`; beside them it has those of `keep`.
+        `stdio`; beside them it has those of `keep`. Where it may make a process, the `bundle` is held until it is
+        through, be the shim killed meanwhile: see `places.await_operation`.
         """
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         self._children.expect()
         try:
-            kept = (theirs.fileno(), log.descriptor(), *(fd for fd in keep if fd >= 0))
-            self._children.fork(lambda: _work(body, theirs), stdio, kept)
+            ours = self._fork(body, stdio, keep, bundle)
         except OSError as error:
-            ours.close()
             failure = KernelError(f"cannot fork: {reason(error)}")
             self._loop.later(0, lambda: self._finish(done, Outcome({}, failure)))
             return
-        finally:
-            theirs.close()
         ours.setblocking(False)
         self._loop.watch(ours.fileno(), IN, lambda _mask: self._receive(ours, done))
+
+    def _fork(self, body: Body, stdio: tuple[int, int, int], keep: tuple[int, ...], bundle: str) -> _socket.socket:
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        held = -1
+        try:
+            held = hold(bundle) if bundle else -1
+            kept = (theirs.fileno(), log.descriptor(), *(fd for fd in (*keep, held) if fd >= 0))
+            self._children.fork(lambda: _work(body, theirs), stdio, kept)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            if held >= 0:
+                os.close(held)
+        return ours
 
     def _receive(self, ours: _socket.socket, done: Done) -> None:
         room = _socket.CMSG_SPACE(4)
@@ -94,7 +109,7 @@ def _work(body: Body, theirs: _socket.socket) -> None:
     fd = -1
     try:
         values, fd = body()
-        answer: dict[str, Any] = {"values": values}
+        answer: dict[str, Any] = {"values": values, "fd": fd >= 0}
     except BaseException as error:
         answer = {"error": error_data(error)}
     control = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fd.to_bytes(4, "little"))] if fd >= 0 else []
@@ -108,4 +123,6 @@ def _outcome(data: bytes, control: list[tuple[int, int, bytes]]) -> Outcome:
     answer = jsonio.loads(data)
     if "error" in answer:
         return Outcome({}, carried_error(answer["error"]))
+    if answer["fd"] and fd < 0:
+        return Outcome({}, KernelError("the shim has no descriptor left for the terminal"))
     return Outcome(answer["values"], None, fd)

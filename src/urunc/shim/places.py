@@ -5,7 +5,9 @@ Light: `delete` runs after every container, as a rule with nothing left to do.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 
 from .. import jsonio
 from ..errors import SpecError, reason
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 DEFAULT_ROOT = "/run/containerd/runc"
 """As containerd's own shim has it; the namespace's name follows. `urunc --root /run/containerd/runc/NAMESPACE list`."""
 PLACE_FILE = "shim.json"
+AWAIT_SECONDS = 3.5
+"""So long `delete` waits for an operation. It has five seconds."""
 
 
 class Place(Record):
@@ -57,6 +61,35 @@ def save_place(place: Place) -> None:
     path = f"{place.bundle}/{PLACE_FILE}"
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
         file.write(jsonio.dumps(place.to_data()))
+
+
+def hold(bundle: str) -> int:
+    """Return a descriptor that holds the bundle, in which is a place, until its last copy is closed. Raises OSError."""
+    fd = os.open(f"{bundle}/{PLACE_FILE}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def await_operation(bundle: str) -> None:
+    """Wait until no operation holds the bundle: it goes on where its shim is killed, and would make what is cleared."""
+    try:
+        fd = os.open(f"{bundle}/{PLACE_FILE}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    deadline = time.monotonic() + AWAIT_SECONDS
+    try:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.01)
+    finally:
+        os.close(fd)
 
 
 def load_place(bundle: str) -> Place | None:

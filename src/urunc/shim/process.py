@@ -111,6 +111,11 @@ class Container:
         self.deferred_end: tuple[int, int] | None = None
         """The first process's end, while an exec's is still to be told: the container's is told last."""
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether it runs and is paused: one that was killed so is stopped."""
+        return self.paused and self.init.status == RUNNING
+
     def process(self, exec_id: str) -> Process | None:
         """Return the first process, or that of an exec; None where there is none of that id."""
         return self.execs.get(exec_id) if exec_id else self.init

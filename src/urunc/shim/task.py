@@ -164,7 +164,7 @@ class Service:
             for serve in waiting:
                 serve()
 
-        self._run_with(streams, lambda: work.create(place, mounts, terminal), done)
+        self._run_with(place, streams, lambda: work.create(place, mounts, terminal), done)
 
     def _place(self, values: Values) -> Place:
         try:
@@ -265,14 +265,18 @@ class Service:
                 codes.UNIMPLEMENTED,
                 f"cannot exec in `{container.id}`: a unikernel has one process, and no second can be started in it",
             )
+        if not exec_id:
+            raise StatusError(codes.INVALID_ARGUMENT, f"cannot exec in `{container.id}`: the process has no id")
         if exec_id in container.execs:
             raise StatusError(codes.ALREADY_EXISTS, f"container `{container.id}` has a process `{exec_id}`")
-        if container.paused:
+        if container.is_paused:
             raise StatusError(codes.FAILED_PRECONDITION, f"cannot exec in `{container.id}`: container is paused")
         try:
             spec = jsonio.loads(values["spec"]["value"] if values["spec"] else b"")
         except ValueError as error:
             raise StatusError(codes.INVALID_ARGUMENT, f"the process to exec is not JSON: {error}") from None
+        if not isinstance(spec, dict):
+            raise StatusError(codes.INVALID_ARGUMENT, "the process to exec is not a JSON object")
         container.execs[exec_id] = Process(exec_id, values, spec=spec)
         self._publisher.publish("/tasks/exec-added", {"container_id": container.id, "exec_id": exec_id})
         return {}
@@ -294,9 +298,9 @@ class Service:
                 self._children.watch(process.pid, lambda *end: self._pod.ended(container, process, *end))
             self._started(container, process, call, outcome)
 
-        self._run_with(streams, lambda: work.execute(place, spec, terminal), done)
+        self._run_with(place, streams, lambda: work.execute(place, spec, terminal), done)
 
-    def _run_with(self, streams: io.Streams, body: Body, done: Done) -> None:
+    def _run_with(self, place: Place, streams: io.Streams, body: Body, done: Done) -> None:
         """Run an operation that has these streams, and begins once their logger, where one is, is ready."""
 
         def begin() -> tuple[dict[str, Any], int]:
@@ -304,7 +308,7 @@ class Service:
                 io.await_logger(streams.ready, streams.strict)
             return body()
 
-        self._operations.run(begin, done, stdio=streams.stdio, keep=(streams.ready,))
+        self._operations.run(begin, done, stdio=streams.stdio, keep=(streams.ready,), bundle=place.bundle)
         streams.close_child()
 
     # --- signals, pause, update
@@ -340,6 +344,8 @@ class Service:
     def _freeze(self, values: Values, call: Call, verb: str, *, paused: bool) -> None:
         container = self._pod.container(values)
         place = container.place
+        if container.init.status == messages.CREATED:
+            raise StatusError(codes.FAILED_PRECONDITION, f"cannot {verb} `{container.id}`: it is not started")
 
         def done() -> None:
             container.paused = paused

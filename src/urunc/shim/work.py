@@ -101,7 +101,7 @@ def start(place: Place) -> tuple[dict[str, Any], int]:
 def kill(place: Place, signum: int, everything: bool) -> tuple[dict[str, Any], int]:
     """Send a signal."""
     if place.ours:
-        lifecycle.kill(place.root, place.id, signum, everything)
+        lifecycle.kill(place.root, place.id, signum, everything=everything)
     else:
         delegated.call(place, "kill", *(["--all"] if everything else []), place.id, str(signum))
     return {}, -1
@@ -132,7 +132,7 @@ def delete(place: Place, force: bool) -> tuple[dict[str, Any], int]:
     """Delete the container, and unmount its rootfs whatever comes of that."""
     try:
         if place.ours:
-            lifecycle.delete(place.root, place.id, force)
+            lifecycle.delete(place.root, place.id, force=force)
         else:
             _delete_delegated(place, force)
     finally:
