@@ -137,7 +137,7 @@ def test_the_commit_is_what_make_install_wrote(tmp_path: Path, monkeypatch: pyte
         (["bogus"], "urunc: `bogus` is not a verb (see `urunc --help`)"),
         (["state"], "urunc: `state` takes `ID`, not 0 arguments (see `urunc state --help`)"),
         (["kill", "a", "9", "9"], "urunc: `kill` takes `ID [SIGNAL]`, not 3 arguments"),
-        (["list", "a"], "urunc: `list` takes no argument, not 1 arguments"),
+        (["list", "a"], "urunc: `list` takes no argument, not 1 argument"),
         (["start", "--bogus", "a"], "urunc: unknown flag `--bogus` (see `urunc start --help`)"),
         (["--bogus", "state", "a"], "urunc: unknown flag `--bogus` (see `urunc --help`)"),
         (["help", "bogus"], "urunc: `bogus` is not a verb"),
@@ -148,7 +148,7 @@ def test_the_commit_is_what_make_install_wrote(tmp_path: Path, monkeypatch: pyte
         (["delete", "."], "urunc: invalid container id"),
         (["--root", "/", "state", "a"], "urunc: `--root` is not to be `/`"),
         (["--rootless", "perhaps", "create", "a"], "urunc: `--rootless` is true, false or auto, not `perhaps`"),
-        (["--log-format", "xml", "state", "a"], "urunc: log format `xml` is unknown: text or json"),
+        (["--log-format", "xml", "state", "a"], "urunc: log format `xml` is unknown (text or json)"),
         (["--log", "/nowhere/log", "state", "a"], "urunc: cannot open the log `/nowhere/log`"),
     ],
 )
@@ -304,9 +304,22 @@ def test_an_impossible_id_is_refused_before_anything_is_read() -> None:
         call("a b").options()
 
 
-@pytest.mark.parametrize(("given", "means"), [({}, "auto"), ({"rootless": "T"}, "true"), ({"rootless": "0"}, "false")])
-def test_rootless_is_a_boolean_or_auto(given: dict[str, str], means: str) -> None:
-    assert call(common=given).globals().rootless == means
+@pytest.mark.parametrize("given", ["", "auto", "T", "0"])
+def test_rootless_is_a_boolean_or_auto(given: str) -> None:
+    call(common={"rootless": given}).globals()
+    with pytest.raises(UsageError, match=f"not `{given}x`"):
+        call(common={"rootless": f"{given}x"}).globals()
+
+
+def test_a_relative_path_where_the_current_directory_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (("--root", "state", "list"), ("--root", "/r", "create", "web"), ("--root", "/r", "spec")):
+        assert cli.main(["urunc", *words]) == 1
+        assert capfd.readouterr().err == "urunc: the current directory is gone (give absolute paths)\n"
 
 
 def test_the_state_root_is_a_users_own(monkeypatch: pytest.MonkeyPatch) -> None:

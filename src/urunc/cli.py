@@ -80,7 +80,8 @@ def _check_count(name: str, wanted: str, args: list[str]) -> None:
     if len(args) >= least and (most is None or len(args) <= most):
         return
     takes = f"takes `{wanted}`" if wanted else "takes no argument"
-    raise UsageError(f"`{name}` {takes}, not {len(args)} arguments", hint=f"see `urunc {name} --help`")
+    given = "1 argument" if len(args) == 1 else f"{len(args)} arguments"
+    raise UsageError(f"`{name}` {takes}, not {given}", hint=f"see `urunc {name} --help`")
 
 
 def parse(

@@ -31,7 +31,7 @@ def open_log(path: str = "", form: str = "text", *, debug: bool = False) -> None
     """
     global _fd, _json, _lowest
     if form not in FORMATS:
-        raise UsageError(f"log format `{form}` is unknown: text or json")
+        raise UsageError(f"log format `{form}` is unknown", hint=" or ".join(FORMATS))
     if path:
         try:
             _fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY, 0o644)

@@ -33,7 +33,7 @@ class Call:
 
     def __init__(self, argv: list[str], common: dict[str, Any], flags: dict[str, Any], args: list[str]) -> None:
         self.argv, self.common, self.flags, self.args = argv, common, flags, args
-        self.root = os.path.abspath(common["root"]) if "root" in common else default_root()
+        self.root = _absolute(common["root"]) if "root" in common else default_root()
         if self.root == "/":
             raise UsageError("`--root` is not to be `/`")
 
@@ -44,15 +44,7 @@ class Call:
         rootless = self.common.get("rootless", "") or "auto"
         if rootless != "auto" and rootless not in TRUE | FALSE:
             raise UsageError(f"`--rootless` is true, false or auto, not `{rootless}`")
-        return Globals(
-            root=self.root,
-            log=self.common.get("log", ""),
-            log_format=self.common.get("log_format", "text"),
-            debug=self.common.get("debug", False),
-            systemd_cgroup=self.common.get("systemd_cgroup", False),
-            rootless="true" if rootless in TRUE else "false" if rootless in FALSE else "auto",
-            argv=tuple(self.argv),
-        )
+        return Globals(root=self.root, systemd_cgroup=self.common.get("systemd_cgroup", False), argv=tuple(self.argv))
 
     def options(self) -> Options:
         """Return the flags and the argument of `create` and `run`. Raises StateError for an impossible id."""
@@ -80,7 +72,7 @@ def default_root() -> str:
     """Return /run/urunc for root, a place in a user's own runtime directory for others, as runc chooses."""
     user_dir = os.environ.get("XDG_RUNTIME_DIR")
     if user_dir and os.geteuid() != 0:
-        return os.path.join(os.path.abspath(user_dir), "urunc")
+        return os.path.join(_absolute(user_dir), "urunc")
     return "/run/urunc"
 
 
@@ -169,7 +161,7 @@ def kill(call: Call) -> int:
         signum = parse_signal("".join(call.args[1:]) or "TERM")
     except ValueError as failure:
         raise UsageError(str(failure), hint="give a number, or a name such as TERM") from None
-    lifecycle.kill(call.root, call.args[0], signum, call.flags.get("all", False))
+    lifecycle.kill(call.root, call.args[0], signum, everything=call.flags.get("all", False))
     return 0
 
 
@@ -177,7 +169,7 @@ def delete(call: Call) -> int:
     """Delete a container."""
     from .runtime import lifecycle
 
-    lifecycle.delete(call.root, call.args[0], call.flags.get("force", False))
+    lifecycle.delete(call.root, call.args[0], force=call.flags.get("force", False))
     return 0
 
 
@@ -289,7 +281,7 @@ def spec(call: Call) -> int:
     from .runtime import template
 
     template.write(
-        os.path.abspath(call.flags.get("bundle") or "."),
+        _absolute(call.flags.get("bundle") or "."),
         template.document(
             guest=call.flags.get("guest", "linux"),
             monitor=call.flags.get("monitor", "qemu"),

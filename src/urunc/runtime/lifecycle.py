@@ -73,7 +73,7 @@ def start(root: str, name: str) -> None:
         try:
             _meet_init(f"{root}/{name}", name)
         except BaseException:
-            _end_failed_start(root, container)
+            _end_failed_start(container)
             raise
         _note_start(root, container, began)
     if container.hooks.get("poststart"):
@@ -123,7 +123,7 @@ def _meet_init(place: str, name: str) -> None:
     raise carried_error(jsonio.loads(failures[-1]))
 
 
-def _end_failed_start(root: str, container: Container) -> None:
+def _end_failed_start(container: Container) -> None:
     """A container whose start failed is stopped (runtime.md, "Lifecycle", step 8): only `delete` is left to it."""
     proc.wait_gone(container.pid, container.start_time, 1.0)
 
@@ -164,11 +164,11 @@ def ps(root: str, name: str) -> list[int]:
     return cgroup.pids(container.cgroup)
 
 
-def kill(root: str, name: str, signum: int, everything: bool = False) -> None:
+def kill(root: str, name: str, signum: int, *, everything: bool = False) -> None:
     """Send a signal. Never waits: the engine owns the time limit.
 
     A stop signal reaches the guest where there is a way, else it ends the monitor. With `everything` (--all),
-    KILL ends every process in the cgroup, and a stopped container is no error.
+    KILL ends every process in the cgroup, and a stopped container is no error. Raises StateError.
     """
     container = store.want(root, name)
     now = status.of(root, container)
@@ -251,10 +251,11 @@ def _press_ctrl_alt_del(container: Container, now: str) -> None:
         _signal_monitor(container, SIGKILL)
 
 
-def delete(root: str, name: str, force: bool = False) -> None:
+def delete(root: str, name: str, *, force: bool = False) -> None:
     """Remove a stopped or created container, with force a running one too, and everything that was made for it.
 
-    With force, a container that is not there is no error, and what a killed urunc left is cleared as well.
+    With force, a container that is not there is no error, and what a killed urunc left is cleared as well. Raises
+    StateError where the status does not allow it, UruncError for what cannot be cleared.
     """
     from . import teardown
 
@@ -264,7 +265,8 @@ def delete(root: str, name: str, force: bool = False) -> None:
         with store.Lock(root, name):
             container = _find_readable(root, name) if force else store.want(root, name)
             if container is not None:
-                _check_deletable(root, container, force)
+                if not force:
+                    _check_deletable(root, container)
                 teardown.clear(root, container)
             else:
                 teardown.remove_folder(root, name)
@@ -288,10 +290,8 @@ def _find_readable(root: str, name: str) -> Container | None:
         return None
 
 
-def _check_deletable(root: str, container: Container, force: bool) -> None:
-    now = status.of(root, container)
-    if not force and now != status.STOPPED:
-        status.require("delete", container, now)
+def _check_deletable(root: str, container: Container) -> None:
+    status.require("delete", container, status.of(root, container))
 
 
 def _end_busy(root: str, name: str) -> None:

@@ -9,11 +9,7 @@ class Globals(Record):
     """The flags that stand before the verb, and what the delegate needs to take the call over."""
 
     root: str  # state directory, absolute
-    log: str = ""  # log file, "" for stderr
-    log_format: str = "text"  # text or json
-    debug: bool = False
     systemd_cgroup: bool = False
-    rootless: str = "auto"  # true, false or auto
     argv: tuple[str, ...] = ()  # the whole command line as given, argv[0] included
 
 

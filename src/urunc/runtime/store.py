@@ -63,7 +63,7 @@ class Container(Record):
     network_path: str = ""  # the network namespace, where it was given by path
     taps: tuple[str, ...] = ()
     behind_nat: bool = False  # the taps are of network mode `nat`
-    stop: str = "kill"  # how a stop signal ends the guest: control, acpi, term or kill
+    stop: str = "kill"  # how a stop signal ends the guest: control, ctrl-alt-del, acpi, term or kill
     hooks: dict[str, list[dict[str, Any]]] = {}  # poststart and poststop, still to be run
     timeline: tuple[tuple[str, int], ...] = ()  # (step, monotonic nanoseconds when it was done)
 

@@ -1,7 +1,7 @@
 """Which step of a start took how long: (step, monotonic nanoseconds) pairs, kept in the container's record.
 
-A step is named after what was done when the clock was read; what came before the slash is who did it: nobody for
-`create`, `init` and `start`. What they make of it, for a person, is `steps`'s.
+A step is named after what was done when the clock was read, behind a slash after who did it: `init/root`,
+`start/executed`. `create`'s own have no slash. What a person is shown of it is made by `steps`.
 """
 
 from __future__ import annotations
