@@ -95,14 +95,14 @@ def leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
             pytest.fail(f"left behind: {left_behind(engine, was)}")
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(hookwrapper=True)  # the older form, for the pytest of Debian 12
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Show the end of every service's log beside a failure."""
-    report = yield
+    outcome = yield
+    report = outcome.get_result()
     if report.failed:
         for name in ("docker", "containerd", "podman"):
             engine = getattr(item, "funcargs", {}).get(name)
             for log in sorted(engine.world.logs.glob("*.log")) if engine else ():
                 lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
                 report.sections.append((log.name, "\n".join(lines)))
-    return report
