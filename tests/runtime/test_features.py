@@ -48,7 +48,7 @@ def test_the_matrix_is_the_registries() -> None:
         if key.startswith("com.urunc.guest.")
         for monitor in monitors.split()
     }
-    assert listed == set(choose.pairs())
+    assert listed == {(row.guest, row.monitor) for row in choose.matrix()}
 
 
 def config(**changes: Any) -> dict[str, Any]:

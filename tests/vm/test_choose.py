@@ -108,7 +108,6 @@ def test_model() -> None:
 
 def test_matrix() -> None:
     rows = {(row.guest, row.monitor): row for row in choose.matrix()}
-    assert choose.pairs() == frozenset(rows)
     assert {("linux", "qemu"), ("unikraft", "qemu"), ("mirage", "hvt"), ("mirage", "spt")} <= set(rows)
     assert ("linux", "spt") not in rows
     assert rows["linux", "qemu"].roots[:2] == ("initrd", "none")
@@ -118,9 +117,10 @@ def test_matrix() -> None:
 
 
 def test_supports() -> None:
+    pairs = {(row.guest, row.monitor) for row in choose.matrix()}
     for guest in (*guests.GUESTS, "windows"):
         for monitor in (*monitors.MONITORS, "firecracker", "bochs"):
-            assert choose.supports(guest, monitor) == ((guest, monitor) in choose.pairs())
+            assert choose.supports(guest, monitor) == ((guest, monitor) in pairs)
 
 
 @pytest.mark.parametrize("name", guests.GUESTS)

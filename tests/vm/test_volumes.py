@@ -8,7 +8,7 @@ from urunc.errors import SpecError
 from urunc.oci.checks import Source, Volume
 from urunc.oci.spec import Device, Mount
 from urunc.vm import volumes
-from urunc.vm.machine import Disk, GuestMount, Share
+from urunc.vm.machine import Disk, GuestMount, Share, driver
 from urunc.vm.monitors import firecracker, qemu
 from urunc.vm.storage import DiskSource, ShareSource
 
@@ -52,9 +52,10 @@ def test_disks_come_behind_the_roots() -> None:
         Disk(path="/disk2", device=True),
     )
     assert found.mounts == (
-        GuestMount(source="/dev/vdb", fstype="ext4", target="/disk", readonly=True),
+        GuestMount(source="/dev/vdb", fstype="ext3", target="/disk", readonly=True),
         GuestMount(source="/dev/vdc", fstype="bind", target="/dev/xvda"),
     )
+    assert driver(found.mounts[0].fstype) == "ext4"
     nodes = volumes.attach((volume,), (), firecracker.CAPABILITIES, 0, 0).disks
     assert [(node.path, node.by) for node in nodes] == [("/dev/disk0", "node")]
 

@@ -14,6 +14,7 @@ from errno import ENXIO
 
 from ..errors import HostError, ImageError, SpecError, reason
 from ..linux import fsops, mounts
+from ..vm.machine import INITRD
 from . import load
 from .init import Orders
 
@@ -162,7 +163,7 @@ def _image_trees(request: Request, place: str, owned: Descriptors) -> list[tuple
     try:
         trees = [(image.target, owned.add(_image_tree(rootfs, image, plan, place))) for image in plan.images]
         if plan.machine.boot.initrd_tail:
-            trees.append(("/initrd", owned.add(_initrd_tree(rootfs, request, place))))
+            trees.append((INITRD, owned.add(_initrd_tree(rootfs, request, place))))
         return trees
     finally:
         os.close(rootfs)

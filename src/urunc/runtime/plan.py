@@ -12,7 +12,7 @@ from ..oci import network as networks
 from ..oci.spec import DeviceRule, IdMap
 from ..record import Record
 from ..vm import choose, guests, monitors, port, storage
-from ..vm.machine import Bind, Boot, Context, GuestMount, KernelInfo, Machine, Network, Root
+from ..vm.machine import INITRD, KERNEL, Bind, Boot, Context, GuestMount, KernelInfo, Machine, Network, Root
 from ..vm.storage import BlockImage, Device, DiskSource, ShareSource
 
 TYPE_CHECKING = False
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from ..oci.spec import Resources, Spec
     from ..vm.machine import Capabilities, GuestFile
     from .options import Options
-
-KERNEL, INITRD = "/kernel", "/initrd"
 
 DEVICES: dict[str, tuple[int, int]] = {
     "kvm": (10, 232),

@@ -34,13 +34,8 @@ def supports(guest: str, monitor: str) -> bool:
     return guest in guests.GUESTS and monitor in monitors.MONITORS and monitor in guests.load(guest).MONITORS
 
 
-def pairs() -> frozenset[tuple[str, str]]:
-    """Return every allowed pair of guest and monitor. Loads every guest module: `supports` is cheaper for one."""
-    return frozenset((row.guest, row.monitor) for row in matrix())
-
-
 def matrix() -> tuple[Row, ...]:
-    """Return the support matrix, one row for each pair, in the registries' order."""
+    """Return the support matrix, one row for each pair, in the registries' order. Loads every guest's module."""
     known = ((guest, monitor) for guest in guests.GUESTS for monitor in guests.load(guest).MONITORS)
     return tuple(_row(guest, monitor) for guest, monitor in known if monitor in monitors.MONITORS)
 

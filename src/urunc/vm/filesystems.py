@@ -12,9 +12,7 @@ from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    ReadAt = Callable[[int, int], bytes]
+    from .elf import ReadAt
 
 _EXT_SUPERBLOCK = 1024  # fs/ext4/ext4.h: struct ext4_super_block stands there whatever the block size
 _EXT_MAGIC = 0xEF53

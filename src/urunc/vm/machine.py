@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from ..record import Record
 
+KERNEL, INITRD = "/kernel", "/initrd"
+"""Where these stand in the monitor's root."""
+
 
 class Address(Record):
-    """An interface's address: `ip` in text form, `prefix` its length in bits, `peer` of a point-to-point link."""
+    """An interface's address: `ip` in text form, `prefix` the length of its network's in bits."""
 
     ip: str
     prefix: int
@@ -94,8 +97,8 @@ class Root(Record):
 
 
 def driver(fstype: str) -> str:
-    """Return the name of Linux's driver: ext4's mounts ext2 as well, and is the one that kernels have."""
-    return "ext4" if fstype == "ext2" else fstype
+    """Return the name of Linux's driver: ext4's mounts ext2 and ext3 as well, and is the one that kernels have."""
+    return "ext4" if fstype in ("ext2", "ext3") else fstype
 
 
 class Share(Record):
@@ -104,6 +107,11 @@ class Share(Record):
     path: str
     tag: str
     readonly: bool = False
+
+
+def share_tag(number: int) -> str:
+    """Return the tag of the share of that number; the root's, where it is a share, has number 0."""
+    return f"fs{number}"
 
 
 class KernelInfo(Record):
@@ -217,9 +225,7 @@ class Boot(Record):
 
     command_line: str = ""
     arguments: tuple[str, ...] = ()
-    initrd_tail: tuple[
-        GuestFile, ...
-    ] = ()  # appended to the initrd as a newc archive; makes an initrd where there is none
+    initrd_tail: tuple[GuestFile, ...] = ()  # a newc archive behind the initrd, or in the place of none
     control: bool = False  # the guest serves the control port: signals in, exit status out
     ctrl_alt_del: bool = False  # the guest ends by Ctrl-Alt-Del, and the monitor can press it
     acpi_shutdown: bool = False  # the guest listens to the ACPI power button

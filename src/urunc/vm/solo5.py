@@ -7,7 +7,7 @@ the manifest's own names: the one that the image gives where it gives one, else 
 from __future__ import annotations
 
 from ..errors import ImageError
-from .machine import Launch
+from .machine import KERNEL, Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def launch(machine: Machine, host: Host, devices: tuple[str, ...]) -> Launch:
         argv.append(f"--block:{name}={disk.path}")
         if disk.sector_size != 512:
             argv.append(f"--block-sector-size:{name}={disk.sector_size}")
-    argv += ["--", "/kernel", *machine.boot.arguments]
+    argv += ["--", KERNEL, *machine.boot.arguments]
     return Launch(argv=tuple(argv), fds=machine.held_disks(), devices=devices + (("net/tun",) if nics else ()))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..errors import ImageError
 from ..record import Record
 from . import guests
-from .machine import Disk, GuestMount, Root, Share, driver
+from .machine import Disk, GuestMount, Root, Share, driver, share_tag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from .machine import Capabilities
 
 SECTOR = 512
-ROOT_TAG = "fs0"
-_SHARED = "/share0"
 
 
 class BlockImage(Record):
@@ -43,7 +41,7 @@ class Device(Record):
 
 
 class DiskSource(Record):
-    """Where a disk of the machine comes from: a file of the image, or the device of the rootfs.
+    """Where a disk of the machine comes from: a file of the image, or a block device.
 
     `by` is how the monitor gets it: "fd" (a descriptor), "bind" (the file, at its path), "loop" (a loop device over a
     file that the monitor's user may not open) or "node" (the device's node); all but "bind" are held open throughout.
@@ -149,7 +147,8 @@ def disk_sources(
     """Return the machine's disks in their order. Raises ImageError for a disk that the monitor cannot attach."""
     found = []
     if root.kind == "block" and root.rootfs and device:
-        found.append(_device_source(device, can, root.readonly))
+        numbers = (device.major, device.minor)
+        found.append(device_source(0, device.source, numbers, can, readonly=root.readonly).replace(rootfs=True))
     if app.block:
         path, by = f"/disk{len(found)}", "fd" if can.disk_by == "fd" else "bind"
         if by == "bind" and block and not block.openable:
@@ -160,15 +159,16 @@ def disk_sources(
     return tuple(found)
 
 
-def _device_source(device: Device, can: Capabilities, readonly: bool) -> DiskSource:
+def device_source(
+    index: int, source: str, number: tuple[int, int], can: Capabilities, *, readonly: bool = False
+) -> DiskSource:
+    """Return the disk of that index which is a block device: `source` names it, (major, minor) are its `number`."""
     by_fd = can.disk_by == "fd"
-    path = "/disk0" if by_fd else "/dev/disk0"
     return DiskSource(
-        path=path,
-        source=device.source,
+        path=f"/disk{index}" if by_fd else f"/dev/disk{index}",
+        source=source,
         device=True,
-        rootfs=True,
-        number=(device.major, device.minor),
+        number=number,
         readonly=readonly,
         by="fd" if by_fd else "node",
     )
@@ -211,5 +211,10 @@ def root_shares(root: Root) -> tuple[tuple[Share, ...], tuple[ShareSource, ...]]
     """Return the machine's shares, and where each comes from: the rootfs, where it is shared."""
     if root.kind != "9p":
         return (), ()
-    share = Share(path=_SHARED, tag=ROOT_TAG, readonly=root.readonly)
-    return (share,), (ShareSource(target=_SHARED, readonly=root.readonly),)
+    share = Share(path=share_path(0), tag=share_tag(0), readonly=root.readonly)
+    return (share,), (ShareSource(target=share.path, readonly=root.readonly),)
+
+
+def share_path(number: int) -> str:
+    """Return where the share of that number stands in the monitor's root."""
+    return f"/share{number}"

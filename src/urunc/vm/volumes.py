@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ..errors import SpecError
 from ..record import Record
-from .machine import Disk, GuestMount, Share
-from .storage import DiskSource, ShareSource, disk_name
+from .machine import Disk, GuestMount, Share, share_tag
+from .storage import DiskSource, ShareSource, device_source, disk_name, share_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def disks(sources: tuple[DiskSource, ...]) -> tuple[Disk, ...]:
 
 
 def _add_share(found: Attached, volume: Volume, number: int) -> Attached:
-    path, single = f"/share{number}", volume.source.kind == "file"
+    path, tag, single = share_path(number), share_tag(number), volume.source.kind == "file"
     folder = ShareSource(
         target=f"{path}/{FILE}" if single else path,
         source=volume.mount.source,
@@ -79,7 +79,7 @@ def _add_share(found: Attached, volume: Volume, number: int) -> Attached:
         recursive="rbind" in volume.mount.options,
     )
     mount = GuestMount(
-        source=f"fs{number}",
+        source=tag,
         fstype="9p",
         target=volume.mount.destination,
         readonly=volume.readonly,
@@ -87,29 +87,17 @@ def _add_share(found: Attached, volume: Volume, number: int) -> Attached:
         name=FILE if single else "",
     )
     return found.replace(
-        shares=(*found.shares, Share(path=path, tag=f"fs{number}", readonly=volume.readonly)),
+        shares=(*found.shares, Share(path=path, tag=tag, readonly=volume.readonly)),
         folders=(*found.folders, folder),
         mounts=(*found.mounts, mount),
     )
 
 
-def _source(index: int, path: str, number: tuple[int, int], can: Capabilities, readonly: bool) -> DiskSource:
-    by_fd = can.disk_by == "fd"
-    return DiskSource(
-        path=f"/disk{index}" if by_fd else f"/dev/disk{index}",
-        source=path,
-        device=True,
-        number=number,
-        readonly=readonly,
-        by="fd" if by_fd else "node",
-    )
-
-
 def _add_disk(found: Attached, volume: Volume, can: Capabilities, index: int) -> Attached:
-    source = _source(index, volume.mount.source, volume.source.device, can, volume.readonly)
+    source = device_source(index, volume.mount.source, volume.source.device, can, readonly=volume.readonly)
     mount = GuestMount(
         source=disk_name(index),
-        fstype={"ext3": "ext4"}.get(volume.mount.type, volume.mount.type),
+        fstype=volume.mount.type,
         target=volume.mount.destination,
         readonly=volume.readonly,
         noexec=_is_noexec(volume),
@@ -123,6 +111,6 @@ def _is_noexec(volume: Volume) -> bool:
 
 def _add_device(found: Attached, device: Node, can: Capabilities, index: int) -> Attached:
     """A block device is a disk, and stands in the guest at the path that the container was to have it at, too."""
-    source = _source(index, device.path, (device.major, device.minor), can, False)
+    source = device_source(index, device.path, (device.major, device.minor), can)
     mount = GuestMount(source=disk_name(index), fstype="bind", target=device.path)
     return found.replace(disks=(*found.disks, source), mounts=(*found.mounts, mount))

@@ -16,6 +16,7 @@ The file `/.urunc/config` is a sequence of records `key NUL value NUL`, bytes as
                           (`DEST/PREFIX|default [via GW] [onlink] [scope X] [metric N] [src IP]`),
                           `neigh` (IP MAC)
 `file`                    an absolute path: init copies `/.urunc/files` + path to it
+`balloon`                 `virtio`: the machine has a memory balloon, whose driver is wanted
 `root`                    `/dev/vda TYPE rw|ro` or `9p TAG rw|ro`: what becomes the root
 `readonly`                `1`: the root, an initrd's, is so from the program's start on
 `mount`                   `SOURCE TYPE rw|ro[,noexec] TARGET`, a disk or share; of a tmpfs, SOURCE is its options
@@ -31,7 +32,7 @@ from __future__ import annotations
 
 from ...errors import HostError, ImageError
 from .. import bootstring, port
-from ..machine import Boot, GuestFile, driver
+from ..machine import Boot, GuestFile, driver, share_tag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ OWN_INIT = True
 FULL_CPU = True
 
 FOLDER = "/.urunc"
-
-_SHARE_TAG = "fs0"
 
 # Measured with Debian's cloud kernel under TCG: 1.5 s to init becomes 1.2 s. None of it changes what a program sees;
 # the mitigations guard against a CPU that is not there.
@@ -181,7 +180,7 @@ def _root(root: Root) -> tuple[str, ...]:
     mode = "ro" if root.readonly else "rw"
     if root.kind == "block":
         return (f"/dev/vda {driver(root.fstype)} {mode}",)
-    return (f"9p {_SHARE_TAG} {mode}",) if root.kind == "9p" else ()
+    return (f"9p {share_tag(0)} {mode}",) if root.kind == "9p" else ()
 
 
 def _mount(mount: GuestMount) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from ... import jsonio
 from ...errors import HostError, ImageError, SpecError
 from .. import api
-from ..machine import Capabilities, File, Launch
+from ..machine import INITRD, KERNEL, Capabilities, File, Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,9 +135,9 @@ def _identity(name: str) -> str:
 
 
 def _config(machine: Machine, host: Host) -> dict[str, Any]:
-    boot = {"kernel_image_path": "/kernel", "boot_args": machine.boot.command_line}
+    boot = {"kernel_image_path": KERNEL, "boot_args": machine.boot.command_line}
     if machine.initrd:
-        boot["initrd_path"] = "/initrd"
+        boot["initrd_path"] = INITRD
     balloon = {"balloon": _BALLOON} if machine.balloon else {}
     return {
         **balloon,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ...errors import ImageError
 from .. import port
-from ..machine import Capabilities, Launch
+from ..machine import INITRD, KERNEL, Capabilities, Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,9 +183,9 @@ def _processor(machine: Machine) -> list[str]:
 
 
 def _kernel(machine: Machine) -> list[str]:
-    argv = ["-kernel", "/kernel"]
+    argv = ["-kernel", KERNEL]
     if machine.initrd:
-        argv += ["-initrd", "/initrd"]
+        argv += ["-initrd", INITRD]
     if machine.boot.command_line:
         argv += ["-append", machine.boot.command_line]  # taken as it is: no option syntax here
     return argv
