@@ -22,7 +22,7 @@ X86_64_ONLY = ("qemu",)
 ROOTS = ("none",)
 FILESYSTEMS: tuple[str, ...] = ()
 OWN_INIT = False
-FULL_CPU = False
+FULL_CPU = True
 
 _NO_GATEWAY = "0.0.0.0"  # noqa: S104 - lwIP's own word for none, and no address to listen on
 _MIN_MEMORY_MIB = 512  # its memory layout is fixed

@@ -26,7 +26,7 @@ X86_64_ONLY = ("qemu",)  # Solo5's docs/building.md: the target virtio is x86_64
 ROOTS = ("none", "block")
 FILESYSTEMS: tuple[str, ...] = ()
 OWN_INIT = False
-FULL_CPU = False
+FULL_CPU = True
 
 RUMPRUN = b"rump kernel bare metal bootstrap"
 """What Solo5's other guest prints first (platform/solo5/boot.c)."""

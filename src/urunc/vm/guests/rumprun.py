@@ -25,7 +25,7 @@ X86_64_ONLY: tuple[str, ...] = ()
 ROOTS = ("none", "block")
 FILESYSTEMS = ("ext2",)
 OWN_INIT = False
-FULL_CPU = False
+FULL_CPU = True
 
 
 def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:

@@ -23,7 +23,7 @@ X86_64_ONLY: tuple[str, ...] = ()
 ROOTS = ("initrd", "none", "9p")
 FILESYSTEMS: tuple[str, ...] = ()
 OWN_INIT = False
-FULL_CPU = False
+FULL_CPU = True
 
 # From 0.16.2 on, an archive is extracted onto a root that is there: ramfs=2 makes one where the kernel has none built
 # in. Earlier releases always have one built in, and pass over the option (lib/vfscore/automount.c).
