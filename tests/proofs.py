@@ -142,10 +142,10 @@ PROOFS: dict[tuple[str, str], dict[str, Proof]] = {
         "arm64": aarch64("unikraft", "qemu"),
     },
     ("unikraft", "firecracker"): {
-        "boots": ran(f"{REAL}unikraft_on_firecracker"),
+        "boots": stood_in(f"{REAL}unikraft_on_firecracker"),
         "initrd": stood_in(f"{FIRECRACKER}a_disk_an_initrd_and_another_user"),
-        "args": ran(f"{REAL}unikraft_on_firecracker"),
-        "env": ran(f"{REAL}unikraft_on_firecracker"),
+        "args": stood_in(f"{REAL}unikraft_on_firecracker"),
+        "env": stood_in(f"{REAL}unikraft_on_firecracker"),
         "IPv4": stood_in(f"{FIRECRACKER}the_network"),
         "NICs": golden("unikraft", "firecracker", "two"),
         "arm64": aarch64("unikraft", "firecracker"),
