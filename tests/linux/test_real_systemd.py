@@ -35,7 +35,7 @@ RULES = device_rules.settle([DeviceRule(allow=True, kind="c", major=1, minor=3)]
 
 @pytest.fixture(params=["system.slice", "urunc_test-pod.slice"])
 def place(request: pytest.FixtureRequest) -> Iterator[CgroupPath]:
-    found = cgroup_path.parse(f"{request.param}:urunc-test:{os.getpid()}-{next(count)}", True)
+    found = cgroup_path.parse(f"{request.param}:urunc-test:{os.getpid()}-{next(count)}", systemd=True)
     yield found
     paths = cgroup_layout.paths(cgroup_layout.detect(), found)
     cgroup.kill_all(paths)

@@ -29,7 +29,7 @@ from urunc.oci.cgroup_path import CgroupPath
     ],
 )
 def test_the_form_decides(text: str, flag: bool, driver: str, path: str) -> None:
-    found = cgroup_path.parse(text, flag)
+    found = cgroup_path.parse(text, systemd=flag)
     assert (found.driver, found.path) == (driver, path)
 
 
@@ -50,13 +50,13 @@ def test_the_form_decides(text: str, flag: bool, driver: str, path: str) -> None
 )
 def test_a_bad_path_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"^linux\.cgroupsPath: "):
-        cgroup_path.parse(text, True)
+        cgroup_path.parse(text, systemd=True)
 
 
 @given(st.text(alphabet="ab/.-:\\", max_size=30), st.booleans())
 def test_no_path_leaves_its_root(text: str, flag: bool) -> None:
     try:
-        found = cgroup_path.parse(text, flag)
+        found = cgroup_path.parse(text, systemd=flag)
     except SpecError:
         return
     assert not {"", ".", ".."} & set(found.path.removeprefix("/").split("/"))

@@ -12,7 +12,7 @@ MIB = 1024 * 1024
 
 
 def test_the_scope_is_asked_for_as_runc_asks() -> None:
-    path = cgroup_path.parse("a-b.slice:docker:12", True)
+    path = cgroup_path.parse("a-b.slice:docker:12", systemd=True)
     properties = {name: (kind, value) for name, kind, value in scope.own_properties(path, (77,), 2)}
     assert properties["Slice"] == ("s", "a-b.slice")
     assert properties["PIDs"] == ("au", [77])

@@ -362,7 +362,7 @@ def test_any_document_is_read_or_refused(value: Any) -> None:
 
 @given(st.lists(st.sampled_from(["..", ".", "", "a", "b.c"]), max_size=8).map("/".join))
 def test_a_clean_path_stays_beneath_the_root(path: str) -> None:
-    from urunc.oci.parse import clean_path
+    from urunc.oci.node import clean_path
 
     clean = clean_path(path)
     assert clean.startswith("/")

@@ -29,7 +29,7 @@ def test_a_loop_device_opens_itself_and_no_other(systemd: bool) -> None:
         monitor="spt",
         namespaces=(),
         joins=(),
-        cgroup=cgroup_path.parse("system.slice:urunc:web" if systemd else "/web", systemd),
+        cgroup=cgroup_path.parse("system.slice:urunc:web" if systemd else "/web", systemd=systemd),
         machine=Machine(name="web", arch="x86_64", memory_mib=16, kernel=KernelInfo(format="raw")),
         nodes=(NULL,),
     )

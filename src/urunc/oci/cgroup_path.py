@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ..errors import SpecError
 from ..record import Record
+from .node import clean_path, show
 
 
 class CgroupPath(Record):
@@ -29,24 +30,24 @@ class CgroupPath(Record):
         return f"{self.prefix}-{self.name}.scope"
 
 
-def parse(text: str, systemd_flag: bool) -> CgroupPath:
+def parse(text: str, *, systemd: bool) -> CgroupPath:
     """Return what `linux.cgroupsPath` means. The form decides: `slice:prefix:name` is systemd, else cgroupfs.
 
-    `systemd_flag` (`--systemd-cgroup`) only allows the slice to be left out: `:prefix:name` is then in
+    `systemd` (`--systemd-cgroup`) only allows the slice to be left out: `:prefix:name` is then in
     `system.slice`. Raises SpecError. `text` must not be empty: then the caller takes `default`.
     """
     parts = text.split(":")
-    if len(parts) == 3 and (parts[0].endswith(".slice") or (systemd_flag and not parts[0])):
+    if len(parts) == 3 and (parts[0].endswith(".slice") or (systemd and not parts[0])):
         return _scope(*parts)
     if "\0" in text or "\n" in text:
-        raise SpecError(f"linux.cgroupsPath: `{text!r}` is not a path")
-    path = _clean(text)
-    if not path.strip("/"):
-        raise SpecError(f"linux.cgroupsPath: `{text}` is the root cgroup")
-    return CgroupPath(driver="cgroupfs", path=path)
+        raise SpecError(f"linux.cgroupsPath: {show(text)} is not a path")
+    path = clean_path(text)
+    if path == "/":
+        raise SpecError(f"linux.cgroupsPath: {show(text)} is the root cgroup")
+    return CgroupPath(driver="cgroupfs", path=path if text.startswith("/") else path[1:])
 
 
-def default(container_id: str, systemd: bool) -> CgroupPath:
+def default(container_id: str, *, systemd: bool) -> CgroupPath:
     """Return the cgroup of a container whose spec names none: one named by its id, as runc does."""
     if systemd:
         return _scope("", "urunc", container_id)
@@ -54,7 +55,10 @@ def default(container_id: str, systemd: bool) -> CgroupPath:
 
 
 def expand_slice(name: str) -> str:
-    """Return a slice's place in the hierarchy: `a-b.slice` is `/a.slice/a-b.slice`, `-.slice` is `/`."""
+    """Return a slice's place in the hierarchy: `a-b.slice` is `/a.slice/a-b.slice`, `-.slice` is `/`.
+
+    Raises SpecError where it is no slice's name.
+    """
     stem = name.removesuffix(".slice")
     if stem == "-":
         return "/"
@@ -75,14 +79,3 @@ def _scope(slice_name: str, prefix: str, name: str) -> CgroupPath:
 
 def _is_unit_name(name: str) -> bool:
     return len(name) <= 255 and name.isascii() and all(char.isalnum() or char in ":-_.\\@" for char in name)
-
-
-def _clean(path: str) -> str:
-    """Resolve `.` and `..` without ever leaving the root; an absolute path stays absolute."""
-    words: list[str] = []
-    for word in path.split("/"):
-        if word == "..":
-            words = words[:-1]
-        elif word not in ("", "."):
-            words.append(word)
-    return ("/" if path.startswith("/") else "") + "/".join(words)

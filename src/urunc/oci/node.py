@@ -42,6 +42,17 @@ def describe(value: Any) -> str:
     return _KINDS.get(type(value)) or str(value)[:_SHOWN]
 
 
+def clean_path(path: str) -> str:
+    """Return the path from `/`, without `.`, `..` and doubled slashes; `..` never leads above `/`."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
 class Node:
     """A value of the document and its JSON path. Every method raises SpecError, which starts with the path."""
 

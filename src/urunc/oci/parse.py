@@ -6,7 +6,7 @@ Not part of `spec` because only create and run read a config.json: the other ver
 from __future__ import annotations
 
 from . import parse_linux
-from .node import UINT32, UINT64, Node, show
+from .node import UINT32, UINT64, Node, clean_path, show
 from .spec import Hook, Hooks, Mount, Process, Rlimit, Spec, User
 
 TYPE_CHECKING = False
@@ -113,17 +113,6 @@ def _mount(node: Node) -> Mount:
         source=node.text("source"),
         options=options,
     )
-
-
-def clean_path(path: str) -> str:
-    """Return the path from `/`, without `.`, `..` and doubled slashes; `..` never leads above `/`."""
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/" + "/".join(parts)
 
 
 def _process(node: Node) -> Process:

@@ -210,7 +210,7 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
         facts = look(root, spec, app, config, rootfs, layout)
         mounts = _find_volumes(options.bundle, spec, app, config, facts)
         mounts = mounts.replace(messages=(*checks.notes(spec), *mounts.messages))
-        decided = plan(options, path, spec, app, mounts, config, facts, systemd)
+        decided = plan(options, path, spec, app, mounts, config, facts, systemd=systemd)
     finally:
         os.close(rootfs)
     return Request(

@@ -131,7 +131,15 @@ class Plan(Record):
 
 
 def plan(
-    options: Options, rootfs: str, spec: Spec, app: App, mounts: MountPlan, config: Config, facts: Facts, systemd: bool
+    options: Options,
+    rootfs: str,
+    spec: Spec,
+    app: App,
+    mounts: MountPlan,
+    config: Config,
+    facts: Facts,
+    *,
+    systemd: bool,
 ) -> Plan:
     """Decide everything for the container. Raises SpecError, ImageError, HostError or ConfigError.
 
@@ -151,7 +159,7 @@ def plan(
     uid, (gid, *groups) = monitor_user(spec)
     nodes = _nodes(can, accel, uid, gid, vhost=settings.vhost) + _disk_nodes(stored.disks, uid, gid)
     rules = device_rules.settle(spec.resources.devices, _rules(nodes))
-    cgroup = _cgroup(options.id, spec, systemd)
+    cgroup = _cgroup(options.id, spec, systemd=systemd)
     limits = spec.resources
     properties: tuple[Property, ...] = ()
     if cgroup.driver == "systemd":
@@ -301,10 +309,10 @@ def guest_context(
     )
 
 
-def _cgroup(name: str, spec: Spec, systemd: bool) -> CgroupPath:
+def _cgroup(name: str, spec: Spec, *, systemd: bool) -> CgroupPath:
     if spec.cgroups_path:
-        return cgroup_path.parse(spec.cgroups_path, systemd)
-    return cgroup_path.default(name, systemd)
+        return cgroup_path.parse(spec.cgroups_path, systemd=systemd)
+    return cgroup_path.default(name, systemd=systemd)
 
 
 def _for_systemd(spec: Spec, version: int, rules: tuple[DeviceRule, ...]) -> tuple[Resources, tuple[Property, ...]]:
