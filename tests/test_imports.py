@@ -35,7 +35,7 @@ CREATE = f"""
 {CONTAINER}
 _ctypes _socket _struct binascii math
 urunc.linux.cgroup urunc.linux.cgroup_files urunc.linux.cgroup_layout urunc.linux.freezer
-urunc.linux.fsops urunc.linux.libc urunc.linux.mounts urunc.linux.ns
+urunc.linux.fsops urunc.linux.kept urunc.linux.libc urunc.linux.mounts urunc.linux.ns
 urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.network urunc.oci.node
 urunc.oci.cgroup_path urunc.oci.device_rules
 urunc.oci.parse urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
@@ -139,5 +139,5 @@ def test_help(loaded: Callable[..., list[str]], flag: str) -> None:
 
 def test_a_container_of_the_delegate(loaded: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    more = "urunc.oci urunc.oci.config urunc.runtime.delegate urunc.runtime.settings"
+    more = "urunc.linux urunc.linux.kept urunc.oci urunc.oci.config urunc.runtime.delegate urunc.runtime.settings"
     assert loaded("state", "strange", status=1) == sorted({*VERB.split(), *more.split()})

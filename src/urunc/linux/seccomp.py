@@ -11,7 +11,7 @@ import os
 from _blake2 import blake2b  # hashlib loads OpenSSL; this one is built in
 
 from ..errors import SpecError
-from . import libc
+from . import kept, libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,15 +67,15 @@ def compile(profile: dict[str, Any], arch: str, needs: tuple[str, ...] = ()) -> 
 def compile_cached(profile: dict[str, Any], arch: str, directory: str, needs: tuple[str, ...] = ()) -> bytes | None:
     """Do as `compile`, with a cache in `directory`, which is made where it does not exist.
 
-    An entry is used only if it is whole, ours, and nobody else can write to it. It is found by the profile as it is
-    written, before anything is checked: what was compiled once was checked then.
+    An entry is found by the profile as it is written, before anything is checked: what was compiled once was checked
+    then.
     """
     name = _cache_name(profile, arch)
     program = _read_cached(directory, name)
     if program is None:
         program = compile(profile, arch, needs)
         if program is not None:
-            _write_cached(directory, name, program)
+            kept.write(directory, name, _sealed(program))
     return program
 
 
@@ -106,17 +106,7 @@ def _library_identity() -> str:
 
 def _read_cached(directory: str, name: str) -> bytes | None:
     """Return the program, None where there is none that can be trusted."""
-    try:
-        fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        status = os.fstat(fd)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o177777 != 0o100600:
-            return None
-        content = os.read(fd, MOST_INSTRUCTIONS * 8 + 1024)
-    finally:
-        os.close(fd)
+    content = kept.read(directory, name, MOST_INSTRUCTIONS * 8 + 1024) or b""
     program = content[len(_MAGIC) + _DIGEST :]
     if content != _sealed(program) or not program or len(program) % 8 or len(program) > MOST_INSTRUCTIONS * 8:
         return None
@@ -125,21 +115,3 @@ def _read_cached(directory: str, name: str) -> bytes | None:
 
 def _sealed(program: bytes) -> bytes:
     return _MAGIC + blake2b(program, digest_size=_DIGEST).digest() + program
-
-
-def _write_cached(directory: str, name: str, program: bytes) -> None:
-    """Put the program into the cache, whole or not at all. A cache that cannot be written is no error."""
-    temporary = f"{directory}/.{name}.{os.getpid()}"
-    try:
-        os.makedirs(directory, 0o700, exist_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, _sealed(program))
-        finally:
-            os.close(fd)
-        os.rename(temporary, f"{directory}/{name}")
-    except OSError:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass

@@ -1,7 +1,7 @@
 """What this host has: monitors with all the files they open, whether KVM is real, CPUs, the TSC's frequency.
 
-Effects. What costs a process or a vCPU is asked once, by `probe`, and kept in `cache` (a folder of the state directory
-that only root can write), keyed by what would change the answer: a file's inode, size and time, or the boot id.
+Effects. What costs a process or a vCPU is asked once, by `probe`, and kept in `cache` (a folder of the state
+directory), keyed by what would change the answer: a file's inode, size and time, or the boot id.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 
 from .. import jsonio
 from ..errors import HostError
-from ..linux import proc
+from ..linux import kept, proc
 from ..record import Record
 from ..vm import monitors
 from ..vm.machine import Bind
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..oci.config import MonitorConfig
+
+
+_MAX_ANSWER = 1 << 20  # bytes of what is kept: the paths of some sixty files
 
 
 class Found(Record):
@@ -148,29 +151,15 @@ def _cached_by_boot(cache: str, key: str, probe: Callable[[], Any]) -> Any:
 
 
 def _read(cache: str, key: str) -> dict[str, Any] | None:
+    content = kept.read(cache, key, _MAX_ANSWER)
+    if content is None:
+        return None
     try:
-        with open(os.path.join(cache, key), "rb") as file:
-            known = jsonio.loads(file.read())
-    except (OSError, ValueError):
+        known = jsonio.loads(content)
+    except ValueError:
         return None
     return known if isinstance(known, dict) else None
 
 
 def _write(cache: str, key: str, value: dict[str, Any]) -> None:
-    """Keep an answer. A cache that cannot be written costs time and nothing else."""
-    path = os.path.join(cache, key)
-    fresh = f"{path}.{os.getpid()}"
-    try:
-        os.makedirs(cache, mode=0o700, exist_ok=True)
-        with open(fresh, "wb") as file:
-            file.write(jsonio.dumps(value))
-        os.rename(fresh, path)
-    except OSError:
-        _remove(fresh)
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
+    kept.write(cache, key, jsonio.dumps(value))

@@ -1,8 +1,7 @@
 """Read the host's configuration file once, and remember the result: decoding TOML costs twice an interpreter.
 
 The cache is a JSON file in a folder of urunc's state, keyed by the configuration file's path, device, inode, size
-and times. It is believed only where it is a regular file that this user owns and nobody else can touch.
-Holds no policy: what the keys mean is `oci.config`'s.
+and times. Holds no policy: what the keys mean is `oci.config`'s.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import time
 
 from .. import __version__, jsonio
 from ..errors import ConfigError, reason
+from ..linux import kept
 from ..oci.config import Config, from_data, from_toml
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ def _read(fd: int, path: str, cache: str | None) -> Config:
         return known
     config = _decode(_read_all(fd, path), path)
     if cache and _is_settled(info):
-        _write_cache(cache, key, config)
+        kept.write(cache, _CACHE_NAME, jsonio.dumps({"key": key, "config": config.to_data()}))
     return config
 
 
@@ -106,45 +106,11 @@ def _toml_error(path: str, error: Exception) -> ConfigError:
 
 
 def _read_cache(folder: str, key: list[Any]) -> Config | None:
-    try:
-        fd = os.open(f"{folder}/{_CACHE_NAME}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+    content = kept.read(folder, _CACHE_NAME, MAX_BYTES)
+    if content is None:
         return None
     try:
-        if not _is_private(os.fstat(fd)):
-            return None
-        document = jsonio.loads(os.read(fd, MAX_BYTES))
+        document = jsonio.loads(content)
         return from_data(document["config"]) if document["key"] == key else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return None
-    finally:
-        os.close(fd)
-
-
-def _is_private(info: os.stat_result) -> bool:
-    """Only what this user alone can have written may say what program to run."""
-    regular = info.st_mode & 0o170000 == 0o100000
-    return regular and info.st_uid == os.geteuid() and not info.st_mode & 0o077
-
-
-def _write_cache(folder: str, key: list[Any], config: Config) -> None:
-    temporary = f"{folder}/.{_CACHE_NAME}.{os.getpid()}"
-    data = jsonio.dumps({"key": key, "config": config.to_data()})
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError:
-        return
-    try:
-        with open(fd, "wb") as file:
-            file.write(data)
-        os.rename(temporary, f"{folder}/{_CACHE_NAME}")
-    except OSError:
-        _remove(temporary)
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
