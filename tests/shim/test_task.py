@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,19 @@ class TestRefusals:
         world.run()
         code, message = world.refused("Exec", id="web", exec_id="x", spec={"value": b"{}"})
         assert (code, "a unikernel has one process" in message) == (codes.UNIMPLEMENTED, True)
+
+
+def test_it_is_deserted(world: World, tmp_path: Path) -> None:
+    """Once whatever there was has ended, and containerd has removed its bundle without a word."""
+    assert world.service.is_deserted()
+    world.bundle = str(tmp_path / "bundle")
+    os.mkdir(world.bundle)
+    pid = world.run()
+    assert not world.service.is_deserted()
+    world.end(pid)
+    assert not world.service.is_deserted()
+    shutil.rmtree(world.bundle)
+    assert world.service.is_deserted()
 
 
 def test_the_bundle_is_held_while_its_container_is_made(world: World, tmp_path: Path) -> None:

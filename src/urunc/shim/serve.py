@@ -23,6 +23,7 @@ from .ttrpc import Server
 
 _DRAIN_SECONDS = 5.0
 _LOOK_SECONDS = 0.01
+_BUNDLE_SECONDS = 30.0
 
 
 class Identity(Record):
@@ -65,7 +66,7 @@ class _Shim:
             self.publisher.over_ttrpc(identity.ttrpc_address)
         elif identity.publish_binary:
             self.publisher.by_binary(self.children, identity.publish_binary, identity.grpc_address)
-        service = Service(
+        self.service = Service(
             self.loop,
             self.children,
             Operations(self.loop, self.children),
@@ -74,9 +75,24 @@ class _Shim:
             read_delegate(),
             self.end,
         )
-        self.server = Server(self.loop, {TASK_SERVICE: service.methods()}, _report)
+        self.server = Server(self.loop, {TASK_SERVICE: self.service.methods()}, _report)
         self.server.listen(listener)
         self._looks = int(_DRAIN_SECONDS / _LOOK_SECONDS)
+        self.loop.later(_BUNDLE_SECONDS, self.look_for_bundle)
+
+    def look_for_bundle(self) -> None:
+        """End where the bundle that the shim was started in is gone, and nothing is left to serve.
+
+        A containerd that is killed between a shim's start and its first Create removes the bundle when it is back, and
+        says Shutdown to nobody.
+        """
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            if self.service.is_deserted():
+                self.end()
+                return
+        self.loop.later(_BUNDLE_SECONDS, self.look_for_bundle)
 
     def end(self) -> None:
         """Stop once every operation is through, and every event and answer is taken, or after five seconds.

@@ -79,6 +79,13 @@ class Service:
         served |= {"Create": self._create, "Connect": self._connect, "Shutdown": self._shutdown}
         return {name: (*TASK_METHODS[name], handler) for name, handler in served.items()}
 
+    def is_deserted(self) -> bool:
+        """Return whether there is no container but such as have ended and whose bundles are gone."""
+        containers = self._pod.containers.values()
+        return not self._creating and all(
+            container.init.ended and not os.path.exists(container.place.bundle) for container in containers
+        )
+
     def _once_created(self, handler: Handler) -> Handler:
         """Have a call wait while its container is being created.
 
