@@ -49,13 +49,13 @@ def create(
     """
     if request.config.log_level:
         log.set_level(request.config.log_level)
-    _check_console(options, request, take_terminal is not None)
+    _check_console(options, request, stays=take_terminal is not None)
     container = _first_record(request, options)
     with store.claim(root, container):
         return _Creation(root, request, options, container, take_terminal).run()
 
 
-def _check_console(options: Options, request: Request, stays: bool) -> None:
+def _check_console(options: Options, request: Request, *, stays: bool) -> None:
     terminal = request.spec.process.terminal
     if terminal and not options.console_socket and not stays:
         raise SpecError("process.terminal: a terminal needs --console-socket where urunc does not stay")

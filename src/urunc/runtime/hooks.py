@@ -140,25 +140,13 @@ def _become(
 
 
 def _wait(hook: Hook, pid: int, reader: int, deadline: float | None) -> str | None:
-    """Collect the hook's output until its process ends, whoever else still holds the pipe. Return why it failed."""
+    """Wait until the hook's process ends, whoever else still holds its output. Return why it failed, None if not."""
     pidfd = -1
     try:
         pidfd = os.pidfd_open(pid)
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.register(reader, select.POLLIN)
-        output = b""
-        ended = False
-        while not ended:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return f"did not end within its timeout of {hook.timeout} s"
-            events = dict(poll.poll(None if left is None else min(left, _LONGEST_POLL) * 1000))
-            ended = pidfd in events
-            if reader in events:
-                output, open_still = _read(reader, output)
-                if not open_still:
-                    poll.unregister(reader)
+        output = _collect(pidfd, reader, deadline)
+        if output is None:
+            return f"did not end within its timeout of {hook.timeout} s"
         _, status = os.waitpid(pid, 0)
         pid = 0
         return _describe(status, output)
@@ -167,6 +155,26 @@ def _wait(hook: Hook, pid: int, reader: int, deadline: float | None) -> str | No
             _kill(pid)
         if pidfd >= 0:
             os.close(pidfd)
+
+
+def _collect(pidfd: int, reader: int, deadline: float | None) -> bytes | None:
+    """Return the end of what a hook writes until its process ends, None where that is not before the deadline."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(reader, select.POLLIN)
+    output = b""
+    ended = False
+    while not ended:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return None
+        events = dict(poll.poll(None if left is None else min(left, _LONGEST_POLL) * 1000))
+        ended = pidfd in events
+        if reader in events:
+            output, open_still = _read(reader, output)
+            if not open_still:
+                poll.unregister(reader)
+    return output
 
 
 def _read(reader: int, output: bytes) -> tuple[bytes, bool]:

@@ -263,13 +263,7 @@ def delete(root: str, name: str, *, force: bool = False) -> None:
         _end_busy(root, name)
     try:
         with store.Lock(root, name):
-            container = _find_readable(root, name) if force else store.want(root, name)
-            if container is not None:
-                if not force:
-                    _check_deletable(root, container)
-                teardown.clear(root, container)
-            else:
-                teardown.remove_folder(root, name)
+            container = _clear(root, name, force=force)
     except StateError:
         if not force or os.path.exists(store.folder(root, name)):
             raise
@@ -281,6 +275,20 @@ def delete(root: str, name: str, *, force: bool = False) -> None:
         teardown.run_poststop(container)
 
 
+def _clear(root: str, name: str, *, force: bool) -> Container | None:
+    """Undo what was made for the container; return its record, None where it had none."""
+    from . import teardown
+
+    container = _find_readable(root, name) if force else store.want(root, name)
+    if container is None:
+        teardown.remove_folder(root, name)
+        return None
+    if not force:
+        status.require("delete", container, status.of(root, container))
+    teardown.clear(root, container)
+    return container
+
+
 def _find_readable(root: str, name: str) -> Container | None:
     """Return the record, None where there is none, or one that tells nothing any more: --force removes that as well."""
     try:
@@ -288,10 +296,6 @@ def _find_readable(root: str, name: str) -> Container | None:
     except StateError as error:
         log.warn(f"{error}: what it recorded cannot be cleared, only its folder")
         return None
-
-
-def _check_deletable(root: str, container: Container) -> None:
-    status.require("delete", container, status.of(root, container))
 
 
 def _end_busy(root: str, name: str) -> None:
