@@ -66,7 +66,7 @@ def main() -> int:
         raise SystemExit("cannot become the reaper of what is left of a container")
     with tempfile.TemporaryDirectory(prefix="urunc-bench-", dir="/dev/shm") as folder:
         times = measure(options, Path(folder))
-    report(times, options.json)
+    report(times, as_json=options.json)
     return 1 if broken(times) else 0
 
 
@@ -236,7 +236,7 @@ def ratio(figures: dict[str, float], verb: str) -> float:
     return figures[f"urunc {verb}"] / figures["python"]
 
 
-def report(times: dict[str, list[float]], as_json: bool) -> None:
+def report(times: dict[str, list[float]], *, as_json: bool) -> None:
     figures = medians(times)
     if as_json:
         print(json.dumps({"milliseconds": figures, "broken": broken(times)}))

@@ -28,6 +28,7 @@ def new_paths(suffix: str = "") -> Paths:
 
 
 def wipe(paths: Paths) -> None:
+    """Kill what is in the cgroup, and remove it."""
     cgroup.kill_all(paths)
     cgroup.remove(paths)
 
@@ -45,6 +46,7 @@ def need(paths: Paths, controller: str) -> str:
 
 
 def text(path: str) -> str:
+    """Return a cgroup file's text."""
     with open(path, encoding="ascii") as stream:
         return stream.read().strip()
 
@@ -54,20 +56,20 @@ def run(function: Callable[[], None]) -> None:
     ours, theirs = os.pipe()
     pid = os.fork()
     if pid == 0:
-        text = b""
+        failure = b""
         try:
             os.close(ours)
             function()
         except BaseException:
-            text = traceback.format_exc().encode()
+            failure = traceback.format_exc().encode()
         finally:
-            os.write(theirs, text)
+            os.write(theirs, failure)
             os._exit(0)
     os.close(theirs)
     with os.fdopen(ours, "rb") as stream:
-        text = stream.read()
+        failure = stream.read()
     os.waitpid(pid, 0)
-    assert not text, text.decode()
+    assert not failure, failure.decode()
 
 
 def run_on_v2(function: Callable[[], None]) -> None:

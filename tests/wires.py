@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from inchild import ip
@@ -61,10 +61,10 @@ def frame_of(destination: str, source: str, kind: bytes, payload: bytes) -> byte
     return bytes.fromhex((destination + source).replace(":", "")) + kind + payload.ljust(46, b"\0")
 
 
-def wait_read(read: object, wanted: bytes) -> None:
+def wait_read(read: Callable[[], bytes], wanted: bytes) -> None:
     """Read until the wanted frame comes, past others."""
     for _attempt in range(50):
-        if read() == wanted:  # type: ignore[operator]
+        if read() == wanted:
             return
     raise AssertionError("the frame did not arrive")
 
