@@ -82,7 +82,7 @@ def is_loaded(unit: str) -> bool:
 
 
 class SystemdDocker(Docker):
-    """A dockerd with systemd's driver."""
+    """A dockerd with systemd's driver, beside the machine's own: without networks, which they would share."""
 
     def __init__(self, world: Machine, runtime: Path) -> None:
         self.world = world
@@ -93,6 +93,11 @@ class SystemdDocker(Docker):
             which("dockerd") or "dockerd",
             f"--host={self.socket}",
             "--exec-opt=native.cgroupdriver=systemd",
+            f"--data-root={world.logs}/docker",
+            f"--exec-root={world.logs}/docker-exec",
+            f"--pidfile={world.logs}/docker.pid",
+            "--bridge=none",
+            "--iptables=false",
             f"--add-runtime=urunc={runtime}",
         )
         wait_for("dockerd answers", self._answers, LONG)
@@ -101,7 +106,8 @@ class SystemdDocker(Docker):
 def test_docker(machine: Machine, runtime: Path, testguest: Path, tmp_path: Path) -> None:
     docker = SystemdDocker(machine, runtime)
     docker.load(guests.testguest(testguest), tmp_path)
-    docker("run", "--detach", "--name=guest", "--runtime=urunc", "--memory=256m", "test/guest:1", "app")
+    options = ("--runtime=urunc", "--network=none", "--memory=256m", "--security-opt=apparmor=unconfined")
+    docker("run", "--detach", "--name=guest", *options, "test/guest:1", "app")
     docker.wait_log("guest", "ready", LONG)
     state = docker.inspect("guest")
     unit = f"docker-{state['Id']}.scope"
