@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -53,25 +52,21 @@ def test_but_not_for_ever(shim: serve._Shim, monkeypatch: pytest.MonkeyPatch) ->
     shim.loop.run()
 
 
-def test_its_bundle_is_gone(shim: serve._Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a containerd that was killed before the first Create. One that serves a container stays."""
-    monkeypatch.setattr(serve, "_BUNDLE_SECONDS", 0.01)
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
-    monkeypatch.chdir(bundle)
-    looks: list[Any] = [lambda: None, lambda: None, bundle.rmdir, lambda: None]
-    served = [False, False, True]  # asked for once the bundle is gone
+def test_nobody_needs_it(shim: serve._Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a containerd that was killed before the first Create. Who serves, or is asked, stays."""
+    monkeypatch.setattr(serve, "_USE_SECONDS", 0.01)
+    client = socket.socket(socket.AF_UNIX)
+    looks: list[bool] = []
 
     def is_deserted() -> bool:
-        return not served.pop()
-
-    def look() -> None:
-        looks.pop(0)()
-        serve._Shim.look_for_bundle(shim)
+        looks.append(True)
+        if len(looks) == 2:
+            client.connect(str(tmp_path / "socket"))
+            shim.loop.once(0)
+        return len(looks) != 3
 
     monkeypatch.setattr(shim.service, "is_deserted", is_deserted)
-    monkeypatch.setattr(shim, "look_for_bundle", look)
-    shim.loop.later(0, look)
+    shim.loop.later(0, shim.look_for_use)
     shim.loop.run()
-    assert (looks, served) == ([], [False])
-    monkeypatch.chdir(tmp_path)
+    assert len(looks) == 5  # a first, a connection, one that serves, and two in a row
+    client.close()

@@ -23,7 +23,7 @@ from .ttrpc import Server
 
 _DRAIN_SECONDS = 5.0
 _LOOK_SECONDS = 0.01
-_BUNDLE_SECONDS = 30.0
+_USE_SECONDS = 30.0
 
 
 class Identity(Record):
@@ -78,21 +78,20 @@ class _Shim:
         self.server = Server(self.loop, {TASK_SERVICE: self.service.methods()}, _report)
         self.server.listen(listener)
         self._looks = int(_DRAIN_SECONDS / _LOOK_SECONDS)
-        self.loop.later(_BUNDLE_SECONDS, self.look_for_bundle)
+        self.loop.later(_USE_SECONDS, self.look_for_use)
 
-    def look_for_bundle(self) -> None:
-        """End where the bundle that the shim was started in is gone, and nothing is left to serve.
+    def look_for_use(self, accepted: int = -1) -> None:
+        """End where nothing is served, and nobody has come since the last look, when `accepted` had come.
 
-        A containerd that is killed between a shim's start and its first Create removes the bundle when it is back, and
-        says Shutdown to nobody.
+        A containerd that is killed between a shim's start and its first Create, or between the last Delete and
+        Shutdown, does not think of the shim again.
         """
-        try:
-            os.getcwd()
-        except FileNotFoundError:
-            if self.service.is_deserted():
-                self.end()
-                return
-        self.loop.later(_BUNDLE_SECONDS, self.look_for_bundle)
+        deserted = self.service.is_deserted()
+        if deserted and accepted == self.server.accepted:
+            self.end()
+        else:
+            accepted = self.server.accepted if deserted else -1
+            self.loop.later(_USE_SECONDS, lambda: self.look_for_use(accepted))
 
     def end(self) -> None:
         """Stop once every operation is through, and every event and answer is taken, or after five seconds.

@@ -122,6 +122,8 @@ class Server:
 
     def __init__(self, loop: Loop, services: Mapping[str, Methods], report: Callable[[Exception], None]) -> None:
         self.loop, self.services, self.report = loop, services, report
+        self.accepted = 0
+        """How many connections there have been."""
         self._connections: set[_Connection] = set()
         self._listener: _socket.socket | None = None
 
@@ -138,6 +140,7 @@ class Server:
 
     def add(self, sock: _socket.socket) -> None:
         """Serve a connected socket, which the server owns from now on."""
+        self.accepted += 1
         self._connections.add(_Connection(self, sock))
 
     def drop(self, connection: _Connection) -> None:
