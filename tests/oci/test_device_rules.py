@@ -59,22 +59,6 @@ def test_the_plan_adds_after_the_spec() -> None:
     assert device_rules.settle([rule("-a *:* rwm")], [kvm])[-1] == kvm
 
 
-@pytest.mark.parametrize(
-    ("bad", "path"),
-    [
-        (DeviceRule(allow=True, kind="p"), "type"),
-        (DeviceRule(allow=True, access=""), "access"),
-        (DeviceRule(allow=True, access="rx"), "access"),
-        (DeviceRule(allow=True, kind="c", major=-1), "major"),
-        (DeviceRule(allow=True, kind="c", minor=2**32), "minor"),
-    ],
-)
-def test_a_bad_rule_is_refused(bad: DeviceRule, path: str) -> None:
-    with pytest.raises(SpecError) as caught:
-        device_rules.settle([bad])
-    assert caught.value.message.startswith(f"linux.resources.devices[0].{path}: ")
-
-
 numbers = st.none() | st.integers(0, 2)
 rules = st.builds(
     DeviceRule,

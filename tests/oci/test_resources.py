@@ -140,17 +140,14 @@ def test_only_what_loses_nothing_is_optional() -> None:
 @pytest.mark.parametrize(
     ("asked", "version", "path"),
     [
-        ({"memory_limit": -2}, 1, "memory.limit"),
         ({"memory_limit": 2, "memory_swap": 1}, 1, "memory.swap"),
         ({"memory_limit": 2, "memory_swap": 1}, 2, "memory.swap"),
         ({"memory_swap": 1}, 2, "memory.swap"),
         ({"memory_limit": -1, "memory_swap": 1}, 2, "memory.swap"),
-        ({"memory_swappiness": 101}, 1, "memory.swappiness"),
         ({"memory_swappiness": 10}, 2, "memory.swappiness"),
         ({"memory_disable_oom_killer": True}, 2, "memory.disableOOMKiller"),
         ({"cpu_shares": 1}, 1, "cpu.shares"),
         ({"cpu_shares": 300000}, 1, "cpu.shares"),
-        ({"cpu_idle": 2}, 1, "cpu.idle"),
         ({"cpu_realtime_runtime": 1}, 2, "cpu.realtimeRuntime"),
         ({"cpus": "1-"}, 1, "cpu.cpus"),
         ({"cpus": "2-1"}, 1, "cpu.cpus"),

@@ -108,7 +108,6 @@ def test_the_least_document() -> None:
     found = spec.parse(MINIMAL)
     assert found.version == "1.0.2"
     assert found.rootfs == "rootfs"
-    assert found.process is not None
     assert found.process.args == () and found.process.user == User()
     assert found.resources == spec.Resources()
     assert found.namespace("mount") is None
@@ -179,7 +178,7 @@ def test_the_console_size_is_ignored_without_a_terminal() -> None:
     data = with_value("process/terminal", False)
     data["process"]["consoleSize"] = "nonsense"
     process = spec.parse(data).process
-    assert process is not None and process.console_size is None
+    assert process.console_size is None
 
 
 @pytest.mark.parametrize("version", ["1.0.2", "1.0.2-dev", "1.2.1+dev", "1.0.0-rc5", "1.3.0-rc.1+git.5"])
@@ -250,6 +249,9 @@ def test_bad_versions(version: str) -> None:
         ("linux/resources/devices/0/access", "rx",
          "linux.resources.devices[0].access: want some of r, w and m, got `rx`"),
         ("linux/resources/devices/0/access", "", "linux.resources.devices[0].access: want some of r, w and m, got ``"),
+        ("linux/resources/cpu/idle", 2, "linux.resources.cpu.idle: want an integer from 0 to 1, got 2"),
+        ("linux/resources/devices/1/major", 2**32,
+         "linux.resources.devices[1].major: want an integer from -1 to 4294967295, got 4294967296"),
         ("linux/resources/devices/0/allow", None, "linux.resources.devices[0].allow: missing"),
         ("linux/resources/devices/1/type", "d",
          "linux.resources.devices[1].type: unknown value `d`, want one of a, b, c"),
@@ -320,7 +322,7 @@ def test_what_cannot_be_given_is_listed() -> None:
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)
 def test_what_engines_write_is_read(file: Path) -> None:
     found = spec.parse(jsonio.loads(file.read_bytes()))
-    assert found.process is not None and found.process.args
+    assert found.process.args
     assert found.namespace("mount") is not None
     assert found.unsupported == ()
 

@@ -49,14 +49,7 @@ def writes(resources: Resources, version: int) -> tuple[CgroupWrite, ...]:
 
 
 def check(resources: Resources) -> None:
-    """Refuse what no kernel takes, on either version."""
-    for name, value in (
-        ("memory.limit", resources.memory_limit),
-        ("memory.reservation", resources.memory_reservation),
-        ("memory.swap", resources.memory_swap),
-    ):
-        if value is not None and value < -1:
-            raise SpecError(f"{_AT}{name}: {value} is neither a number of bytes nor -1")
+    """Raise SpecError for what no kernel takes, on either version, though each value is within the specification's."""
     limit, swap = resources.memory_limit or 0, resources.memory_swap or 0
     if swap > 0 and limit == 0:
         raise SpecError(f"{_AT}memory.swap: {swap} without memory.limit")
@@ -64,10 +57,6 @@ def check(resources: Resources) -> None:
         raise SpecError(f"{_AT}memory.swap: {swap} is memory and swap together, and below memory.limit ({limit})")
     if limit == -1 and swap > 0:
         raise SpecError(f"{_AT}memory.swap: {swap} is below memory.limit, which is unlimited")
-    if resources.memory_swappiness is not None and not 0 <= resources.memory_swappiness <= 100:
-        raise SpecError(f"{_AT}memory.swappiness: {resources.memory_swappiness} is not within 0 and 100")
-    if resources.cpu_idle not in (None, 0, 1):
-        raise SpecError(f"{_AT}cpu.idle: {resources.cpu_idle} is neither 0 nor 1")
     if resources.block_io_weight and not 10 <= resources.block_io_weight <= 1000:
         raise SpecError(f"{_AT}blockIO.weight: {resources.block_io_weight} is not within 10 and 1000")
     for name, text in (("cpus", resources.cpus), ("mems", resources.mems)):
