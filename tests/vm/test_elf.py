@@ -108,7 +108,12 @@ def test_multiboot() -> None:
 def test_other_formats() -> None:
     image = bytearray(1024)
     image[0x1FE:0x206] = b"\x55\xaa" + bytes(2) + b"HdrS"
-    assert inspect(bytes(image)).format == "bzimage"
+    assert (inspect(bytes(image)).format, inspect(bytes(image)).least_bytes) == ("bzimage", 0)
+    image[0x206:0x208] = pack("<H", 0x20F)
+    image[0x258:0x264] = pack("<QI", 16 << 20, 52 << 20)
+    assert inspect(bytes(image)).least_bytes == 68 << 20
+    image[0x258:0x264] = b"\xff" * 12
+    assert inspect(bytes(image)).least_bytes == 1 << 30
     assert inspect(bytes(56) + b"ARM\x64").format == "arm64"
     assert inspect(b"#!/bin/sh\n").format == "raw"
 

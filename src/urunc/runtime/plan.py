@@ -350,16 +350,23 @@ def _short(name: str) -> str:
 
 
 def _memory(spec: Spec, app: App, config: Config, boot: Boot, facts: Facts) -> int:
-    """Return the guest's memory in MiB. Raises ImageError where the image's kernel or initrd alone is larger."""
-    can = monitors.load(app.monitor).CAPABILITIES
+    """Return the guest's memory in MiB. Raises SpecError, or ImageError where kernel or initrd do not fit into it.
+
+    A limit must leave room for the initrd too. Without one, an image does not get more by a larger initrd.
+    """
+    can, limit = monitors.load(app.monitor).CAPABILITIES, spec.resources.memory_limit
     least = max(can.min_memory_mib, boot.min_memory_mib)
+    with_initrd = least + -(-facts.initrd_bytes >> 20)
     measured = choose.measured_overhead(can, facts.kernel, facts.initrd_bytes)
-    memory = choose.guest_memory(spec.resources.memory_limit, config.monitor(app.monitor), measured, least)
-    loaded = (("kernel", app.kernel, facts.kernel.load_bytes), ("initrd", app.initrd, facts.initrd_bytes))
-    for what, path, size in loaded:
-        if size > memory << 20:
+    wanted = with_initrd if limit and limit > 0 else least
+    memory = choose.guest_memory(limit, config.monitor(app.monitor), measured, wanted)
+    for what, path, needed in (
+        ("kernel", app.kernel, facts.kernel.load_bytes >> 20),
+        ("initrd", app.initrd, with_initrd),
+    ):
+        if needed > memory:
             raise ImageError(
-                f"{what} `{path}` of {size >> 20} MiB does not fit into the guest's {memory} MiB",
+                f"{what} `{path}` does not fit into the guest's {memory} MiB, which needs {needed}",
                 hint="raise the container's memory limit",
             )
     return memory

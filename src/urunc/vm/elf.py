@@ -22,6 +22,8 @@ _MAX_SEGMENTS = 128
 _MAX_NOTE_BYTES = 64 * 1024
 _MAX_RELEASE = 128
 _MAX_SCAN_BYTES = 256 * 1024 * 1024
+_BOOT_PROTOCOL_2_10 = 0x20A
+_MOST_LEAST_BYTES = 1 << 30  # no kernel needs as much: a header that says so is not to cost the host more
 _MULTIBOOT_SEARCH = 8192  # Multiboot 0.6.96, section 3.1: the header lies within the first 8192 bytes
 _MULTIBOOT_MAGIC = 0x1BADB002
 _MULTIBOOT_ADDRESS = 1 << 16  # section 3.1.3: the address fields are there
@@ -59,7 +61,13 @@ def inspect(read_at: ReadAt, name: str) -> KernelInfo:
         except _BrokenError as reason:
             raise ImageError(f"kernel `{name}` is not a sound ELF file: {reason}") from None
     if head[0x1FE:0x200] == b"\x55\xaa" and head[0x202:0x206] == b"HdrS":
-        return KernelInfo(format="bzimage", arch="x86_64", linux=True, release=_bzimage_release(read_at, head))
+        return KernelInfo(
+            format="bzimage",
+            arch="x86_64",
+            linux=True,
+            release=_bzimage_release(read_at, head),
+            least_bytes=_bzimage_memory(head),
+        )
     if head[56:60] == b"ARM\x64":
         return KernelInfo(format="arm64", arch="aarch64")
     if multiboot is None:
@@ -73,6 +81,15 @@ def _bzimage_release(read_at: ReadAt, head: bytes) -> str:
     offset: int = unpack_from("<H", head, 0x20E)[0]
     text = read_at(offset + 0x200, _MAX_RELEASE).partition(b"\0")[0].partition(b" ")[0]
     return text.decode("ascii", "replace") if offset else ""
+
+
+def _bzimage_memory(head: bytes) -> int:
+    """Return pref_address + init_size (boot.rst, protocol 2.10): where it unpacks itself, and what that takes."""
+    version: int = unpack_from("<H", head, 0x206)[0]
+    if version < _BOOT_PROTOCOL_2_10 or len(head) < 0x264:
+        return 0
+    address, size = unpack_from("<QI", head, 0x258)
+    return min(int(address) + int(size), _MOST_LEAST_BYTES)
 
 
 class _BrokenError(Exception):
@@ -126,10 +143,13 @@ def _inspect_elf(read_at: ReadAt, head: bytes, multiboot: int | None) -> KernelI
             # struct mft is aligned to 8 bytes from the segment's start, the note's content to 4
             devices = _solo5_manifest(content[-start % 8 :])
     mirage_network = abi is None or contains(read_at, _MIRAGE_NETWORK)
+    loaded = [segment for segment in segments if segment.kind == _PT_LOAD]
+    end = max((segment.physical + segment.memory for segment in loaded), default=0)
     return KernelInfo(
         format="elf64" if wide else "elf32",
         arch=arch,
-        load_bytes=sum(segment.memory for segment in segments if segment.kind == _PT_LOAD),
+        load_bytes=sum(segment.memory for segment in loaded),
+        least_bytes=min(end, _MOST_LEAST_BYTES) if arch == "x86_64" else 0,  # elsewhere memory does not start at 0
         i386=machine == _EM_386,
         pvh=pvh,
         linux=linux,
@@ -150,6 +170,7 @@ class _Segment(Record):
     offset: int
     size: int
     memory: int
+    physical: int
 
 
 def _segments(read_at: ReadAt, head: bytes, wide: bool) -> list[_Segment]:
@@ -166,10 +187,10 @@ def _segments(read_at: ReadAt, head: bytes, wide: bool) -> list[_Segment]:
     found = []
     for base in range(0, entry_size * count, entry_size):
         if wide:
-            kind, _flags, offset, _virtual, _physical, size, memory = _unpack("<IIQQQQQ", data, base)
+            kind, _flags, offset, _virtual, physical, size, memory = _unpack("<IIQQQQQ", data, base)
         else:
-            kind, offset, _virtual, _physical, size, memory = _unpack("<IIIIII", data, base)
-        found.append(_Segment(kind=kind, offset=offset, size=size, memory=memory))
+            kind, offset, _virtual, physical, size, memory = _unpack("<IIIIII", data, base)
+        found.append(_Segment(kind=kind, offset=offset, size=size, memory=memory, physical=physical))
     return found
 
 

@@ -120,6 +120,7 @@ class KernelInfo(Record):
     format: str  # "elf64", "elf32", "bzimage", "arm64" or "raw"
     arch: str = ""  # x86_64 (a 32-bit kernel too: the machine is the same), aarch64; "" where the file does not say
     load_bytes: int = 0  # of memory that its segments, or the file where it has none, fill
+    least_bytes: int = 0  # of memory, from its start, that it fills or needs to unpack itself; 0 where it does not say
     release: str = ""  # of a Linux kernel, such as 6.1.0-9-amd64, where its header says it
     i386: bool = False  # its ELF header says EM_386, be it a 64-bit one (Mewz)
     linux: bool = False  # its headers or notes are Linux's own
