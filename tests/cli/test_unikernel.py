@@ -434,6 +434,17 @@ def test_a_create_that_is_killed_in_a_hook_takes_the_hook_along(
     creating.wait(10)
 
 
+def test_a_container_of_another_version_is_deleted_whole(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    cli.create("guest", make_unikernel())
+    cli("start", "guest")
+    record = cli.world.path(f"{ROOT}/guest/record.json")
+    record.write_text(record.read_text().replace('"version":1,', '"version":99,'))
+    assert cli("state", "guest", check=False).returncode == 1
+    assert cli.last_error() == "the record of `guest` was written by another version of urunc"
+    cli("delete", "--force", "guest")
+    assert not [line for _, line in cli.world.processes() if "qemu" in line]
+
+
 def test_what_a_create_left_before_it_claimed_the_id_is_ours_to_delete(
     cli: Cli, make_unikernel: Callable[..., Bundle]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -103,6 +104,20 @@ def test_a_damaged_record_is_an_error(root: str, content: bytes) -> None:
     (Path(root) / NAME / "record.json").write_bytes(content)
     with pytest.raises(StateError, match="the record of `web`"):
         store.find(root, NAME)
+
+
+def test_a_newer_record(root: str) -> None:
+    store.claim(root, container()).release()
+    file = Path(root) / NAME / "record.json"
+    newer = {**json.loads(file.read_text()), "later": ["a", "field"]}
+    file.write_text(json.dumps(newer))
+    assert store.find(root, NAME) == container()
+    file.write_text(json.dumps({**newer, "version": 99}))
+    with pytest.raises(StateError, match="by another version"):
+        store.find(root, NAME)
+    found = store.find(root, NAME, any_version=True)
+    assert found is not None
+    assert found.replace(version=container().version) == container()
 
 
 def test_a_record_is_replaced_whole(root: str) -> None:

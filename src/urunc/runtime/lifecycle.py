@@ -292,7 +292,7 @@ def _clear(root: str, name: str, *, force: bool) -> Container | None:
 def _find_readable(root: str, name: str) -> Container | None:
     """Return the record, None where there is none, or one that tells nothing any more: --force removes that as well."""
     try:
-        return store.find(root, name)
+        return store.find(root, name, any_version=True)
     except StateError as error:
         log.warn(f"{error}: what it recorded cannot be cleared, only its folder")
         return None

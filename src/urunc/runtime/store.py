@@ -143,8 +143,11 @@ def unclaimed(name: str) -> str:
     return f".{name}.new"
 
 
-def find(root: str, name: str) -> Container | None:
-    """Return the record of that id, None where there is none. Raises StateError where it cannot be read."""
+def find(root: str, name: str, *, any_version: bool = False) -> Container | None:
+    """Return the record of that id, None where there is none. Raises StateError where it cannot be read.
+
+    With `any_version`, one of another version is read as far as it can be: what is cleared by it is what it names.
+    """
     place = folder(root, name)
     try:
         with open(f"{place}/record.json", "rb") as file:
@@ -155,17 +158,21 @@ def find(root: str, name: str) -> Container | None:
         raise StateError(f"cannot read the record of `{name}`: {reason(error)}") from None
     except ValueError as error:
         raise StateError(f"cannot read the record of `{name}`: {error}") from None
-    return from_data(name, data)
+    return from_data(name, data, any_version=any_version)
 
 
-def from_data(name: str, data: Any) -> Container:
-    """Return the Container of a decoded record. Raises StateError where another version wrote it."""
-    if not isinstance(data, dict) or data.get("version") != RECORD_VERSION:
+def from_data(name: str, data: Any, *, any_version: bool = False) -> Container:
+    """Return the Container of a decoded record. Raises StateError where another version wrote it, or it is damaged.
+
+    Fields that are not known are left out: a newer urunc of the same version of records may have added them.
+    """
+    if not isinstance(data, dict) or (data.get("version") != RECORD_VERSION and not any_version):
         raise StateError(f"the record of `{name}` was written by another version of urunc")
     try:
-        lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+        known = {key: data[key] for key in Container._fields if key in data}
+        lists = {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
         lists["timeline"] = tuple((step, at) for step, at in data.get("timeline", ()))
-        return Container(**{**data, **lists})
+        return Container(**{**known, **lists})
     except (TypeError, ValueError) as error:
         raise StateError(f"the record of `{name}` is damaged: {error}") from None
 
