@@ -434,6 +434,14 @@ def test_a_create_that_is_killed_in_a_hook_takes_the_hook_along(
     creating.wait(10)
 
 
+def test_debug_tells_the_monitors_command_line(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    bundle = make_unikernel("wait", "here")
+    cli.to_file("guest", "--debug", "create", f"--bundle={bundle.write()}", "guest")
+    (line,) = (line for line in cli.log_lines() if line["level"] == "debug")
+    assert line["msg"].startswith("the monitor's command line: /usr/bin/qemu-system-x86_64 ")
+    assert "wait" in line["msg"] and "-- here" in line["msg"]
+
+
 def test_a_container_of_another_version_is_deleted_whole(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
     cli.create("guest", make_unikernel())
     cli("start", "guest")

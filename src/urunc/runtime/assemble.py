@@ -148,4 +148,5 @@ def make_launch(request: Request, machine: Machine) -> Launch:
             f"process: arguments and environment make a boot string of {longest} bytes, "
             f"and a program's argument has {_MAX_ARGUMENT - 1} at most"
         )
+    log.debug(f"the monitor's command line: {' '.join(launch.argv)}")
     return launch
