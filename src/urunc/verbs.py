@@ -10,7 +10,7 @@ import os
 
 from .errors import HostError, StateError, UsageError, reason
 from .flags import FALSE, TRUE
-from .runtime.store import check_id, folder, unclaimed
+from .runtime.store import DEFAULT_ROOT, cache, check_id, folder, unclaimed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def default_root() -> str:
     user_dir = os.environ.get("XDG_RUNTIME_DIR")
     if user_dir and os.geteuid() != 0:
         return os.path.join(_absolute(user_dir), "urunc")
-    return "/run/urunc"
+    return DEFAULT_ROOT
 
 
 def _absolute(path: str) -> str:
@@ -106,7 +106,7 @@ def delegate(verb: str, call: Call) -> int:
     from .runtime import delegate as other
     from .runtime import settings
 
-    program = settings.load(f"{call.root}/.cache").delegate
+    program = settings.load(cache(call.root)).delegate
     if other.find(program):
         other.exec_delegate(program, tuple(call.argv))
     if verb == "delete" and call.flags.get("force"):
@@ -270,8 +270,8 @@ def check(call: Call) -> int:
     from .runtime import check as looking
     from .runtime import settings
 
-    cache = f"{call.root}/.cache"
-    found = looking.check(cache, settings.load(cache))
+    kept = cache(call.root)
+    found = looking.check(kept, settings.load(kept))
     write(tables.report(looking.to_data(found), form))
     return 0 if found.ok else 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from _signal import SIGKILL  # type: ignore[import-not-found]
 from errno import EMFILE
 
 from .. import jsonio, log
@@ -19,7 +20,7 @@ from . import assemble, inherit, init, status, store
 from . import channel as wire
 from . import plan as plans
 from .inherit import Descriptors
-from .load import CACHE, open_rootfs
+from .load import open_rootfs
 from .store import Container
 from .timeline import Timeline
 
@@ -165,7 +166,7 @@ class _Creation:
                 self.place,
                 theirs,
                 slave,
-                f"{self.root}/{CACHE}",
+                store.cache(self.root),
                 inherited,
                 new_keyring=not self.options.no_new_keyring,
                 nodes=nodes,
@@ -382,8 +383,6 @@ def _lines(maps: tuple[IdMap, ...]) -> list[tuple[int, int, int]]:
 
 
 def _end_child(pid: int) -> None:
-    from .teardown import SIGKILL
-
     try:
         os.kill(pid, SIGKILL)
         os.waitpid(pid, 0)

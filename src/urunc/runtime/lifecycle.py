@@ -7,6 +7,16 @@ from __future__ import annotations
 
 import os
 import time
+from _signal import (  # type: ignore[import-not-found]
+    SIGCONT,
+    SIGHUP,
+    SIGINT,
+    SIGKILL,
+    SIGPWR,
+    SIGQUIT,
+    SIGSTOP,
+    SIGTERM,
+)
 
 from .. import log
 from ..errors import StateError, reason
@@ -20,7 +30,6 @@ if TYPE_CHECKING:
     from .options import Globals, Options
     from .store import Container
 
-SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM, SIGCONT, SIGSTOP, SIGPWR = 1, 2, 3, 9, 15, 18, 19, 30
 STOP_SIGNALS = (SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGPWR, 37)
 """The signals that ask a container to end: 37 is RTMIN+3, which systemd as an init listens to."""
 

@@ -17,7 +17,7 @@ from ..oci.checks import Takes
 from ..oci.spec import IdMap
 from ..record import Record
 from ..vm import choose, elf, guests, monitors
-from . import host, settings
+from . import host, settings, store
 from . import plan as plans
 from .plan import Facts, plan
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from ..vm.storage import BlockImage, Device
     from .options import Options
     from .plan import Plan
-
-CACHE = ".cache"
 
 
 class Request(Record):
@@ -285,12 +283,12 @@ def _takes(spec: Spec, app: App, facts: Facts) -> Takes:
 
 def read_settings(root: str) -> Config:
     """Return the host's configuration. Raises ConfigError."""
-    return settings.load(f"{root}/{CACHE}")
+    return settings.load(store.cache(root))
 
 
 def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: Layout) -> Facts:
     """Return what the plan must know of the host and the image."""
-    cache, arch = f"{root}/{CACHE}", os.uname().machine
+    cache, arch = store.cache(root), os.uname().machine
     can, settings_of_monitor = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     kernel = read_kernel_info(rootfs, app.kernel)
     found = host.probe_monitor(app.monitor, settings_of_monitor, arch, cache)

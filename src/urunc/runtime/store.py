@@ -2,6 +2,7 @@
 
 ::
 
+    <root>/.cache/            what was slow to find out of the host and of profiles (linux.kept)
     <root>/<id>/lock          held (flock) by the one verb that changes the container
     <root>/<id>/record.json   facts, written whole and atomically; statuses are derived from them, never stored
     <root>/<id>/waiting       held (flock) by init from its start until it executes the monitor
@@ -30,6 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+DEFAULT_ROOT = "/run/urunc"
 RECORD_VERSION = 1
 LOCK_SECONDS = 10.0
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
@@ -78,6 +80,11 @@ def check_id(name: str) -> None:
     if not name or len(name) > 1024 or name in (".", "..") or not _ID_CHARACTERS.issuperset(name):
         shown = name if len(name) < 80 else name[:77] + "..."
         raise StateError(f"invalid container id `{shown!a}`", hint="use letters, digits and _ + - .")
+
+
+def cache(root: str) -> str:
+    """Return the folder for what was slow to find out, whether it exists or not."""
+    return f"{root}/.cache"
 
 
 def folder(root: str, name: str) -> str:

@@ -6,6 +6,7 @@ Used by a `create` that fails half way, by `delete`, and by `delete --force` on 
 from __future__ import annotations
 
 import os
+from _signal import SIGKILL  # type: ignore[import-not-found]
 
 from .. import log
 from ..errors import StateError, UruncError, describe, reason
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from .store import Container
 
-SIGKILL = 9
 GONE_SECONDS = 10.0
 
 

@@ -114,8 +114,8 @@ def read_config(bundle: str) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def read_delegate(config: str = "", root: str = "/run/urunc") -> str:
+def read_delegate(config: str = "") -> str:
     """Return the runtime of ordinary containers, of that configuration or the host's. Raises ConfigError."""
-    from ..runtime import settings
+    from ..runtime import settings, store
 
-    return settings.load(f"{root}/.cache", config).delegate
+    return settings.load(store.cache(store.DEFAULT_ROOT), config).delegate
