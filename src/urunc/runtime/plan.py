@@ -18,6 +18,7 @@ from ..vm.storage import BlockImage, Device, DiskSource, ShareSource
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from ..oci.app import App
     from ..oci.cgroup_path import CgroupPath
@@ -159,11 +160,6 @@ def plan(
     uid, (gid, *groups) = monitor_user(spec)
     nodes = _nodes(can, accel, uid, gid, vhost=settings.vhost) + _disk_nodes(stored.disks, uid, gid)
     rules = device_rules.settle(spec.resources.devices, _rules(nodes))
-    cgroup = _cgroup(options.id, spec, systemd=systemd)
-    limits = spec.resources
-    properties: tuple[Property, ...] = ()
-    if cgroup.driver == "systemd":
-        limits, properties = _for_systemd(spec, facts.cgroup_version, rules)
     return Plan(
         id=options.id,
         rootfs=rootfs,
@@ -176,21 +172,15 @@ def plan(
         host_uid=uid,
         host_gid=gid,
         host_groups=tuple(groups),
-        cgroup=cgroup,
-        cgroup_writes=resources.writes(limits, facts.cgroup_version),
-        cgroup_properties=properties,
-        device_rules=rules,
+        **_cgroup(options.id, spec, facts.cgroup_version, rules, systemd=systemd),
         nodes=nodes,
         binds=facts.binds,
-        images=_images(app, machine.boot, stored.disks, stored.device is not None),
+        images=_images(app, machine.boot, stored.disks, copy=stored.device is not None),
         disks=stored.disks,
         shares=stored.folders,
         device=stored.device,
         mounts=stored.mounts,
-        taps=tuple(f"{_TAP_PREFIX}{index}-{_short(options.id)}" for index in range(can.max_nics)),
-        persistent_taps=can.tap_by == "name",
-        vnet_hdr=can.vnet_hdr,
-        network=networks.mode(spec.annotations),
+        **_network(options.id, spec, can),
         machine=machine,
         overhead_mib=choose.overhead(settings, choose.measured_overhead(can, facts.kernel, facts.initrd_bytes)),
         root=stored.root,
@@ -284,6 +274,7 @@ def guest_context(
     accel: str,
     files: tuple[GuestFile, ...] = (),
     mounts: tuple[GuestMount, ...] = (),
+    *,
     balloon: bool = False,
 ) -> Context:
     """Return what a guest module may know beside the app, the network and the root."""
@@ -309,10 +300,19 @@ def guest_context(
     )
 
 
-def _cgroup(name: str, spec: Spec, *, systemd: bool) -> CgroupPath:
-    if spec.cgroups_path:
-        return cgroup_path.parse(spec.cgroups_path, systemd=systemd)
-    return cgroup_path.default(name, systemd=systemd)
+def _cgroup(name: str, spec: Spec, version: int, rules: tuple[DeviceRule, ...], *, systemd: bool) -> dict[str, Any]:
+    """Return the Plan's fields that say where the container's cgroup is, and what limits it."""
+    text, limits = spec.cgroups_path, spec.resources
+    path = cgroup_path.parse(text, systemd=systemd) if text else cgroup_path.default(name, systemd=systemd)
+    properties: tuple[Property, ...] = ()
+    if path.driver == "systemd":
+        limits, properties = _for_systemd(spec, version, rules)
+    return {
+        "cgroup": path,
+        "cgroup_writes": resources.writes(limits, version),
+        "cgroup_properties": properties,
+        "device_rules": rules,
+    }
 
 
 def _for_systemd(spec: Spec, version: int, rules: tuple[DeviceRule, ...]) -> tuple[Resources, tuple[Property, ...]]:
@@ -339,6 +339,16 @@ def _mapped(inside: int, maps: tuple[IdMap, ...], path: str) -> int:
         if line.container_id <= inside < line.container_id + line.size:
             return line.host_id + inside - line.container_id
     raise SpecError(f"{path}: id {inside} of process.user is not mapped")
+
+
+def _network(name: str, spec: Spec, can: Capabilities) -> dict[str, Any]:
+    """Return the Plan's fields that say how the guest is connected."""
+    return {
+        "taps": tuple(f"{_TAP_PREFIX}{index}-{_short(name)}" for index in range(can.max_nics)),
+        "persistent_taps": can.tap_by == "name",
+        "vnet_hdr": can.vnet_hdr,
+        "network": networks.mode(spec.annotations),
+    }
 
 
 def _short(name: str) -> str:
@@ -372,7 +382,7 @@ def _memory(spec: Spec, app: App, config: Config, boot: Boot, facts: Facts) -> i
     return memory
 
 
-def _images(app: App, boot: Boot, disks: tuple[DiskSource, ...], copy: bool) -> tuple[ImageFile, ...]:
+def _images(app: App, boot: Boot, disks: tuple[DiskSource, ...], *, copy: bool) -> tuple[ImageFile, ...]:
     files = [ImageFile(source=app.kernel, target=KERNEL, copy=copy)]
     if app.initrd and not boot.initrd_tail:
         files.append(ImageFile(source=app.initrd, target=INITRD, copy=copy))
