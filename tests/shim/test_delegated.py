@@ -54,6 +54,8 @@ def calls(place: Place) -> list[tuple[list[str], str]]:
     for line in Path(place.delegate).with_name("calls").read_text().splitlines():
         args, stdin = json.loads(line)
         assert args[:2] == ["--root", place.root]
+        assert args[2] == "--log"
+        assert args[3].startswith(place.bundle)  # what a killed operation leaves there goes with the bundle
         assert args[4:6] == ["--log-format", "json"]
         found.append((args[6:], stdin))
     return found

@@ -176,9 +176,15 @@ class TestLoggers:
         assert (tmp_path / "err").read_text() == "to err"
 
     def test_a_logger_that_dies_first(self, opened: Any, tmp_path: Path) -> None:
-        streams = opened(stdout=f"binary-v2://{tmp_path}/missing")
+        streams = opened(stdout="binary-v2:///bin/false")
         with pytest.raises(HostError, match="before it was ready"):
             await_logger(streams.ready, streams.strict)
+
+    def test_a_logger_that_is_not_there(self, opened: Any, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        for name in ("missing", "file"):
+            with pytest.raises(HostError, match=f"cannot run the logger `{tmp_path}/{name}`"):
+                opened(stdout=f"binary://{tmp_path}/{name}")
 
     def test_a_logger_that_says_nothing(
         self, opened: Any, tmp_path: Path, monkeypatch: Any, serve_until: Serve

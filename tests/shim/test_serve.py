@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from urunc.shim import serve
+from urunc.shim import io, serve
 
 
 @pytest.fixture
@@ -70,3 +71,20 @@ def test_nobody_needs_it(shim: serve._Shim, tmp_path: Path, monkeypatch: pytest.
     shim.loop.run()
     assert len(looks) == 5  # a first, a connection, one that serves, and two in a row
     client.close()
+
+
+def test_a_logger_is_seen_to(shim: serve._Shim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not end by itself: its kill comes later than the last container's Delete and Shutdown."""
+    monkeypatch.setattr(io, "_LOGGER_GRACE", 0.05)
+    request = {"stdin": "", "stdout": f"binary://{tmp_path}/logger", "stderr": "", "terminal": False}
+    (tmp_path / "logger").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "logger").chmod(0o755)
+    streams = io.open_streams(shim.loop, shim.children, request, io.Owner("default", "web"))
+    logger = streams._logger
+    streams.close()
+    shim.loop.later(0, shim.end)
+    shim.loop.run()
+    shim.close()
+    assert not (tmp_path / "socket").exists()
+    shim.linger()
+    assert not os.path.exists(f"/proc/{logger}")

@@ -34,6 +34,8 @@ class Children:
         self._loop, self._on_term = loop, on_term
         self._watched: dict[int, Ended] = {}
         self._early: dict[int, tuple[int, int]] = {}
+        self.lingering: set[int] = set()
+        """Those that may go on when the last container is gone, and that somebody sees to: loggers."""
         self._expecting = 0
         self._wake, self._alarm = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._old_wakeup = _signal.set_wakeup_fd(self._alarm, warn_on_full_buffer=False)

@@ -27,7 +27,7 @@ def call(place: Place, *arguments: str, stdin: bytes | None = None) -> None:
     path = delegate.find(place.delegate)
     if path is None:
         raise HostError(f"cannot find `{place.delegate}`, which runs the containers that are not unikernels")
-    log = f"{place.root}/.log-{os.getpid()}.json"
+    log = f"{place.bundle}/.log-{os.getpid()}.json"
     argv = [path, "--root", place.root, "--log", log, "--log-format", "json"]
     argv += ["--systemd-cgroup", *arguments] if place.systemd else arguments
     try:
@@ -75,7 +75,7 @@ def _last_error(log: str) -> str:
 
 def make(place: Place, verb: tuple[str, ...], name: str, terminal: bool) -> tuple[int, int]:
     """Run a verb that makes a process (create, exec); return its pid, and its terminal's master or -1."""
-    pid_file = f"{place.root}/.pid-{os.getpid()}"
+    pid_file = f"{place.bundle}/.pid-{os.getpid()}"
     options = [*verb, "--pid-file", pid_file]
     console = _ConsoleSocket(f"{place.root}/.console-{os.getpid()}") if terminal else None
     try:
@@ -129,7 +129,7 @@ class _ConsoleSocket:
 
 def process_file(place: Place, process: Any) -> str:
     """Write a process (config.md, "Process") for `exec --process`; return the file's path, which is the caller's."""
-    path = f"{place.root}/.process-{os.getpid()}.json"
+    path = f"{place.bundle}/.process-{os.getpid()}.json"
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
         file.write(jsonio.dumps(process))
     return path

@@ -178,6 +178,8 @@ class Streams:
         """Start a logger, `binary://PATH?ARGS`, with the two streams on its descriptors 3 and 4 and `ready` on 5."""
         self.strict = uri.startswith("binary-v2:")
         argv = logger_argv(uri)
+        if not os.access(argv[0], os.X_OK):
+            raise HostError(f"cannot run the logger `{argv[0]}`: it is not there, or no program")
         env = {"CONTAINER_ID": owner.container, "CONTAINER_NAMESPACE": owner.namespace}
         pipes: list[int] = []
         try:
@@ -189,6 +191,7 @@ class Streams:
             for fd in pipes:
                 os.close(fd)
             raise
+        self._children.lingering.add(self._logger)
         self._children.watch(self._logger, self._logger_ended)
         for fd in theirs:
             os.close(fd)
@@ -200,6 +203,7 @@ class Streams:
             self.child[2] = pipes[3]
 
     def _logger_ended(self, _status: int, _when: int) -> None:
+        self._children.lingering.discard(self._logger)
         self._logger = 0
 
     def _put(self, index: int, fd: int) -> None:

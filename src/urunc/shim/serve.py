@@ -14,6 +14,7 @@ from ..linux import libc
 from ..record import Record
 from .children import Children
 from .events import Publisher
+from .io import TERM_SECONDS
 from .loop import Loop
 from .messages import TASK_SERVICE
 from .operation import Operations
@@ -49,6 +50,7 @@ def serve(identity: Identity, listener: _socket.socket) -> None:
         log.debug(f"serving `{identity.path}`")
         shim.loop.run()
         shim.close()
+        shim.linger()
     except Exception as error:
         _report(error)
         raise
@@ -112,6 +114,20 @@ class _Shim:
             pass
         self.server.close()
         self.publisher.close()
+
+    def linger(self) -> None:
+        """Run on without the socket, for loggers that have not ended: the timers of their streams see to it."""
+        if self.service.is_deserted():
+            self._looks = int((TERM_SECONDS + 1) / _LOOK_SECONDS)
+            self._look_for_loggers()
+            self.loop.run()
+
+    def _look_for_loggers(self) -> None:
+        self._looks -= 1
+        if self.children.lingering and self._looks > 0:
+            self.loop.later(_LOOK_SECONDS, self._look_for_loggers)
+        else:
+            self.loop.later(0, self.loop.stop)
 
 
 def _open_log(debug: bool) -> None:
