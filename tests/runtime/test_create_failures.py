@@ -14,7 +14,7 @@ import pytest
 
 import bundles
 import linuxes
-from urunc.errors import KernelError, StateError, UruncError
+from urunc.errors import HostError, KernelError, StateError, UruncError
 from urunc.linux import cgroup, mountinfo, mounts, ns, proc
 from urunc.runtime import init, lifecycle, status, store
 from urunc.runtime.options import Globals, Options
@@ -199,6 +199,13 @@ def test_a_failure_between_the_cgroups_leaves_nothing(place: Place) -> None:
         place.create()
 
     assert in_child(body) == 1
+    assert place.leftovers() == []
+
+
+def test_a_caller_who_is_not_root(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(HostError, match="only root can create"):
+        place.create()
     assert place.leftovers() == []
 
 

@@ -13,7 +13,7 @@ from _signal import SIGKILL  # type: ignore[import-not-found]
 from errno import EMFILE
 
 from .. import jsonio, log
-from ..errors import KernelError, SpecError, UruncError, describe
+from ..errors import HostError, KernelError, SpecError, UruncError, describe
 from ..linux import cgroup, cgroup_files, cgroup_layout, libc, ns, proc
 from ..oci import network as networks
 from . import assemble, inherit, init, status, store
@@ -50,6 +50,11 @@ def create(
     """
     if request.config.log_level:
         log.set_level(request.config.log_level)
+    if os.geteuid() != 0:
+        raise HostError(
+            "only root can create a virtual machine's sandbox: there is no rootless urunc",
+            hint="the monitor itself need not be root: see process.user",
+        )
     _check_console(options, request, stays=take_terminal is not None)
     container = _first_record(request, options)
     with store.claim(root, container):
