@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from urunc import jsonio
 from urunc.errors import HostError
 from urunc.oci.config import MonitorConfig
 from urunc.runtime import host, probe
@@ -153,6 +154,16 @@ def test_answers_last_until_the_next_boot(tmp_path: Path, monkeypatch: pytest.Mo
     kept.write_bytes(kept.read_bytes().replace(b'"boot":"', b'"boot":"an-earlier-'))
     assert host.tsc_khz(str(tmp_path)) == 2_500_000
     assert len(asked) == 2
+
+
+def test_an_answer_of_another_version_is_asked_for_anew(tmp_path: Path) -> None:
+    program = fake(tmp_path / "bin")
+    config, cache = MonitorConfig(path=str(program)), tmp_path / "cache"
+    first = host.probe_monitor("qemu", config, "x86_64", str(cache))
+    known = jsonio.loads((cache / "monitor-qemu-x86_64").read_bytes())
+    (cache / "monitor-qemu-x86_64").write_bytes(jsonio.dumps({**known, "urunc": "0.0.1", "answer": {}}))
+    assert host.probe_monitor("qemu", config, "x86_64", str(cache)) == first
+    assert runs(program) == 2
 
 
 def test_cpu_count() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from .. import jsonio
+from .. import __version__, jsonio
 from ..errors import HostError
 from ..linux import kept, proc
 from ..record import Record
@@ -151,6 +151,7 @@ def _cached_by_boot(cache: str, key: str, probe: Callable[[], Any]) -> Any:
 
 
 def _read(cache: str, key: str) -> dict[str, Any] | None:
+    """Return what is kept, None where it cannot be used: another version of urunc may have asked for something else."""
     content = kept.read(cache, key, _MAX_ANSWER)
     if content is None:
         return None
@@ -158,8 +159,8 @@ def _read(cache: str, key: str) -> dict[str, Any] | None:
         known = jsonio.loads(content)
     except ValueError:
         return None
-    return known if isinstance(known, dict) else None
+    return known if isinstance(known, dict) and known.get("urunc") == __version__ else None
 
 
 def _write(cache: str, key: str, value: dict[str, Any]) -> None:
-    kept.write(cache, key, jsonio.dumps(value))
+    kept.write(cache, key, jsonio.dumps({**value, "urunc": __version__}))
