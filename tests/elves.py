@@ -6,6 +6,7 @@ from _struct import pack, pack_into
 
 
 def note(owner: bytes, kind: int, content: bytes) -> bytes:
+    """Return an ELF note (elf(5)), padded to four bytes."""
     owner += b"\0"
     head = pack("<III", len(owner), len(content), kind) + owner
     head += bytes(-len(head) % 4)
@@ -35,10 +36,12 @@ def make_elf(*segments: bytes, wide: bool = True, machine: int = 62) -> bytes:
 
 
 def abi_note(target: int = 2, version: int = 2) -> bytes:
+    """Return Solo5's ABI note, spt's by default."""
     return note(b"Solo5", 0x31494241, pack("<IIII", target, version, 0, 0))
 
 
 def manifest_note(*devices: tuple[bytes, int], entries: int | None = None, version: int = 1) -> bytes:
+    """Return Solo5's manifest of these (name, type); `entries` is the count that it claims."""
     data = pack("<II", version, len(devices) + 1 if entries is None else entries)
     for name, kind in ((b"", 1 << 30), *devices):
         data += name.ljust(68, b"\0") + pack("<I", kind) + bytes(32)

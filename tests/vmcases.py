@@ -99,12 +99,14 @@ VERSIONS: dict[str, tuple[tuple[int, ...], ...]] = {
 
 
 def solo5_kernel(abi: str, nics: int, disks: int) -> KernelInfo:
+    """Return a kernel for a tender, whose manifest declares so many devices."""
     devices = tuple((f"service{index}", "NET_BASIC") for index in range(nics))
     devices += tuple((f"storage{index}", "BLOCK_BASIC") for index in range(disks))
     return KernelInfo(format="elf64", arch="x86_64", solo5_abi=abi, solo5_abi_version=2, solo5_devices=devices)
 
 
 def kernel_for(guest: str, monitor: str, network: Network, root: Root) -> KernelInfo:
+    """Return a kernel of the guest that the monitor boots, and whose manifest, if any, fits the devices."""
     if monitor in ("hvt", "spt"):
         return solo5_kernel(monitor, min(len(network.nics), 1), int(root.kind == "block"))
     if guest == "linux":
@@ -113,6 +115,7 @@ def kernel_for(guest: str, monitor: str, network: Network, root: Root) -> Kernel
 
 
 def make_app(guest: str, monitor: str, root: Root, **changes: object) -> App:
+    """Return an app with arguments, an environment and the files of its root; `changes` are fields of its own."""
     values = {"args": ARGS, "env": ENV, "cwd": "/srv", "initrd": "/initrd" if root.kind == "initrd" else None}
     if root.kind == "block":
         values.update(block="/disk.img", block_mount="/")
@@ -120,6 +123,7 @@ def make_app(guest: str, monitor: str, root: Root, **changes: object) -> App:
 
 
 def make_context(guest: str, kernel: KernelInfo, model: str, **changes: object) -> Context:
+    """Return a context in which the guest boots; `changes` are fields of its own."""
     values: dict[str, object] = {"kernel": kernel, "model": model, "tsc_khz": 2_600_000}
     if guest == "linux":
         hosts = GuestFile(path="/etc/hosts", content=b"127.0.0.1 localhost\n", mode=0o644)
@@ -130,6 +134,7 @@ def make_context(guest: str, kernel: KernelInfo, model: str, **changes: object) 
 def make_machine(
     guest: str, monitor: str, network: Network, root: Root, model: str = "", app: App | None = None
 ) -> Machine:
+    """Return the machine of a guest on a monitor, of the monitor's first model where none is named."""
     can = monitors.load(monitor).CAPABILITIES
     model = model or (can.models[0] if can.models else "")
     kernel = kernel_for(guest, monitor, network, root)
@@ -155,6 +160,7 @@ def make_machine(
 
 
 def launch(machine: Machine, monitor: str, version: tuple[int, ...] = ()) -> Launch:
+    """Return what starts the machine, by the last version of the monitor where none is named."""
     module = monitors.load(monitor)
     module.check(machine)
     binary = dict(module.CAPABILITIES.binaries)[machine.arch]

@@ -160,7 +160,7 @@ TABLE: tuple[Key, ...] = (
 """Every key that urunc takes. A field that two keys name is the last one's."""
 
 HOST_KEYS = ("bootKernel", "bootInitrd")
-"""Keys whose values are paths of the host: never taken from an image, and not yet taken from an engine."""
+"""Keys of the Go urunc whose values are paths of the host: refused, whether an image or an engine gives them."""
 
 
 def read(values: Mapping[str, Any], source: str, words: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -86,7 +86,7 @@ def _exchange(pid: int, started: int, request: bytes) -> bytes:
 
 
 def _is_whole(answer: bytes) -> bool:
-    """Say whether the head is there and the body as long as it says."""
+    """Return whether the head is there and the body as long as it says."""
     head, end, body = answer.partition(_END)
     for line in head.lower().split(b"\r\n"):
         name, _, value = line.partition(b":")

@@ -77,7 +77,7 @@ def eligible(links: Sequence[Link], addresses: Sequence[LinkAddress]) -> list[Li
             continue
         if link.type != ARPHRD_ETHER:
             raise HostError(
-                f"interface `{link.name}` has an address but no Ethernet, and a guest can not take its place",
+                f"interface `{link.name}` has an address but no Ethernet, and a guest cannot take its place",
                 hint="give the container an Ethernet interface, such as a veth",
             )
         found.append(link)

@@ -30,7 +30,7 @@ class Row(Record):
 
 
 def supports(guest: str, monitor: str) -> bool:
-    """Say whether that guest runs on that monitor. False for names that no registry holds."""
+    """Return whether that guest runs on that monitor. False for names that no registry holds."""
     return guest in guests.GUESTS and monitor in monitors.MONITORS and monitor in guests.load(guest).MONITORS
 
 

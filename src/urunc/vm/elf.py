@@ -255,7 +255,7 @@ def _device_name(raw: bytes) -> str:
 
 
 def contains(read_at: ReadAt, word: bytes) -> bool:
-    """Say whether `word` stands anywhere in the file (its first 256 MiB)."""
+    """Return whether `word` stands anywhere in the file (its first 256 MiB)."""
     size = 1024 * 1024
     overlap = len(word) - 1
     for offset in range(0, _MAX_SCAN_BYTES, size):

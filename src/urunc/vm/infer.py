@@ -39,7 +39,7 @@ class Signs:
         return self._sections
 
     def contains(self, word: bytes) -> bool:
-        """Say whether `word` stands anywhere in the file."""
+        """Return whether `word` stands anywhere in the file."""
         if word not in self._found:
             self._found[word] = contains(self._read_at, word)
         return self._found[word]

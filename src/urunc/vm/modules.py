@@ -33,7 +33,7 @@ def closure(dependencies: str, names: Collection[str]) -> tuple[tuple[str, ...],
 
 
 def lacks(name: str, dependencies: str, builtin: str) -> bool:
-    """Say whether a kernel has a module neither as a file nor built in, by its modules.dep and modules.builtin."""
+    """Return whether a kernel has a module neither as a file nor built in, by its modules.dep and modules.builtin."""
     paths = [line.partition(":")[0] for line in dependencies.splitlines()] + builtin.split()
     return _plain(name) not in {module_name(path) for path in paths}
 

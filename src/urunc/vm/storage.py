@@ -136,7 +136,7 @@ def check_drivers(root: Root, lacks: tuple[str, ...]) -> None:
 
 
 def _mounts(app: App, filesystem: str) -> bool:
-    """Say whether the guest can mount it; one that names none leaves what is on its disks to the application."""
+    """Return whether the guest can mount it; one that names none leaves what is on its disks to the application."""
     known = guests.load(app.guest).FILESYSTEMS
     return not known or filesystem in known
 

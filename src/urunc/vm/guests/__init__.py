@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
         @staticmethod
         def may_be(kernel: KernelInfo, signs: Signs) -> bool:
-            """Say whether the kernel may be one of this guest's, for an image that names none.
+            """Return whether the kernel may be one of this guest's, for an image that names none.
 
             True for what only this guest's kernels hold, and for what could be another's as well: then nobody guesses.
             """

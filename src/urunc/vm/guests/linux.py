@@ -102,7 +102,7 @@ def _least_memory(kernel: KernelInfo) -> int:
 
 
 def may_be(kernel: KernelInfo, signs: Signs) -> bool:
-    """Say whether it is Linux: an arm64 `Image`, which Unikraft makes as well, holds the banner of init/version.c."""
+    """Return whether it is Linux: an arm64 `Image`, which Unikraft makes too, holds the banner of init/version.c."""
     return kernel.linux or (kernel.format == "arm64" and signs.contains(b"Linux version "))
 
 
@@ -133,12 +133,12 @@ def _console(monitor: Capabilities, context: Context) -> str:
 
 
 def _ends_by_reset(monitor: Capabilities, context: Context) -> bool:
-    """Say whether the machine has no power-off that Linux can reach, and ends by a reset."""
+    """Return whether the machine has no power-off that Linux can reach, and ends by a reset."""
     return context.model == "microvm" or not monitor.power_off
 
 
 def _hears_ctrl_alt_del(monitor: Capabilities, context: Context) -> bool:
-    """Say whether Ctrl-Alt-Del ends the guest: urunc's init takes it for a TERM, the kernel by itself for a reset."""
+    """Return whether Ctrl-Alt-Del ends the guest: urunc's init takes it for a TERM, the kernel alone for a reset."""
     return monitor.ctrl_alt_del and context.arch == "x86_64"
 
 

@@ -49,5 +49,5 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
 
 
 def may_be(kernel: KernelInfo, signs: Signs) -> bool:
-    """Say whether it is Mewz: its odd ELF header, and the name of the program's entry that Wasker gives."""
+    """Return whether it is Mewz: its odd ELF header, and the name of the program's entry that Wasker gives."""
     return kernel.format == "elf64" and kernel.i386 and signs.contains(b"wasker_main")

@@ -52,7 +52,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
 
 
 def may_be(kernel: KernelInfo, signs: Signs) -> bool:
-    """Say whether it may be MirageOS: for Solo5 and in OCaml, or at least not NetBSD's code."""
+    """Return whether it may be MirageOS: for Solo5 and in OCaml, or at least not NetBSD's code."""
     return kernel.solo5_abi is not None and (kernel.mirage or not signs.contains(RUMPRUN))
 
 

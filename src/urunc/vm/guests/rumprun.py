@@ -119,5 +119,5 @@ def _with_environment(members: list[str], env: tuple[str, ...]) -> tuple[list[st
 
 
 def may_be(kernel: KernelInfo, signs: Signs) -> bool:
-    """Say whether it may be rumprun: for Solo5 and NetBSD's code, or at least not OCaml's."""
+    """Return whether it may be rumprun: for Solo5 and NetBSD's code, or at least not OCaml's."""
     return kernel.solo5_abi is not None and (not kernel.mirage or signs.contains(RUMPRUN))

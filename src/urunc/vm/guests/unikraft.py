@@ -63,7 +63,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
 
 
 def may_be(kernel: KernelInfo, signs: Signs) -> bool:
-    """Say whether it is Unikraft, whose tables are sections of their own; an arm64 `Image` has a library's name."""
+    """Return whether it is Unikraft, whose tables are sections of their own; an arm64 `Image` has a library's name."""
     if kernel.format == "arm64":
         return signs.contains(b"libukboot")
     return any(name.startswith(".uk_") for name in signs.sections)
@@ -132,7 +132,7 @@ def _left_out(network: Network, old: bool) -> tuple[str, ...]:
 
 
 def _is_old(version: str | None) -> bool:
-    """Say whether a release such as "0.15.0" or "v0.16" is older than 0.16.1. What is no version counts as new."""
+    """Return whether a release such as "0.15.0" or "v0.16" is older than 0.16.1. What is no version counts as new."""
     if not version:
         return False
     numbers = []
