@@ -72,6 +72,25 @@ def test_the_monitor_is_the_containers_process(cli: Cli, make_unikernel: Callabl
     assert len(below) == 1
 
 
+@pytest.mark.parametrize("count", [1, 97])
+def test_preserved_descriptors_reach_the_monitor(
+    cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns, count: int
+) -> None:
+    """However many they are: init's own must be out of their way, and out of the way of the monitor's."""
+    opened = f'for n in {{3..{count + 2}}}; do eval "exec $n</dev/zero"; done; exec "$@"'
+    bundle = make_unikernel()
+    bundle.namespace("network", netns.path)  # for a tap: the more descriptors the better
+    arguments = ("create", f"--bundle={bundle.write()}", f"--preserve-fds={count}", "guest")
+    cli.to_file("guest", *arguments, under=("bash", "-c", opened, "bash"))
+    assert cli.status("guest") == "created"
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    pid = cli.state("guest")["pid"]
+    links = {fd: cli.world.run("readlink", f"/proc/{pid}/fd/{fd}").stdout for fd in range(3, count + 3)}
+    cli.end("guest")
+    assert set(links.values()) == {"/dev/zero\n"}
+
+
 def test_annotations_in_base64(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
     import base64
 

@@ -189,3 +189,5 @@ def test_a_monitor_that_hangs_up(tmp_path: Path) -> None:
 def test_no_monitor_to_ask(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="cannot reach"):
         control.ask(str(tmp_path), "query-status")
+    with pytest.raises(StateError, match="cannot reach the guest's `qmp` socket: no such file or directory"):
+        control.ask(f"{tmp_path}/deleted", "query-status")

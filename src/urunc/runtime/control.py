@@ -1,4 +1,4 @@
-"""Talk to a guest or a monitor through the container's folder. The other end is hostile: nothing is awaited."""
+"""Talk to a guest or a monitor through the container's folder. The other end is hostile: nothing is awaited long."""
 
 from __future__ import annotations
 
@@ -159,12 +159,14 @@ def connect(place: str, name: str) -> _socket.socket:
     """Return a connection to the socket, with a time limit on every call. Raises StateError."""
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     connection.settimeout(_SECONDS)
-    folder = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = -1
     try:
+        folder = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         connection.connect(f"/proc/self/fd/{folder}/{name}.sock")
     except OSError as error:
         connection.close()
         raise StateError(f"cannot reach the guest's `{name}` socket: {reason(error)}") from None
     finally:
-        os.close(folder)
+        if folder >= 0:
+            os.close(folder)
     return connection

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ..oci.spec import Spec, User
     from .channel import Channel
 
-_HIGH_FD = 64
 _ROOT_SIZE = "size=16m,mode=755"
 
 
@@ -152,7 +151,7 @@ def _become_first(orders: Orders) -> None:
     kinds = {*orders.plan.namespaces, *(kind for kind, _path in orders.plan.joins)}
     if (kinds - {*born_into(orders.plan)}) & {"pid", "time"} and _fork(orders.plan):
         os._exit(0)
-    fcntl.flock(_out_of_the_way(orders.waiting), fcntl.LOCK_EX)
+    fcntl.flock(_out_of_the_way(orders.waiting, orders.plan), fcntl.LOCK_EX)
     os.setsid()
     orders.channel.send("ns")
 
@@ -200,7 +199,7 @@ def _prepare(orders: Orders, timeline: Timeline) -> tuple[_socket.socket, dict[s
     timeline.done("init/pivot")
     speaker.send("ready", {"timeline": timeline.ages()})
     speaker.close()
-    return _await_start(orders.listener), launch, fds
+    return _await_start(orders), launch, fds
 
 
 def _leave_session_keyring() -> None:
@@ -300,11 +299,11 @@ def _take_terminal(slave: int) -> None:
     console.attach(slave)
 
 
-def _await_start(listener: int) -> _socket.socket:
-    server = _socket.socket(fileno=listener)
+def _await_start(orders: Orders) -> _socket.socket:
+    server = _socket.socket(fileno=orders.listener)
     fd, _address = server._accept()  # type: ignore[attr-defined]  # what socket.accept is made of
     server.close()
-    return _socket.socket(fileno=_out_of_the_way(fd))
+    return _socket.socket(fileno=_out_of_the_way(fd, orders.plan))
 
 
 def _launch(orders: Orders, connection: _socket.socket, launch: dict[str, Any], fds: list[int]) -> NoReturn:
@@ -360,8 +359,8 @@ def _place_descriptors(fds: list[int], first: int) -> None:
     libc.close_range(first + len(fds), 0xFFFFFFFF, libc.CLOSE_RANGE_CLOEXEC)
 
 
-def _out_of_the_way(fd: int) -> int:
-    """Return `fd` under a number that no descriptor of a Launch has."""
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD)
+def _out_of_the_way(fd: int, plan: Plan) -> int:
+    """Return `fd` under a number that no descriptor of a Launch will have."""
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, plan.machine.first_fd + wire.MAX_FDS)
     os.close(fd)
     return moved
