@@ -1,7 +1,7 @@
 """The container's terminal: a pty whose master goes to the engine, or is copied to urunc's own terminal by `run`.
 
 `create` opens the pair in the host's devpts before it forks, so that init needs no devpts in the monitor's root;
-init only takes the slave's descriptor. Nothing is imported but at the top: init calls `attach` after pivot_root.
+init only takes the slave's descriptor. `attach` imports nothing: init calls it after pivot_root.
 """
 
 from __future__ import annotations
