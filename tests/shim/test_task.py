@@ -89,9 +89,9 @@ class TestWhileItIsCreated:
     def test_of_a_client_that_goes_away(self, world: World) -> None:
         world.send("Create", id="web", bundle=world.bundle)
         world.send("Wait", id="web")
-        world.serve_until(lambda: bool(world.service._creating.get("web")))
+        world.serve_until(lambda: bool(world.service._changing.get("web")))
         world.peer.close()
-        world.serve_until(lambda: not world.service._creating)
+        world.serve_until(lambda: not world.service._changing)
         assert world.service._pod.containers["web"].init.waiting == []
 
     def test_the_end_of_its_input_is_not_lost(self, world: World, tmp_path: Path) -> None:
@@ -107,6 +107,67 @@ class TestWhileItIsCreated:
         assert os.read(reader, 100) == b"word"
         assert os.read(reader, 100) == b""
         os.close(reader)
+
+
+class TestWhileItIsDeleted:
+    """What comes then is answered afterwards, and does nothing to the next container of that id."""
+
+    def test_a_second_delete_and_a_start(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        deletes, note = os.pipe()
+
+        def delete(place: Any, force: bool) -> tuple[dict[str, Any], int]:
+            os.write(note, b"x")
+            return {}, -1
+
+        monkeypatch.setattr(work, "delete", delete)
+        monkeypatch.setattr("urunc.linux.proc.close_all_but", lambda fds: None)
+        pid = world.create()
+        first, second, start = (world.send(method, id="web") for method in ("Delete", "Delete", "Start"))
+        assert world.refused("Create", id="web", bundle=world.bundle)[0] == codes.ALREADY_EXISTS
+        assert world.result("Delete", first)["pid"] == pid
+        for method, stream in (("Delete", second), ("Start", start)):
+            with pytest.raises(codes.StatusError, match="not created"):
+                world.result(method, stream)
+        assert os.read(deletes, 10) == b"x"
+        world.end(pid)
+        os.close(deletes)
+        os.close(note)
+
+    def test_those_that_waited_for_the_create(self, world: World) -> None:
+        """The first of them begins a delete, and the others wait again."""
+        sent = [world.send("Create", id="web", bundle=world.bundle)]
+        sent += [world.send("Delete", id="web") for _ in range(2)]
+        pid = world.result("Create", sent[0])["pid"]
+        assert world.result("Delete", sent[1])["pid"] == pid
+        with pytest.raises(codes.StatusError, match="not created"):
+            world.result("Delete", sent[2])
+        world.end(pid)
+
+    def test_it_waits_for_what_is_under_way(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        wait, release = os.pipe()
+        done, note = os.pipe()
+
+        def update(place: Any, resources: bytes) -> tuple[dict[str, Any], int]:
+            os.read(wait, 1)
+            os.write(note, b"update ")
+            return {}, -1
+
+        def delete(place: Any, force: bool) -> tuple[dict[str, Any], int]:
+            os.write(note, b"delete")
+            return {}, -1
+
+        monkeypatch.setattr("urunc.linux.proc.close_all_but", lambda fds: None)
+        monkeypatch.setattr(work, "update", update)
+        monkeypatch.setattr(work, "delete", delete)
+        world.end(world.run())
+        sent = [world.send("Update", id="web", resources={"value": b"{}"}), world.send("Delete", id="web")]
+        world.serve_until(lambda: world.service._changing)
+        os.write(release, b"x")
+        world.result("Update", sent[0])
+        world.result("Delete", sent[1])
+        assert os.read(done, 100) == b"update delete"
+        for fd in (wait, release, done, note):
+            os.close(fd)
 
 
 def test_a_container_deleted_before_its_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +316,7 @@ def test_it_is_deserted(world: World, tmp_path: Path) -> None:
 def test_the_bundle_is_held_while_its_container_is_made(world: World, tmp_path: Path) -> None:
     """So the `delete` after a shim that was killed does not look too early."""
     create = world.send("Create", id="web", bundle=world.bundle)
-    world.serve_until(lambda: (tmp_path / "shim.json").exists() and world.service._creating)
+    world.serve_until(lambda: (tmp_path / "shim.json").exists() and world.service._changing)
     with open(tmp_path / "shim.json", "rb") as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     world.result("Create", create)

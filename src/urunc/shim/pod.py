@@ -11,8 +11,10 @@ from .codes import NOT_FOUND, StatusError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .events import Publisher
-    from .operation import Operations, Outcome
+    from .operation import Body, Done, Operations, Outcome
     from .process import Container, Process
     from .wire import Values
 
@@ -59,7 +61,19 @@ class Pod:
         """Without a process namespace of its own, a container's other processes do not end with its first one."""
         place = container.place
         if cgroup.pids(container.cgroup):
-            self._operations.run(lambda: work.kill(place, _SIGKILL, True), _ignore)
+            self.operate(container, lambda: work.kill(place, _SIGKILL, True), _ignore)
+
+    def operate(self, container: Container, body: Body, done: Done, **options: Any) -> None:
+        """Run an operation on a container, which is not deleted before its end."""
+
+        def finished(outcome: Outcome) -> None:
+            try:
+                done(outcome)
+            finally:
+                container.finish()
+
+        container.begin()
+        self._operations.run(body, finished, **options)
 
     def ended(self, container: Container, process: Process, status: int, when: int) -> None:
         """Take the end of any process. One that comes during its start or a Kill is told after that."""

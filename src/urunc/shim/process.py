@@ -13,6 +13,7 @@ from .messages import CREATED, PAUSED, RUNNING, STOPPED, timestamp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .io import Streams
@@ -110,6 +111,8 @@ class Container:
         self.oom: OomWatch | None = None
         self.deferred_end: tuple[int, int] | None = None
         """The first process's end, while an exec's is still to be told: the container's is told last."""
+        self._operations = 0
+        self._on_idle: Callable[[], None] | None = None
 
     @property
     def is_paused(self) -> bool:
@@ -119,6 +122,24 @@ class Container:
     def process(self, exec_id: str) -> Process | None:
         """Return the first process, or that of an exec; None where there is none of that id."""
         return self.execs.get(exec_id) if exec_id else self.init
+
+    def begin(self) -> None:
+        """Note an operation on it, which has an end: see `finish`."""
+        self._operations += 1
+
+    def finish(self) -> None:
+        """Note the end of an operation."""
+        self._operations -= 1
+        if not self._operations and self._on_idle is not None:
+            on_idle, self._on_idle = self._on_idle, None
+            on_idle()
+
+    def when_idle(self, do: Callable[[], None]) -> None:
+        """Do something once no operation on it is under way."""
+        if self._operations:
+            self._on_idle = do
+        else:
+            do()
 
     def open_port(self, loop: Loop) -> None:
         """Open the port by which the guest's init is spoken to."""

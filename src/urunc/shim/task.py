@@ -54,8 +54,8 @@ class Service:
         self._namespace, self._delegate = namespace, delegate
         self._on_shutdown = on_shutdown
         self._pod = Pod(operations, publisher)
-        self._creating: dict[str, list[Callable[[], None]]] = {}
-        """The containers that are being created, each with the calls that wait for it."""
+        self._changing: dict[str, list[Callable[[], None]]] = {}
+        """The containers that are being created or deleted, each with the calls that wait for it."""
 
     def methods(self) -> Methods:
         """Return the service's table for the server."""
@@ -75,29 +75,30 @@ class Service:
             "Wait": self._wait,
             "Stats": self._stats,
         }
-        served = {name: self._once_created(handler) for name, handler in handlers.items()}
+        served = {name: self._once_changed(handler) for name, handler in handlers.items()}
         served |= {"Create": self._create, "Connect": self._connect, "Shutdown": self._shutdown}
         return {name: (*TASK_METHODS[name], handler) for name, handler in served.items()}
 
     def is_deserted(self) -> bool:
         """Return whether there is no container but such as have ended and whose bundles are gone."""
         containers = self._pod.containers.values()
-        return not self._creating and all(
+        return not self._changing and all(
             container.init.ended and not os.path.exists(container.place.bundle) for container in containers
         )
 
-    def _once_created(self, handler: Handler) -> Handler:
-        """Have a call wait while its container is being created.
+    def _once_changed(self, handler: Handler) -> Handler:
+        """Have a call wait while its container is being created, or deleted.
 
-        A client's input may end before that is through. Were its CloseIO then answered that there is no such container,
-        the process would wait for the end of its input for ever.
+        What was begun during a delete might come to the next container of that id. And a client's input may end before
+        a create is through. Were its CloseIO then answered that there is no such container, the process would wait for
+        the end of its input for ever.
         """
 
         def serve(values: Values, call: Call) -> Values | None:
-            waiting = self._creating.get(values["id"])
+            waiting = self._changing.get(values["id"])
             if waiting is None:
                 return handler(values, call)
-            waiting.append(lambda: call.serve(handler, values))
+            waiting.append(lambda: call.serve(serve, values))
             return None
 
         return serve
@@ -148,7 +149,7 @@ class Service:
         return None
 
     def _shutdown(self, values: Values, call: Call) -> Values:
-        if not self._pod.containers and not self._creating:
+        if not self._pod.containers and not self._changing:
             self._loop.later(0, self._on_shutdown)
         return {}
 
@@ -156,22 +157,22 @@ class Service:
 
     def _create(self, values: Values, call: Call) -> None:
         name = values["id"]
-        if name in self._pod.containers or name in self._creating:
+        if name in self._pod.containers or name in self._changing:
             raise StatusError(codes.ALREADY_EXISTS, f"container `{name}` exists")
         if values["checkpoint"]:
             raise StatusError(codes.UNIMPLEMENTED, f"cannot restore `{name}`: urunc has no checkpoints")
         place = self._place(values)
         streams = self._open_streams(values, place, "create")
-        self._creating[name] = []
+        self._changing[name] = []
         mounts, terminal = values["rootfs"], values["terminal"]
 
         def done(outcome: Outcome) -> None:
-            waiting = self._creating.pop(name)
+            waiting = self._changing.pop(name)
             self._created(values, call, place, Process("", values, streams), outcome)
             for serve in waiting:
                 serve()
 
-        self._run_with(place, streams, lambda: work.create(place, mounts, terminal), done)
+        self._run_with(self._operations.run, place, streams, lambda: work.create(place, mounts, terminal), done)
 
     def _place(self, values: Values) -> Place:
         try:
@@ -247,8 +248,8 @@ class Service:
             self._start_exec(container, process, call)
             return
         place = container.place
-        self._operations.run(
-            lambda: work.start(place), lambda outcome: self._started(container, process, call, outcome)
+        self._pod.operate(
+            container, lambda: work.start(place), lambda outcome: self._started(container, process, call, outcome)
         )
 
     def _started(self, container: Container, process: Process, call: Call, outcome: Outcome) -> None:
@@ -305,9 +306,12 @@ class Service:
                 self._children.watch(process.pid, lambda *end: self._pod.ended(container, process, *end))
             self._started(container, process, call, outcome)
 
-        self._run_with(place, streams, lambda: work.execute(place, spec, terminal), done)
+        def run(body: Body, done: Done, **options: Any) -> None:
+            self._pod.operate(container, body, done, **options)
 
-    def _run_with(self, place: Place, streams: io.Streams, body: Body, done: Done) -> None:
+        self._run_with(run, place, streams, lambda: work.execute(place, spec, terminal), done)
+
+    def _run_with(self, run: Callable[..., None], place: Place, streams: io.Streams, body: Body, done: Done) -> None:
         """Run an operation that has these streams, and begins once their logger, where one is, is ready."""
 
         def begin() -> tuple[dict[str, Any], int]:
@@ -315,7 +319,7 @@ class Service:
                 io.await_logger(streams.ready, streams.strict)
             return body()
 
-        self._operations.run(begin, done, stdio=streams.stdio, keep=(streams.ready,), bundle=place.bundle)
+        run(begin, done, stdio=streams.stdio, keep=(streams.ready,), bundle=place.bundle)
         streams.close_child()
 
     # --- signals, pause, update
@@ -339,7 +343,7 @@ class Service:
             process.kills -= 1
             self._pod.tell_early_end(container, process)
 
-        self._operations.run(lambda: work.kill(place, signum, everything), done)
+        self._pod.operate(container, lambda: work.kill(place, signum, everything), done)
         return None
 
     def _pause(self, values: Values, call: Call) -> None:
@@ -377,7 +381,7 @@ class Service:
     ) -> None:
         """Run an operation whose answer is empty."""
 
-        self._operations.run(body, lambda outcome: self._finish(outcome, call, container, verb, done))
+        self._pod.operate(container, body, lambda outcome: self._finish(outcome, call, container, verb, done))
 
     def _finish(
         self,
@@ -405,9 +409,15 @@ class Service:
             del container.execs[process.exec_id]
             return {"pid": process.pid, **process.exit_values()}
         place = container.place
-        self._operations.run(
-            lambda: work.delete(place, force=False), lambda outcome: self._deleted(container, call, outcome)
-        )
+
+        def done(outcome: Outcome) -> None:
+            waiting = self._changing.pop(container.id)
+            self._deleted(container, call, outcome)
+            for serve in waiting:
+                serve()
+
+        self._changing[container.id] = []
+        container.when_idle(lambda: self._operations.run(lambda: work.delete(place, force=False), done))
         return None
 
     def _deleted(self, container: Container, call: Call, outcome: Outcome) -> None:
@@ -415,11 +425,10 @@ class Service:
         if outcome.error is not None and not codes.is_gone(outcome.error):
             self._refuse(call, container.id, outcome.error, "delete")
             return
-        if self._pod.containers.get(container.id) is container:
-            del self._pod.containers[container.id]
-            container.close()
-            values = {"container_id": container.id, "pid": init.pid, **init.exit_values()}
-            self._publisher.publish("/tasks/delete", values)
+        del self._pod.containers[container.id]
+        container.close()
+        values = {"container_id": container.id, "pid": init.pid, **init.exit_values()}
+        self._publisher.publish("/tasks/delete", values)
         call.answer({"pid": init.pid, **init.exit_values()})
 
     def _refuse(self, call: Call, name: str, error: UruncError, verb: str) -> None:
