@@ -260,7 +260,7 @@ def find_delegate(program: str) -> Facility:
         name="delegate",
         ok=path is not None,
         what=path or f"there is no `{program}`: containers that are no unikernels cannot run",
-        hint=None if path else f"install {program}, or set delegate in [runtime] of the configuration",
+        hint=None if path else delegate.what_to_do(program),
     )
 
 

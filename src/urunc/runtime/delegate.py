@@ -34,6 +34,11 @@ def find(program: str) -> str | None:
     return None
 
 
+def what_to_do(program: str) -> str:
+    """Return the hint for a host without the delegate."""
+    return f"install {program}, or set delegate in [runtime] of the configuration"
+
+
 def exec_delegate(program: str, argv: tuple[str, ...]) -> NoReturn:
     """Become the delegate, with the whole command line and environment as they were given to us.
 
@@ -44,7 +49,7 @@ def exec_delegate(program: str, argv: tuple[str, ...]) -> NoReturn:
     if path is None:
         raise HostError(
             f"cannot find `{program}`, which runs the containers that are not unikernels",
-            hint=f"install {program}, or set delegate in [runtime] of the configuration",
+            hint=what_to_do(program),
         )
     if _is_urunc(path):
         raise HostError(f"the delegate `{path}` is urunc itself", hint="set delegate in [runtime] to runc")
