@@ -171,7 +171,7 @@ class TestOrdinary:
             "events", "ctr", f"--address={containerd.socket}", f"--namespace={containerd.namespace}", "events"
         )
         hog = "x=1; while true; do x=$x$x; done"
-        done = ctr.run("--rm", "--memory-limit=8388608", BUSYBOX, "hog", "sh", "-c", hog, check=False)
+        done = ctr.run("--rm", "--memory-limit=33554432", BUSYBOX, "hog", "sh", "-c", hog, check=False)
         assert done.returncode == 137
         log = containerd.world.logs / "events.log"
         wait_for("the event", lambda: "/tasks/oom" in log.read_text())
