@@ -143,9 +143,11 @@ def test_rumprun_with_a_gateway_outside_of_every_network(
             f"ip -n {netns.name} route add default via 169.254.1.1",
         ):
             world.run(*command.split())
-        netns.remember()
-        start(cli, make_rumprun(netns, "serve"))
-        assert "it gets 10.77.1.1 instead" in cli.log.read_text()
-        assert fetch(world, f"http://{netns.address}:8080/") == "rumprun\n"
-        cli.end("guest")
-        world.run("ip", "link", "del", "elsewhere")
+        try:
+            netns.remember()
+            start(cli, make_rumprun(netns, "serve"))
+            assert "it gets 10.77.1.1 instead" in cli.log.read_text()
+            assert fetch(world, f"http://{netns.address}:8080/") == "rumprun\n"
+            cli.end("guest")
+        finally:
+            world.run("ip", "link", "del", "elsewhere")
