@@ -160,9 +160,15 @@ def short() -> str:
 
 
 def _roots(guest: str) -> str:
-    claimed = set().union(*(claims(guest, monitor) for monitor in guests.load(guest).MONITORS))
+    """Return what its root may be, with the monitors where that is not so on all."""
+    every = guests.load(guest).MONITORS
     kinds = {"an initrd": {"initrd"}, "a disk image": {"disk"}, "the container's rootfs": {"device", "9p"}}
-    return ", ".join([*(name for name, columns in kinds.items() if columns & claimed), "nothing"])
+    found = []
+    for name, columns in kinds.items():
+        having = [monitor for monitor in every if columns & claims(guest, monitor)]
+        if having:
+            found.append(name if len(having) == len(every) else f"{name} ({', '.join(having)})")
+    return ", ".join([*found, "nothing"])
 
 
 def _tried(guest: str) -> str:
