@@ -35,7 +35,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     words = []
     if nic is not None and address is not None:
         words = [f"ip={address.ip}/{address.prefix}", f"gateway={bootstring.gateway(nic) or _NO_GATEWAY}"]
-    messages = bootstring.without_ipv6(NAME, nic)
+    messages = bootstring.without_ipv6(NAME, nic) + bootstring.without_pci(NAME, context.model)
     if nic is not None and words and not bootstring.gateway(nic):
         messages += ("Mewz sends everything to its gateway: without one it answers nobody",)
     return Boot(
