@@ -46,6 +46,12 @@ def inside(world: World, netns: Netns, *argv: str) -> str:
     return world.run("ip", "netns", "exec", netns.name, *argv).stdout.strip()
 
 
+def behind_nat(bundle: Bundle, netns: Netns) -> None:
+    """Put the bundle into the namespace, in that mode."""
+    bundle.namespace("network", netns.path)
+    bundle.config["annotations"][MODE] = "nat"
+
+
 def fetch(world: World, address: str, *, prefix: tuple[str, ...] = ()) -> str:
     """Return the test guest's page, once it is there."""
     argv = (*prefix, "curl", "-sf", "--max-time", "3", f"http://{address}/")
@@ -74,8 +80,7 @@ def test_a_sidecars_port_is_the_sidecars(
     cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns, world: World
 ) -> None:
     bundle = make_unikernel()
-    bundle.namespace("network", netns.path)
-    bundle.config["annotations"][MODE] = "nat"
+    behind_nat(bundle, netns)
     cli.create("guest", bundle)
     cli("start", "guest")
     cli.wait_console("guest", "ready")
@@ -135,8 +140,7 @@ def test_a_failed_create_leaves_the_namespace_alone(
     cli: Cli, make_unikernel: Callable[..., Bundle], netns: Netns
 ) -> None:
     bundle = make_unikernel()
-    bundle.namespace("network", netns.path)
-    bundle.config["annotations"][MODE] = "nat"
+    behind_nat(bundle, netns)
     bundle.hook("createContainer", "/bin/false")
     assert cli.create("guest", bundle, check=False) != 0
 
@@ -147,8 +151,7 @@ def test_a_guest_that_dies_may_be_followed_by_another(
     """As a kubelet restarts a container in its pod; here the first is deleted late."""
     bundles = [make_unikernel(), make_unikernel()]
     for number, bundle in enumerate(bundles):
-        bundle.namespace("network", netns.path)
-        bundle.config["annotations"][MODE] = "nat"
+        behind_nat(bundle, netns)
         cli.create(f"guest{number}", bundle)
         cli("start", f"guest{number}")
         cli.wait_console(f"guest{number}", "ready")
@@ -204,8 +207,7 @@ def test_every_port_on_every_monitor(
     """TCP's 80 and UDP's 7 of the pod's address, which no list names; the tap is the user's own."""
     bundle = request.getfixturevalue("make_firecracker")() if monitor == "firecracker" else make_unikernel("app")
     bundle.config["process"]["user"] = {"uid": user, "gid": user}
-    bundle.namespace("network", netns.path)
-    bundle.config["annotations"][MODE] = "nat"
+    behind_nat(bundle, netns)
     cli.create("guest", bundle)
     cli("start", "guest")
     cli.wait_console("guest", "ready")
@@ -226,8 +228,7 @@ def test_solo5(
     kernel = find_guest(f"solo5/test_net.{tender}")
     cgroup = f"/{world.cgroup}/solo5"
     bundle = bundles.unikernel(tmp_path / "solo5", kernel, guest="mirage", monitor=tender, cgroup=cgroup)
-    bundle.namespace("network", netns.path)
-    bundle.config["annotations"][MODE] = "nat"
+    behind_nat(bundle, netns)
     cli.create("guest", bundle)
     cli("start", "guest")
     cli.wait_console("guest", "Serving ping on 10.0.0.2")
@@ -256,8 +257,7 @@ def test_a_published_port_reaches_the_guest(
     if shutil.which("nft") is None:
         pytest.skip("nft is not installed")
     bundle = make_unikernel("app")
-    bundle.namespace("network", netns.path)
-    bundle.config["annotations"][MODE] = "nat"
+    behind_nat(bundle, netns)
     world.run("ip", "address", "add", "10.200.0.1/32", "dev", "lo")
     world.run("nft", "; ".join(publish))
     try:
@@ -279,7 +279,6 @@ def test_ipv6_alone_for_a_guest_that_has_none(
     world.run(*ip, "address", "del", f"{netns.address}/24", "dev", "eth0")
     netns.remember()
     bundle = make_unikernel("app")
-    bundle.namespace("network", netns.path)
-    bundle.config["annotations"][MODE] = "nat"
+    behind_nat(bundle, netns)
     assert cli.create("guest", bundle, check=False) != 0
     assert "IPv6" in cli.last_error()
