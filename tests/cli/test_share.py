@@ -112,6 +112,10 @@ def test_nothing_of_the_host_is_reached(cli: Cli, make_shared: Callable[..., Bun
     assert (bundle.rootfs / "mounted/secret").read_text() == "evil\n"  # its own folder, not what is mounted there
     for name in ("node", "disk"):  # without CAP_MKNOD, the monitor makes none
         assert not (bundle.rootfs / name).exists()
+    assert not (bundle.rootfs / "stolen").exists()  # the number is the guest's own kernel's to resolve
+    assert (bundle.rootfs / "made").stat().st_uid == 0  # without CAP_CHOWN, it gives no file away
+    program = (bundle.rootfs / "setuid").stat()
+    assert (program.st_uid, program.st_mode & 0o7777) == (0, 0o4755)  # its own, as in any container's rootfs
 
 
 @pytest.mark.parametrize("form", ["user", "user namespace"])
