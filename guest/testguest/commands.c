@@ -32,6 +32,10 @@ static bool run_command(const char *word)
 		spin();
 	if (word_is(word, "flood"))
 		flood();
+	if (word_is(word, "9p")) {
+		share_send(skip_word(word));
+		return true;
+	}
 	if (!word_is(word, "sleep"))
 		return false;
 	sleep_ms(number);

@@ -66,6 +66,7 @@ bool word_is(const char *word, const char *name); /* a word ends at a blank or a
 const char *skip_word(const char *s); /* the next word's first character, or the end of the string */
 uint32_t parse_number(const char *s, const char **end); /* decimal, or hexadecimal after 0x */
 bool parse_ip(const char *s, uint8_t ip[4]);
+size_t parse_bytes(const char *s, uint8_t *to, size_t size); /* pairs of hexadecimal digits; how many there were */
 uint32_t crc32(const uint8_t *data, size_t size);
 
 /* console.c: COM1 */
@@ -152,7 +153,7 @@ struct queue {
 } __attribute__((aligned(4096)));
 
 struct virtio {
-	uint32_t id; /* VIRTIO_NET or VIRTIO_BLOCK */
+	uint32_t id; /* VIRTIO_NET, .. */
 	bool pci;
 	bool legacy;
 	uint32_t common; /* PCI: common configuration; MMIO: the registers */
@@ -164,6 +165,7 @@ struct virtio {
 
 #define VIRTIO_NET 1
 #define VIRTIO_BLOCK 2
+#define VIRTIO_9P 9
 
 void virtio_scan(void (*found)(struct virtio *device));
 bool virtio_negotiate(struct virtio *device, uint32_t wanted);
@@ -173,9 +175,11 @@ void queue_add(struct queue *queue, uint16_t head);
 void queue_kick(struct virtio *device, struct queue *queue);
 bool queue_take(struct queue *queue, uint32_t *head, uint32_t *length);
 
-/* disk.c, net.c, protocols.c */
+/* disk.c, share.c, net.c, protocols.c */
 
 void disk_add(struct virtio *device);
+void share_add(struct virtio *device);
+void share_send(const char *digits); /* a 9P message in hexadecimal digits */
 void net_add(struct virtio *device);
 void net_start(void); /* take the address from the boot string, tell the network */
 bool net_poll(void); /* true where something came */

@@ -11,6 +11,8 @@ static void device_found(struct virtio *device)
 		net_add(device);
 	else if (device->id == VIRTIO_BLOCK)
 		disk_add(device);
+	else if (device->id == VIRTIO_9P)
+		share_add(device);
 }
 
 static bool console_poll(void)

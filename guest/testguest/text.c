@@ -63,6 +63,15 @@ bool parse_ip(const char *s, uint8_t ip[4])
 	return true;
 }
 
+size_t parse_bytes(const char *s, uint8_t *to, size_t size)
+{
+	size_t n = 0;
+
+	for (; n < size && digit(s[0]) < 16 && digit(s[1]) < 16; s += 2)
+		to[n++] = (uint8_t)(digit(s[0]) << 4 | digit(s[1]));
+	return n;
+}
+
 /* The CRC of zip, gzip and Python's zlib.crc32. By table: an initrd has millions of bytes. */
 uint32_t crc32(const uint8_t *data, size_t size)
 {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import ninep
 from guest import frames
 from guest.machines import GUEST, PATIENCE, Qemu, connect, want_programs
 
@@ -58,6 +59,25 @@ def test_prints_what_it_was_given(machine: str, tmp_path: Path) -> None:
     assert f"disk0: 8 sectors, first bytes {b'first disk......'.hex(' ')}" in lines
     assert f"disk1: 2 sectors, read-only, first bytes {b'second disk.....'.hex(' ')}" in lines
     assert b"\r" not in qemu.output
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_sends_messages_to_a_share(machine: str, tmp_path: Path) -> None:
+    """As many octets as are given; without a share, and without octets, nothing is sent."""
+    messages = (ninep.version(), ninep.walk(1, 2), b"")
+    words = " ".join(f"9p {message.hex()}" for message in messages)
+    share = ("-fsdev", f"local,id=s,path={tmp_path},security_model=none")
+    tag = ("-device", f"{device(machine, '9p')},fsdev=s,mount_tag=a-tag")
+    with boot(machine, f"app -- {words} poweroff", *share, *tag) as qemu:
+        assert qemu.wait() == 0
+    assert "share: a-tag" in qemu.lines()
+    answers = [line for line in qemu.lines() if line.startswith("9p: ")]
+    assert answers[0] == "9p: " + ninep.message(101, ninep.version()[7:], tag=0xFFFF).hex(" ")
+    assert bytes.fromhex(answers[1][4:])[4] == ninep.ERROR
+    assert answers[2] == "9p: no answer"
+    with boot(machine, f"app -- {words} poweroff") as qemu:
+        assert qemu.wait() == 0
+    assert qemu.lines().count("9p: no answer") == 3
 
 
 @pytest.mark.parametrize("machine", ["q35", "microvm"])
