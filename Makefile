@@ -25,7 +25,8 @@ install: guest ## install urunc into PREFIX, below DESTDIR, to be run by PYTHON
 	cd src && for file in $(MODULES); do install -D -p -m 644 $$file $(LIB)/$$file || exit 1; done
 	$(if $(COMMIT),echo $(COMMIT) > $(LIB)/urunc/commit)
 	$(PYTHON) -IX no_debug_ranges scripts/compile.py $(LIB) $(PREFIX)/lib/urunc bin/loader.py
-	install -D -m 755 guest/build/urunc-init $(LIB)/guest/urunc-init
+	install -d $(LIB)/guest
+	install -m 755 guest/build/urunc-init* $(LIB)/guest
 	chmod -R u=rwX,go=rX $(LIB)
 	install -d -m 755 $(BIN)
 	$(call entry,urunc,urunc.__main__)

@@ -114,7 +114,7 @@ PROOFS: dict[tuple[str, str], dict[str, Proof]] = {
         "copies": ran(f"{VOLUMES}a_config_map_and_a_token[copied]"),
         "devices": ran(f"{VOLUMES}a_block_device_is_a_disk"),
         "signals": ran(f"{DOCKER}a_stop_signal_reaches_the_program"),
-        "arm64": ran("tests/guest/test_aarch64.py::test_a_linux_guest"),
+        "arm64": ran("tests/cli/test_aarch64.py::test_a_linux_guest"),
     },
     ("linux", "firecracker"): {
         "boots": stood_in(f"{FIRECRACKER}a_linux_guest_is_stopped_by_ctrl_alt_del"),

@@ -60,8 +60,8 @@ def report(data: dict[str, Any], form: str) -> str:
         (row["name"], _yes(row["ok"]), row["version"] or "-", row["path"] or "-", _note(row))
         for row in data["monitors"]
     ]
-    facilities: list[tuple[str, ...]] = [("FACILITY", "OK", "WHAT")]
-    facilities += [(row["name"], _yes(row["ok"]), row["what"]) for row in data["facilities"]]
+    facilities: list[tuple[str, ...]] = [("FACILITY", "OK", "USED FOR", "WHAT")]
+    facilities += [(row["name"], _yes(row["ok"]), row["used"], row["what"]) for row in data["facilities"]]
     pairs: list[tuple[str, ...]] = [("GUEST", "RUNS HERE ON", "NOT ON")]
     for guest in data["guests"]:
         mine = [row for row in data["pairs"] if row["guest"] == guest]

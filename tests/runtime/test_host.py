@@ -62,6 +62,21 @@ def test_missing_monitor_has_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
         host.find_monitor("spt", MonitorConfig(), "riscv64")
 
 
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="aarch64 is not another architecture here")
+def test_another_architectures_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is configured is the host's own; the other lies beside it, or is found as any."""
+    monkeypatch.setenv("PATH", f"{tmp_path}/b")
+    config = MonitorConfig(path=str(fake(tmp_path / "a")))
+    with pytest.raises(HostError, match="the kernel is for aarch64, and monitor `qemu` for that is not") as caught:
+        host.find_monitor("qemu", config, "aarch64")
+    assert caught.value.hint == "install qemu-system-arm, or build the kernel for x86_64"
+    on_path = fake(tmp_path / "b", "qemu-system-aarch64")
+    for given in (config, MonitorConfig()):
+        assert host.find_monitor("qemu", given, "aarch64") == str(on_path)
+    beside = fake(tmp_path / "a", "qemu-system-aarch64")
+    assert host.find_monitor("qemu", config, "aarch64") == str(beside)
+
+
 def test_support_files_lie_beside_the_binary(tmp_path: Path) -> None:
     program = fake(tmp_path / "opt/bin")
     firmware = tmp_path / "opt/share/qemu/pvh.bin"

@@ -1,6 +1,6 @@
 """The command lines on aarch64: QEMU's `virt` with its PL011, Firecracker with its 8250, an `Image` as the kernel.
 
-tests/guest/test_aarch64.py boots QEMU's. Write the files anew with URUNC_GOLDEN=write.
+tests/cli/test_aarch64.py boots QEMU's. Write the files anew with URUNC_GOLDEN=write.
 """
 
 from __future__ import annotations

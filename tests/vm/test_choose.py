@@ -34,6 +34,14 @@ class TestAccelerator:
             choose.accelerator(qemu.CAPABILITIES, MonitorConfig(accel="kvm"), state)
         assert caught.value.hint is not None
 
+    def test_another_architecture_is_emulated_and_said(self) -> None:
+        for config in (DEFAULT, MonitorConfig(accel="auto")):
+            accel, message = choose.accelerator(qemu.CAPABILITIES, config, "foreign")
+            assert (accel, "another architecture" in str(message)) == ("tcg", True)
+        with pytest.raises(HostError, match="another architecture") as caught:
+            choose.accelerator(qemu.CAPABILITIES, MonitorConfig(accel="kvm"), "foreign")
+        assert caught.value.hint == 'set monitors.qemu.accel = "auto"'
+
     def test_required_by_the_monitor(self) -> None:
         assert choose.accelerator(hvt.CAPABILITIES, MonitorConfig(accel="tcg"), "software") == ("kvm", None)
         with pytest.raises(HostError, match="`hvt` needs KVM"):
@@ -99,11 +107,27 @@ class TestVcpus:
 
 
 def test_model() -> None:
-    assert choose.model(qemu.CAPABILITIES, DEFAULT) == "q35"
-    assert choose.model(qemu.CAPABILITIES, MonitorConfig(machine="microvm")) == "microvm"
-    assert choose.model(spt.CAPABILITIES, DEFAULT) == ""
+    assert choose.model(qemu.CAPABILITIES, DEFAULT, "x86_64") == "q35"
+    assert choose.model(qemu.CAPABILITIES, MonitorConfig(machine="microvm"), "x86_64") == "microvm"
+    assert choose.model(qemu.CAPABILITIES, MonitorConfig(machine="microvm"), "aarch64") == ""
+    assert choose.model(spt.CAPABILITIES, DEFAULT, "x86_64") == ""
     with pytest.raises(ConfigError, match="`isapc` is not a machine type"):
-        choose.model(qemu.CAPABILITIES, MonitorConfig(machine="isapc"))
+        choose.model(qemu.CAPABILITIES, MonitorConfig(machine="isapc"), "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("monitor", "kernel", "machine"),
+    [
+        ("qemu", "aarch64", "aarch64"),  # it emulates what is not the host's
+        ("qemu", "x86_64", "x86_64"),
+        ("qemu", "", "x86_64"),  # a kernel that does not say
+        ("firecracker", "aarch64", "x86_64"),  # .. which its own check then refuses
+        ("spt", "aarch64", "x86_64"),
+    ],
+)
+def test_the_architecture_is_the_kernels_where_it_can_be_emulated(monitor: str, kernel: str, machine: str) -> None:
+    can = monitors.load(monitor).CAPABILITIES
+    assert choose.architecture(can, KernelInfo(format="elf64", arch=kernel), "x86_64") == machine
 
 
 def test_matrix() -> None:

@@ -114,7 +114,9 @@ def test_other_formats() -> None:
     assert inspect(bytes(image)).least_bytes == 68 << 20
     image[0x258:0x264] = b"\xff" * 12
     assert inspect(bytes(image)).least_bytes == 1 << 30
-    assert inspect(bytes(56) + b"ARM\x64").format == "arm64"
+    arm64 = pack("<8xQQ32x4s", 0x80000, 3 << 20, b"ARM\x64")
+    assert (inspect(arm64).format, inspect(arm64).least_bytes) == ("arm64", (3 << 20) + 0x80000)
+    assert inspect(bytes(8) + b"\xff" * 48 + b"ARM\x64").least_bytes == 1 << 30
     assert inspect(b"#!/bin/sh\n").format == "raw"
 
 

@@ -104,6 +104,8 @@ def test_told(data: bytes, expected: tuple[str, str]) -> None:
         (make_elf(PVH + note(b"Xen", 6, b"linux\0")), {"monitor": "qemu"}, ("linux", "qemu")),
         (arm64(b"Linux version 6.1"), {"monitor": "qemu", "arch": "aarch64"}, ("linux", "qemu")),
         (arm64(b"libukboot"), {"monitor": "firecracker", "arch": "aarch64"}, ("unikraft", "firecracker")),
+        (arm64(b"Linux version 6.1"), {"guest": "linux"}, ("linux", "qemu")),  # what is not the host's is emulated
+        (MEWZ, {"guest": "mewz", "arch": "aarch64"}, ("mewz", "qemu")),
         (solo5(2), {"guest": "mirage"}, ("mirage", "spt")),
         (solo5(2), {"guest": "rumprun"}, ("rumprun", "spt")),
         (make_elf(), {"guest": "unikraft"}, ("unikraft", "firecracker")),  # stripped of its sections' names
@@ -126,7 +128,11 @@ def test_told_with_one_word_given(data: bytes, given_words: dict[str, str], expe
         (UNIKRAFT_QEMU, {"monitor": "spt"}, "no monitor can run the kernel: `spt`: guest `unikraft` does not run on"),
         (solo5(1, OCAML), {"monitor": "spt"}, "no monitor can run the kernel: `spt`: the kernel is built for Solo5's"),
         (solo5(4, OCAML), {}, "no monitor can run the kernel: `hvt`: the kernel is built for Solo5's `muen`"),
-        (UNIKRAFT_QEMU, {"arch": "aarch64"}, "no monitor can run the kernel: `qemu`: the kernel is for x86_64"),
+        (
+            arm64(b"libukboot"),
+            {"monitor": "firecracker"},
+            "no monitor can run the kernel: `firecracker`: the kernel is for aarch64",
+        ),
         (make_elf(LINUX), {"monitor": "qemu"}, "no monitor can run the kernel: `qemu`: QEMU cannot boot the kernel"),
         (MEWZ, {"arch": "riscv64"}, "no monitor can run the kernel: `qemu`: there is none for riscv64"),
     ],

@@ -118,7 +118,7 @@ def attach(directory: str, program: bytes) -> None:
 def _attach(group: int, program: bytes) -> None:
     old = _attached(group)
     try:
-        filter_fd = _load(program)
+        filter_fd = load(program)
         try:
             if len(old) == 1 and _try_replace(group, filter_fd, old[0]):
                 return
@@ -132,8 +132,8 @@ def _attach(group: int, program: bytes) -> None:
             os.close(other)
 
 
-def _load(program: bytes) -> int:
-    """Return a descriptor of the loaded program."""
+def load(program: bytes) -> int:
+    """Return a descriptor of the loaded program, which it goes with where it is attached to nothing. Raises OSError."""
     license_text = b"Apache-2.0\0"
     attributes = pack(
         "IIQQIIQII",

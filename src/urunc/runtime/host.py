@@ -36,22 +36,33 @@ class Found(Record):
 
 
 def find_monitor(name: str, config: MonitorConfig, arch: str) -> str:
-    """Return the path of the monitor's binary: the configured one, else from PATH. Raises HostError."""
+    """Return the path of the monitor's binary for machines of that architecture. Raises HostError.
+
+    It is the configured one, else from PATH; for another architecture than the host's beside the configured one first.
+    """
     can = monitors.load(name).CAPABILITIES
-    if config.path:
+    foreign = arch != os.uname().machine
+    if config.path and not foreign:
         if not _is_program(config.path):
             raise HostError(f"monitors.{name}.path: `{config.path}` is not a program that can be run")
         return config.path
     wanted = dict(can.binaries).get(arch)
     if wanted is None:
         raise HostError(f"monitor `{name}` does not run on {arch}")
-    for folder in os.environ.get("PATH", DEFAULT_PATH).split(":"):
+    beside = os.path.dirname(config.path)  # what is configured is the host's own; the others come with it
+    for folder in (beside, *os.environ.get("PATH", DEFAULT_PATH).split(":")):
         path = os.path.join(folder, wanted)
         if folder.startswith("/") and _is_program(path):
             return path
+    package = dict(can.other_packages).get(arch, can.package)
+    if foreign:
+        raise HostError(
+            f"the kernel is for {arch}, and monitor `{name}` for that is not installed: there is no `{wanted}` on PATH",
+            hint=f"install {package}, or build the kernel for {os.uname().machine}",
+        )
     raise HostError(
         f"monitor `{name}` is not installed: there is no `{wanted}` on PATH",
-        hint=f"install {can.package}, or set monitors.{name}.path",
+        hint=f"install {package}, or set monitors.{name}.path",
     )
 
 

@@ -83,7 +83,7 @@ def open_all(
         rootfs_tree=_rootfs_tree(spec, plan, owned),
         terminal=terminal,
         new_keyring=new_keyring,
-        filter_program=_seccomp_filter(spec, request.facts.arch, cache),
+        filter_program=_seccomp_filter(spec, os.uname().machine, cache),
     )
 
 

@@ -288,9 +288,10 @@ def read_settings(root: str) -> Config:
 
 def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: Layout) -> Facts:
     """Return what the plan must know of the host and the image."""
-    cache, arch = store.cache(root), os.uname().machine
+    cache = store.cache(root)
     can, settings_of_monitor = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     kernel = read_kernel_info(rootfs, app.kernel)
+    arch = choose.architecture(can, kernel, os.uname().machine)
     found = host.probe_monitor(app.monitor, settings_of_monitor, arch, cache)
     emulates, own_init = can.kvm == "optional", guests.load(app.guest).OWN_INIT
     block: BlockImage | None = None
@@ -305,7 +306,7 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
     return Facts(
         arch=arch,
         cpus=host.cpu_count(),
-        kvm=host.kvm_state(cache) if can.kvm != "no" and settings_of_monitor.accel != "tcg" else "none",
+        kvm=_kvm(cache, arch, wanted=can.kvm != "no" and settings_of_monitor.accel != "tcg"),
         cgroup_version=layout.version,
         own_network=_own_network(spec),
         kernel=kernel,
@@ -319,9 +320,16 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
         modules=modules,
         has=has,
         lacks=lacks,
-        guest_init=read_guest_init() if own_init else None,
-        tsc_khz=host.tsc_khz(cache) if emulates else 0,
+        guest_init=read_guest_init(arch) if own_init else None,
+        tsc_khz=host.tsc_khz(cache) if emulates and arch == "x86_64" else 0,
     )
+
+
+def _kvm(cache: str, arch: str, *, wanted: bool) -> str:
+    """Return `Facts.kvm` for a machine of that architecture. Where KVM is not wanted it is not looked for."""
+    if arch != os.uname().machine:
+        return "foreign"
+    return host.kvm_state(cache) if wanted else "none"
 
 
 def _look_at_storage(
@@ -349,18 +357,27 @@ def _look_at_storage(
     return block, device, *storage.read_modules(rootfs, kernel, names)
 
 
-def read_guest_init() -> bytes:
-    """Return urunc's own init for Linux guests: it is installed beside the library. Raises HostError."""
+def read_guest_init(arch: str) -> bytes:
+    """Return urunc's own init for Linux guests of that architecture: it is installed beside the library.
+
+    Raises HostError.
+    """
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    for path in (f"{here}/../guest/urunc-init", f"{here}/../../guest/build/urunc-init"):
+    foreign = arch != os.uname().machine
+    name = f"urunc-init-{arch}" if foreign else "urunc-init"
+    for path in (f"{here}/../guest/{name}", f"{here}/../../guest/build/{name}"):
         try:
             with open(path, "rb") as file:
                 return file.read()
         except FileNotFoundError:
             continue
-    raise HostError(
-        "urunc's init for Linux guests is not installed", hint="run `make install`, or `make guest` in a checkout"
-    )
+    how = "run `make install`, or `make guest` in a checkout"
+    if foreign:
+        raise HostError(
+            f"urunc's init for Linux guests of {arch} is not installed",
+            hint=f"install a compiler for it, {arch}-linux-gnu-gcc with its C library's headers, and {how}",
+        )
+    raise HostError("urunc's init for Linux guests is not installed", hint=how)
 
 
 def _own_network(spec: Spec) -> bool:

@@ -50,9 +50,9 @@ _TAP_PREFIX = "urunc"
 class Facts(Record):
     """What was seen of the host and of the image before the plan is made."""
 
-    arch: str
+    arch: str  # the machine's, which may be another than the host's
     cpus: int
-    kvm: str  # "none", "real" or "software": see runtime.host.kvm_state
+    kvm: str  # "none", "real" or "software", see runtime.host.kvm_state; "foreign" for another architecture
     cgroup_version: int
     own_network: bool  # the container has a network namespace of its own
     kernel: KernelInfo
@@ -241,7 +241,7 @@ def _machine(
 ) -> Machine:
     """Return the machine as far as it is known before the network is."""
     can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
-    model = choose.model(can, settings)
+    model = choose.model(can, settings, facts.arch)
     user = spec.process.user
     balloon = settings.balloon and can.balloon
     context = guest_context(spec, facts, model, accel, mounts=stored.mounts, balloon=balloon)

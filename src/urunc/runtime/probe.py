@@ -56,7 +56,7 @@ def libraries(path: str) -> list[str]:
     loader = _interpreter(path)
     if loader is None:
         return []
-    status, output, error = _run([loader, "--list", path])
+    status, output, error = run([loader, "--list", path])
     if status != 0:
         if b"statically linked" in output + error or b"not a dynamic executable" in output + error:
             return []
@@ -98,7 +98,7 @@ def _interpreter(path: str) -> str | None:
 
 def version(binary: str) -> tuple[int, ...]:
     """Return the version that `--version` names, () where it names none."""
-    _, output, error = _run([binary, "--version"])
+    _, output, error = run([binary, "--version"])
     for word in (output + error).decode("utf-8", "replace").split():
         numbers = word.lstrip("vV").split("-")[0].split("(")[0].split(".")
         if len(numbers) > 1 and all(number.isdecimal() for number in numbers):
@@ -106,7 +106,7 @@ def version(binary: str) -> tuple[int, ...]:
     return ()
 
 
-def _run(argv: list[str]) -> tuple[int, bytes, bytes]:
+def run(argv: list[str]) -> tuple[int, bytes, bytes]:
     """Run a program to its end; return its status and what it wrote."""
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env={"PATH": DEFAULT_PATH}, check=False)
     return done.returncode, done.stdout, done.stderr

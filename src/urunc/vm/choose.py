@@ -59,11 +59,24 @@ def _can_back(can: Capabilities, kind: str) -> bool:
     return kind not in ("9p", "virtiofs") or kind in can.shares
 
 
+def architecture(can: Capabilities, kernel: KernelInfo, host: str) -> str:
+    """Return the machine's architecture: the kernel's own where the monitor can emulate it, else that of the `host`."""
+    return kernel.arch if can.kvm == "optional" and kernel.arch in dict(can.binaries) else host
+
+
+_NO_KVM = {
+    "none": "there is no usable /dev/kvm",
+    "software": "this machine's KVM has no hardware behind it",
+    "foreign": "the kernel is for another architecture than this machine's",
+}
+
+
 def accelerator(can: Capabilities, config: MonitorConfig, kvm: str) -> tuple[str, str | None]:
     """Return the accelerator, "kvm" or "tcg", and what the user should be told about it, or None.
 
-    `kvm` is what `runtime.host.kvm_state` found: "none", "software" or "real". "tcg" stands for "no KVM" with
-    monitors that do not know KVM. Raises HostError where KVM is demanded or required and not there.
+    `kvm` is what `runtime.host.kvm_state` found: "none", "software" or "real"; or "foreign", where the machine's
+    architecture is not the host's. "tcg" stands for "no KVM" with monitors that do not know KVM. Raises HostError
+    where KVM is demanded or required and not there.
     """
     if can.kvm == "no":
         return "tcg", None
@@ -77,19 +90,23 @@ def accelerator(can: Capabilities, config: MonitorConfig, kvm: str) -> tuple[str
         return "tcg", None
     if kvm == "real":
         return "kvm", None
-    why = "there is no usable /dev/kvm" if kvm == "none" else "this machine's KVM has no hardware behind it"
+    why = _NO_KVM[kvm]
     if config.accel == "kvm":
+        instead = f'set monitors.{can.name}.accel = "auto"'
         raise HostError(
             f"monitors.{can.name}.accel is `kvm`, which cannot be had: {why}",
-            hint=f'load the module kvm_intel or kvm_amd, or set monitors.{can.name}.accel = "tcg"',
+            hint=instead if kvm == "foreign" else f"load the module kvm_intel or kvm_amd, or {instead}",
         )
     return "tcg", f"{can.name} emulates the CPU in software, which is slow and no strong wall: {why}"
 
 
-def model(can: Capabilities, config: MonitorConfig) -> str:
-    """Return the machine type. Raise ConfigError where the configuration names one that the monitor has not."""
-    if not config.machine:
-        return can.models[0] if can.models else ""
+def model(can: Capabilities, config: MonitorConfig, arch: str) -> str:
+    """Return the machine type, "" where there is only one: on all but x86_64.
+
+    Raises ConfigError where the configuration names one that the monitor has not.
+    """
+    if arch != "x86_64" or not config.machine:
+        return can.models[0] if can.models and arch == "x86_64" else ""
     if config.machine not in can.models:
         known = ", ".join(can.models) or "none"
         raise ConfigError(

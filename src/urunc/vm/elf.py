@@ -69,7 +69,7 @@ def inspect(read_at: ReadAt, name: str) -> KernelInfo:
             least_bytes=_bzimage_memory(head),
         )
     if head[56:60] == b"ARM\x64":
-        return KernelInfo(format="arm64", arch="aarch64")
+        return KernelInfo(format="arm64", arch="aarch64", least_bytes=_arm64_memory(head))
     if multiboot is None:
         return KernelInfo(format="raw")
     address = bool(multiboot & _MULTIBOOT_ADDRESS)
@@ -90,6 +90,12 @@ def _bzimage_memory(head: bytes) -> int:
         return 0
     address, size = unpack_from("<QI", head, 0x258)
     return min(int(address) + int(size), _MOST_LEAST_BYTES)
+
+
+def _arm64_memory(head: bytes) -> int:
+    """Return text_offset + image_size (Documentation/arch/arm64/booting.rst): the file, and the zeros behind it."""
+    offset, size = unpack_from("<QQ", head, 8)
+    return min(int(offset) + int(size), _MOST_LEAST_BYTES)
 
 
 class _BrokenError(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from _struct import unpack_from
 
 from ..errors import ImageError
-from . import guests, monitors
+from . import choose, guests, monitors
 from .elf import contains
 
 TYPE_CHECKING = False
@@ -90,7 +90,7 @@ def _refusal(monitor: str, kernel: KernelInfo, arch: str) -> str:
     if arch not in dict(module.CAPABILITIES.binaries):
         return f"there is none for {arch}"
     try:
-        module.check_kernel(kernel, arch)
+        module.check_kernel(kernel, choose.architecture(module.CAPABILITIES, kernel, arch))
     except ImageError as error:
         return str(error)
     return ""

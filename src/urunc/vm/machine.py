@@ -162,9 +162,10 @@ class Capabilities(Record):
 
     name: str
     package: str  # what to install where the binary is missing
-    binaries: tuple[tuple[str, str], ...]  # (architecture, name on PATH)
-    kvm: str  # "no", "optional" or "required"
-    models: tuple[str, ...] = ()  # machine types, the default first
+    other_packages: tuple[tuple[str, str], ...] = ()  # (architecture, package) where that is another
+    binaries: tuple[tuple[str, str], ...]  # (the machine's architecture, name on PATH)
+    kvm: str  # "no", "required", or "optional": without it the CPU is emulated, be it the host's kind or another
+    models: tuple[str, ...] = ()  # machine types of x86_64, the default first
     support: tuple[str, ...] = ()
     """Globs of the host files that it opens itself (modules, firmware), with {prefix} (/usr) and {arch} to fill in."""
     data_path: str = ""  # its firmware folder, where it must be told; [monitors.<name>] data_path wins
@@ -189,6 +190,8 @@ class Capabilities(Record):
     inserts_words: bool = False
     """It puts words of its own before the ` -- ` of a boot string, after a `--` that nothing follows."""
     arm_console: str = "ttyAMA0"  # what Linux calls the console on aarch64
+    parts: tuple[tuple[str, str, str], ...] = ()
+    """What it may have been built without: (option whose `help` lists it, its name there, what it is used for)."""
     overhead_mib: int = 0
     multiboot_twice: bool = False  # it holds a copy of what it loads by Multiboot: the kernel, its zeros, the initrd
     min_memory_mib: int = 1

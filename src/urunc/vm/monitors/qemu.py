@@ -28,6 +28,7 @@ NAME = "qemu"
 CAPABILITIES = Capabilities(
     name=NAME,
     package="qemu-system-x86",
+    other_packages=(("aarch64", "qemu-system-arm"),),
     binaries=(("x86_64", "qemu-system-x86_64"), ("aarch64", "qemu-system-aarch64")),
     kvm="optional",
     models=("q35", "microvm"),
@@ -53,6 +54,16 @@ CAPABILITIES = Capabilities(
     handles_term=True,
     qmp=True,
     stdin=True,
+    parts=(
+        ("-machine", "microvm", 'machine = "microvm"'),
+        ("-device", "virtio-net-pci", "networks"),
+        ("-device", "virtio-blk-pci", "disks"),
+        ("-device", "virtio-9p-pci", "folders shared by 9p"),
+        ("-device", "virtio-balloon-pci", "balloon = true"),
+        ("-device", "virtserialport", "stop signals for Linux guests"),
+        ("-device", "isa-debug-exit", "exit status"),
+        ("-device", "pvpanic", "exit status"),
+    ),
     # With 7.2 under TCG, a Linux guest of 256 MiB that fills its memory and the buffer for translated code: killed
     # below 64 MiB more than the guest's on q35, 56 on microvm (1 vCPU; 56 with 2). The rest is for NICs and vCPUs.
     overhead_mib=80,
