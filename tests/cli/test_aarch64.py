@@ -82,8 +82,17 @@ def test_a_linux_guest(cli: Cli, make_linux: Callable[..., Bundle], world: World
 
 
 @pytest.mark.slow
-def test_the_exit_status_is_the_programs(cli: Cli, make_linux: Callable[..., Bundle]) -> None:
-    assert cli.run("guest", make_linux("exit 7"))[0] == 7
+def test_a_disk_as_its_root(cli: Cli, folder: Path, tmp_path: Path, world: World) -> None:
+    """The image has no initrd: the kernel's modules come from its rootfs. The exit status is the program's."""
+    bundle = Bundle(tmp_path / "bundle", ("/bin/sh", "-c", "busybox cat /proc/mounts; exit 7"))
+    bundle.config["linux"]["cgroupsPath"] = f"/{world.cgroup}/arm"
+    tree = linuxes.userland(tmp_path / "tree")
+    shutil.copy(folder / "bin/busybox", tree / "bin/busybox")
+    linuxes.make_disk(tree, bundle.rootfs / "disk.img")
+    linuxes.add_kernel(bundle.rootfs, next((folder / "boot").glob("vmlinuz-*")))
+    status, console = cli.run("guest", linuxes.annotate(bundle, block="/disk.img", blkMntPoint="/"))
+    assert status == 7, console
+    assert "/dev/vda / ext4 rw" in console
 
 
 ARM64_IMAGE = struct.pack("<8xQQ32x4s", 0, 4 << 20, b"ARM\x64").ljust(4096, b"\0")

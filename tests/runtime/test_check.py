@@ -58,6 +58,10 @@ def test_without_what_all_need_nothing_runs() -> None:
 
 def test_another_architecture() -> None:
     assert judged(arch="aarch64") == {"linux-qemu": "not on aarch64", "mirage-qemu": "not on aarch64", "mirage-spt": ""}
+    emulator = Facility(name="x86_64 kernels", used="", ok=True, what="/usr/bin/qemu-system-x86_64")
+    assert set(judged(BOTH, emulator, arch="aarch64").values()) == {""}
+    missing = emulator.replace(ok=False)
+    assert judged(BOTH, missing, arch="aarch64")["linux-qemu"] == "not on aarch64"
 
 
 def test_linux_needs_more_than_a_kvm_in_software() -> None:

@@ -84,15 +84,21 @@ def judge(
     init = next((facility.what for facility in found if facility.name == "guest init" and not facility.ok), "")
     broken = {program.name: program.note for program in programs if not program.ok}
     weak = {program.name: program.note for program in programs if program.note == _SOFTWARE}
+    emulated = [facility.name for facility in found if facility.ok]
     pairs = []
     for row in rows:
         why = lacking or broken.get(row.monitor, "")
         why = why or (init if row.own_init else "")
         why = why or (weak.get(row.monitor, "") if row.full_cpu else "")
-        if arch not in row.architectures:
+        if arch not in row.architectures and not _is_emulated(row, emulated):
             why = why or f"not on {arch}"
         pairs.append(Pair(guest=row.guest, monitor=row.monitor, ok=not why, why=why))
     return tuple(pairs)
+
+
+def _is_emulated(row: Row, facilities: list[str]) -> bool:
+    """Return whether the monitor can be a machine for the guest in software, by the facilities that there are."""
+    return row.kvm == "optional" and any(f"{arch} kernels" in facilities for arch in row.architectures)
 
 
 def _stops(facility: Facility) -> bool:

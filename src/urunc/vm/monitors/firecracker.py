@@ -69,7 +69,10 @@ def check(machine: Machine) -> None:
 def check_kernel(kernel: KernelInfo, arch: str) -> None:
     """Raise ImageError where no version would load the kernel."""
     if kernel.arch and kernel.arch != arch:
-        raise ImageError(f"the kernel is for {kernel.arch}, the machine is {arch}")
+        raise ImageError(
+            f"the kernel is for {kernel.arch}, the machine is {arch}",
+            hint="set the annotation hypervisor to qemu, which emulates other architectures",
+        )
     if kernel.solo5_abi is not None:
         raise ImageError(f"the kernel is built for Solo5's `{kernel.solo5_abi}`, not for Firecracker")
     if arch == "aarch64":
