@@ -10,7 +10,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,52 +17,10 @@ import linuxes
 from bundles import BUSYBOX, Bundle
 from driver import Cli
 from guest import linux_guest
+from mounted import Mounted
 from world import World, wait_for
 
 pytestmark = pytest.mark.root
-
-MIB = 1 << 20
-
-
-class Mounted:
-    """A bundle whose rootfs is an ext file system on a loop device, mounted in the world alone.
-
-    The device goes with its mount, unless it `stays`, as a device of devmapper does.
-    """
-
-    def __init__(
-        self, world: World, folder: Path, tree: Path, *, kind: str = "ext4", size: str = "64M", stays: bool = False
-    ) -> None:
-        self.world = world
-        self.disk = linuxes.make_disk(tree, folder / "disk.img", size, kind)
-        self.bundle = Bundle(folder / "bundle", ("/bin/sh",), cgroup=f"/{world.cgroup}/device")
-        self.device = world.run("losetup", "--find", "--show", str(self.disk)).stdout.strip() if stays else ""
-        options = "nosuid,noatime" if stays else "loop,nosuid,noatime"
-        world.run("mount", "-o", options, self.device or str(self.disk), str(self.bundle.rootfs))
-
-    def mounts(self, point: Path | None = None) -> list[str]:
-        """Return the options of what is mounted at the rootfs, or at another place."""
-        lines = Path(f"/proc/{self.world.pid}/mountinfo")
-        fields = [line.split() for line in lines.read_text().splitlines()]
-        return [field[5] for field in fields if field[4] == str(point or self.bundle.rootfs)]
-
-    def loops(self) -> list[str]:
-        """Return the loop devices over the disk."""
-        found = []
-        for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
-            try:
-                if backing.read_text().strip().startswith(str(self.disk)):
-                    found.append(backing.parts[3])
-            except OSError:
-                continue
-        return found
-
-    def close(self) -> None:
-        """Unmount it, where it is still mounted."""
-        self.world.run("umount", str(self.bundle.rootfs), check=False)
-        if self.device:
-            self.world.run("losetup", "--detach", self.device)
-        wait_for("no loop device", lambda: not self.loops(), 10)
 
 
 @pytest.fixture
@@ -73,8 +30,9 @@ def make_mounted(is_runc: bool, tmp_path: Path, world: World) -> Iterator[Callab
         pytest.skip("runc has no unikernels")
     made: list[Mounted] = []
 
-    def make(tree: Path, **options: Any) -> Mounted:
-        made.append(Mounted(world, tmp_path, tree, **options))
+    def make(tree: Path, size: str = "64M", *, stays: bool = False) -> Mounted:
+        disk = linuxes.make_disk(tree, tmp_path / "disk.img", size)
+        made.append(Mounted(world, tmp_path, disk, stays=stays))
         return made[-1]
 
     yield make
