@@ -75,6 +75,16 @@ def test_mewz_with_too_little_memory(cli: Cli, make_mewz: Callable[[str], Bundle
     assert "the guest at least 512 MiB" in cli.last_error()
 
 
+def test_mewz_on_microvm(cli: Cli, make_unikernel: Callable[..., Bundle], world: World) -> None:
+    """It would not find its NIC there. Any kernel does: it is not started."""
+    cli.config.write_text(CONFIG + 'machine = "microvm"\n')
+    with Netns(world, "mewz") as netns:
+        bundle = make_unikernel(guest="mewz")
+        bundle.namespace("network", netns.path)
+        assert cli.create("guest", bundle, check=False) != 0
+    assert "monitors.qemu.machine is `microvm`, which has no PCI bus" in cli.last_error()
+
+
 @pytest.fixture
 def make_rumprun(is_runc: bool, cli: Cli, tmp_path: Path, world: World) -> Callable[..., Bundle]:
     """Make a bundle with a rumprun kernel and an ext2 disk for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from urunc.errors import ImageError
+from urunc.errors import HostError, ImageError
 from urunc.vm.machine import Boot, Disk, Host, KernelInfo, Machine, Network, Root, Share
 from urunc.vm.monitors import qemu
 from vmcases import LINUX_KERNEL, MULTIBOOT_KERNEL, NETWORKS, PLAIN_NIC, SECOND_NIC, launch, make_machine, solo5_kernel
@@ -96,6 +96,23 @@ def test_microvm_has_no_pci() -> None:
     )
     assert not [word for word in words if "-pci" in word]
     assert not [word for word in words if "romfile" in word]
+
+
+@pytest.mark.parametrize("guest", ["mirage", "mewz"])
+def test_a_guest_that_knows_pci_alone_gets_no_devices_of_microvm(guest: str) -> None:
+    """The image does not choose another machine type than the host's: there is more in it to be attacked."""
+    machine = make_machine(guest, "qemu", NETWORKS["plain"], Root(), "microvm")
+    with pytest.raises(HostError, match="`microvm`, which has no PCI bus"):
+        launch(machine, "qemu", (7, 2))
+    launch(make_machine(guest, "qemu", NETWORKS["none"], Root(), "microvm"), "qemu", (7, 2))
+    launch(make_machine(guest, "qemu", NETWORKS["plain"], Root(), "q35"), "qemu", (7, 2))
+
+
+def test_a_disk_that_a_guest_would_not_find_is_refused_before_anything_is_made() -> None:
+    machine = make_machine("mirage", "qemu", NETWORKS["none"], Root(kind="block"), "q35")
+    qemu.check(machine)
+    with pytest.raises(HostError, match="no PCI bus"):
+        qemu.check(machine.replace(model="microvm"))
 
 
 def test_ways_to_report_a_failure() -> None:

@@ -76,13 +76,6 @@ def _gateway(nic: Nic, family: int) -> str:
     return ""
 
 
-def without_pci(guest: str, model: str) -> tuple[str, ...]:
-    """Return what to tell the user of a guest that finds its devices on the PCI bus alone, on that machine type."""
-    if model != "microvm":
-        return ()
-    return (f"the guest `{guest}` looks for its devices on the PCI bus, which microvm has not: it finds none",)
-
-
 def without_ipv6(guest: str, *nics: Nic | None) -> tuple[str, ...]:
     """Return what to tell the user where a guest that has no IPv6 gets these NICs.
 

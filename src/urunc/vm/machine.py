@@ -237,6 +237,7 @@ class Boot(Record):
     panic_device: bool = False  # the guest reports a panic by pvpanic
     balloon: bool = False  # the guest drives a memory balloon
     modern_virtio_only: bool = False
+    pci_only: bool = False  # the guest looks for its devices on the PCI bus, where the machine may have another
     nics: int | None = None  # how many NICs the guest takes; None for any number
     net_device: str = ""  # the NIC's name in a Solo5 manifest, where the image names it
     block_device: str = ""

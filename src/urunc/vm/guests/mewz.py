@@ -35,13 +35,14 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
     words = []
     if nic is not None and address is not None:
         words = [f"ip={address.ip}/{address.prefix}", f"gateway={bootstring.gateway(nic) or _NO_GATEWAY}"]
-    messages = bootstring.without_ipv6(NAME, nic) + bootstring.without_pci(NAME, context.model)
+    messages = bootstring.without_ipv6(NAME, nic)
     if nic is not None and words and not bootstring.gateway(nic):
         messages += ("Mewz sends everything to its gateway: without one it answers nobody",)
     return Boot(
         command_line=" ".join(words),
         exit_device=monitor.exit_device,
         modern_virtio_only=True,
+        pci_only=True,
         nics=1,
         min_memory_mib=_MIN_MEMORY_MIB,
         messages=messages,

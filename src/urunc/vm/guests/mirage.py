@@ -47,7 +47,8 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
         nics=network_devices(context.kernel),
         net_device=app.net_device or "",
         block_device=app.block_device or "",
-        messages=messages + bootstring.without_pci(NAME, context.model),
+        pci_only=True,
+        messages=messages,
     )
 
 

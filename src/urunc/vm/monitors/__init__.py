@@ -2,7 +2,7 @@
 
 A monitor module has `NAME`, `CAPABILITIES`, and three pure functions::
 
-    check(machine: Machine) -> None                         raises ImageError or SpecError
+    check(machine: Machine) -> None                         raises ImageError, SpecError or HostError
     check_kernel(kernel: KernelInfo, arch: str) -> None     raises ImageError; `check` does the same
     launch(machine: Machine, host: Host) -> Launch
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
         @staticmethod
         def check(machine: Machine) -> None:
-            """Raise ImageError or SpecError where this monitor cannot run the machine."""
+            """Raise ImageError, SpecError or HostError where this monitor cannot run the machine."""
 
         @staticmethod
         def check_kernel(kernel: KernelInfo, arch: str) -> None:

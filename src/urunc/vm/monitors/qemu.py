@@ -6,7 +6,7 @@ disk format by probing: a guest that writes a qcow2 header into its raw disk wou
 
 from __future__ import annotations
 
-from ...errors import ImageError
+from ...errors import HostError, ImageError
 from .. import port
 from ..machine import INITRD, KERNEL, Capabilities, Launch
 
@@ -78,8 +78,12 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 
 
 def check(machine: Machine) -> None:
-    """Raise ImageError where QEMU would not boot the kernel, or a Solo5 kernel would not take the disks."""
+    """Raise ImageError where QEMU would not boot the kernel, or a Solo5 kernel would not take the disks.
+
+    HostError where the guest would not find them.
+    """
     check_kernel(machine.kernel, machine.arch)
+    _check_bus(machine)
     if machine.kernel.solo5_devices is not None:
         from .. import solo5
 
@@ -113,7 +117,11 @@ def check_kernel(kernel: KernelInfo, arch: str) -> None:
 
 
 def launch(machine: Machine, host: Host) -> Launch:
-    """Return QEMU's command line. Descriptors: one for each NIC, each disk, "listen:qmp", then the control port's."""
+    """Return QEMU's command line. Descriptors: one for each NIC, each disk, "listen:qmp", then the control port's.
+
+    Raises HostError where the guest would not find its NICs, ImageError where its manifest declares other devices.
+    """
+    _check_bus(machine)
     fds: list[str] = []
 
     def descriptor(what: str) -> int:
@@ -150,6 +158,15 @@ def launch(machine: Machine, host: Host) -> Launch:
         devices=tuple(devices),
         own_descriptors=bool(machine.shares),  # hw/9pfs/9p-local.c changes a file's mode by /proc/self/fd/N
     )
+
+
+def _check_bus(machine: Machine) -> None:
+    """The machine type is the host's choice, which no image may change: another one emulates more, to be attacked."""
+    if machine.boot.pci_only and _model(machine) == "microvm" and (machine.network.nics or machine.disks):
+        raise HostError(
+            "monitors.qemu.machine is `microvm`, which has no PCI bus: the guest would not find its devices",
+            hint='set monitors.qemu.machine = "q35"',
+        )
 
 
 def _in_order(machine: Machine, placed: list[tuple[Nic | Disk, list[str]]]) -> list[list[str]]:
