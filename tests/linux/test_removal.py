@@ -29,6 +29,25 @@ def test_remove_tree(tmp_path: Path) -> None:
     assert os.listdir(kept) == ["file"]
 
 
+def test_the_last_file_goes_after_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tree").mkdir()
+    for name in ("a", "lock", "z"):
+        (tmp_path / "tree" / name).touch()
+    gone: list[str] = []
+    unlink = os.unlink
+
+    def noted(name: str, *, dir_fd: int) -> None:
+        unlink(name, dir_fd=dir_fd)
+        gone.append(name)
+
+    monkeypatch.setattr(os, "unlink", noted)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    removal.remove_tree(folder, "tree", last="lock")
+    os.close(folder)
+    assert sorted(gone[:-1]) == ["a", "z"]
+    assert gone[-1] == "lock"
+
+
 def mount_another(place: Path) -> None:
     mount_tmpfs(str(place))
 

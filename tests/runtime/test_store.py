@@ -132,6 +132,15 @@ def test_a_held_lock_is_waited_for_and_then_an_error(root: str) -> None:
         pass
 
 
+def test_a_folder_without_a_lock_stays_as_it_is(root: str) -> None:
+    """It is being removed: a new file in it would keep it there for good."""
+    (Path(root) / NAME).mkdir(parents=True)
+    with pytest.raises(StateError, match="does not exist"):
+        Lock(root, NAME).take()
+    assert os.listdir(f"{root}/{NAME}") == []
+    store.claim(root, container()).release()
+
+
 def test_a_container_that_vanished_meanwhile_is_gone(root: str) -> None:
     held = store.claim(root, container())
     gone: list[str] = []

@@ -8,20 +8,21 @@ from errno import EXDEV
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def remove_tree(dir_fd: int, name: str) -> None:
+def remove_tree(dir_fd: int, name: str, last: str = "") -> None:
     """Remove a file or a whole folder. A link is removed, not followed; a mount in it is EXDEV. Gone already is fine.
 
-    Raises OSError; what stands before the obstacle is removed then.
+    `last` is the folder's file that goes after all others. Raises OSError; what stands before the obstacle is removed
+    then.
     """
     try:
         os.unlink(name, dir_fd=dir_fd)
     except FileNotFoundError:
         return
     except IsADirectoryError:
-        _remove_folder(dir_fd, name)
+        _remove_folder(dir_fd, name, last)
 
 
-def _remove_folder(dir_fd: int, name: str) -> None:
+def _remove_folder(dir_fd: int, name: str, last: str) -> None:
     try:
         fd = os.open(name, _FOLDER, dir_fd=dir_fd)
     except FileNotFoundError:
@@ -29,7 +30,7 @@ def _remove_folder(dir_fd: int, name: str) -> None:
     try:
         if _mount_id(fd) != _mount_id(dir_fd):
             raise OSError(EXDEV, os.strerror(EXDEV), name)
-        for child in os.listdir(fd):
+        for child in sorted(os.listdir(fd), key=lambda child: child == last):
             remove_tree(fd, child)
     finally:
         os.close(fd)

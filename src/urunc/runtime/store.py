@@ -213,12 +213,14 @@ class Lock:
     """The one verb that changes the container holds this. A context manager.
 
     Waits for `LOCK_SECONDS`; raises StateError when another verb still holds it, or when the container
-    vanished while waiting.
+    vanished while waiting. Only a lock that is given by its `path` is made: a file that comes into a folder while that
+    is removed would keep it there.
     """
 
     def __init__(self, root: str, name: str, path: str = "", seconds: float = LOCK_SECONDS) -> None:
         self.name = name
         self.path = path or f"{folder(root, name)}/lock"
+        self.flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if path else 0)
         self.seconds = seconds
         self.fd = -1
 
@@ -228,7 +230,7 @@ class Lock:
     def take(self) -> Lock:
         """Take the lock and return it, held."""
         try:
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self.fd = os.open(self.path, self.flags, 0o600)
         except (FileNotFoundError, NotADirectoryError):
             raise StateError(f"container `{self.name}` does not exist") from None
         try:

@@ -40,13 +40,13 @@ def clear(root: str, container: Container) -> None:
 
 
 def remove_folder(root: str, name: str) -> None:
-    """Remove the container's folder; nothing happens where it is gone."""
+    """Remove the container's folder, its lock last: until then nobody else is in there. Gone already is fine."""
     try:
         place = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        removal.remove_tree(place, name)
+        removal.remove_tree(place, name, last="lock")
     finally:
         os.close(place)
 
