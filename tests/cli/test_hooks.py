@@ -238,6 +238,22 @@ def test_start_container_hook_has_no_more_rights_than_the_containers_process(
     cli("start", "hooked")
 
 
+def test_a_profile_that_refuses_close_range_does_not_hold_up_a_start_container_hook(
+    cli: Cli, make_bundle: Callable[[], Bundle]
+) -> None:
+    bundle = make_bundle()
+    (bundle.rootfs / "busybox").write_bytes(Path("/bin/busybox").read_bytes())
+    (bundle.rootfs / "busybox").chmod(0o755)
+    bundle.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["close_range"], "action": "SCMP_ACT_ERRNO"}],
+    }
+    bundle.hook("startContainer", "/busybox", "true")
+    cli.create("hooked", bundle)
+    cli("start", "hooked", timeout=20)
+    assert cli.status("hooked") == "running"
+
+
 KEYRING = """
 import ctypes, os, sys
 number = {"x86_64": 250, "aarch64": 219}[os.uname().machine]

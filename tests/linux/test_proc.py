@@ -205,6 +205,17 @@ def test_only_the_named_descriptors_stay() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_descriptors_that_close_at_execve() -> None:
+    child = os.fork()
+    if child == 0:
+        pipe = os.pipe()
+        for fd in pipe:
+            os.set_inheritable(fd, True)
+        proc.close_at_exec(max(pipe))
+        os._exit([os.get_inheritable(fd) for fd in pipe] != [True, False])
+    assert os.waitpid(child, 0)[1] == 0
+
+
 @pytest.mark.root
 def test_become() -> None:
     def body() -> tuple[object, ...]:

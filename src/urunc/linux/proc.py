@@ -146,7 +146,7 @@ def _known_signal(number: int, text: str) -> int:
 
 def set_rlimits(limits: Iterable[tuple[str, int, int]]) -> None:
     """Set (kind, soft, hard) limits on this process (config.md, "POSIX process"). Raise OSError naming the kind."""
-    from . import libc  # here, as in the other two: most verbs need none of it, and it is a tenth of their time
+    from . import libc  # here, as in the others: most verbs need none of it, and it is a tenth of their time
 
     for kind, soft, hard in limits:
         try:
@@ -204,6 +204,13 @@ def close_all_but(fds: Iterable[int]) -> None:
             libc.close_range(first, fd - 1)
         first = fd + 1
     libc.close_range(first, _LAST_FD)
+
+
+def close_at_exec(first: int) -> None:
+    """Have execve close every descriptor from `first` on. Raise OSError."""
+    from . import libc
+
+    libc.close_range(first, _LAST_FD, libc.CLOSE_RANGE_CLOEXEC)
 
 
 def become(uid: int, gid: int, groups: Iterable[int] | None = ()) -> None:

@@ -125,9 +125,9 @@ def _become(
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir(folder)
+        proc.close_at_exec(3)  # before `prepare`, whose seccomp filter may refuse it
         if prepare:
             prepare()
-        os.closerange(3, 0x7FFFFFFF)
         for signum in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT):
             _signal.signal(signum, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

@@ -356,7 +356,7 @@ def _place_descriptors(fds: list[int], first: int) -> None:
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, first + len(fds)) for fd in fds]
     for index, fd in enumerate(high):
         os.dup2(fd, first + index, inheritable=True)
-    libc.close_range(first + len(fds), 0xFFFFFFFF, libc.CLOSE_RANGE_CLOEXEC)
+    proc.close_at_exec(first + len(fds))
 
 
 def _out_of_the_way(fd: int, plan: Plan) -> int:
