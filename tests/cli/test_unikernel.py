@@ -91,6 +91,14 @@ def test_preserved_descriptors_reach_the_monitor(
     assert set(links.values()) == {"/dev/zero\n"}
 
 
+@pytest.mark.parametrize("count", [2, 999_999_999])
+def test_preserved_descriptors_must_be_there(cli: Cli, make_unikernel: Callable[..., Bundle], count: int) -> None:
+    """One of urunc's own in their place, such as the container's lock, would be kept by init."""
+    assert cli.create("guest", make_unikernel(), f"--preserve-fds={count}", check=False, timeout=20) == 1
+    assert f"descriptor 3 of {count} is not open" in cli.last_error()
+    assert cli("list", "--quiet").stdout == ""
+
+
 def test_annotations_in_base64(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
     import base64
 

@@ -13,7 +13,7 @@ from _signal import SIGKILL  # type: ignore[import-not-found]
 from errno import EMFILE
 
 from .. import jsonio, log
-from ..errors import HostError, KernelError, SpecError, UruncError, describe
+from ..errors import HostError, KernelError, SpecError, UruncError, UsageError, describe
 from ..linux import cgroup, cgroup_files, cgroup_layout, libc, ns, proc
 from ..oci import network as networks
 from . import assemble, inherit, init, status, store
@@ -56,6 +56,7 @@ def create(
             hint="the monitor itself need not be root: see process.user",
         )
     _check_console(options, request, stays=take_terminal is not None)
+    _check_preserved(options.preserve_fds)
     container = _first_record(request, options)
     with store.claim(root, container):
         return _Creation(root, request, options, container, take_terminal).run()
@@ -67,6 +68,17 @@ def _check_console(options: Options, request: Request, *, stays: bool) -> None:
         raise SpecError("process.terminal: a terminal needs --console-socket where urunc does not stay")
     if options.console_socket and not terminal:
         raise SpecError("process.terminal: --console-socket is given, but no terminal is asked for")
+
+
+def _check_preserved(count: int) -> None:
+    """Raise UsageError where a descriptor of --preserve-fds is not there, or urunc's own: init would hold its lock."""
+    for fd in range(3, 3 + count):
+        try:
+            inherited = os.get_inheritable(fd)  # as none of urunc's own is
+        except OSError:
+            inherited = False
+        if not inherited:
+            raise UsageError(f"flag `--preserve-fds`: descriptor {fd} of {count} is not open")
 
 
 def _first_record(request: Request, options: Options) -> Container:
