@@ -88,6 +88,11 @@ def test_any_other_answer_is_a_refusal(monitor: int, serve: Serve, tmp_path: Pat
         press(monitor)
 
 
+def test_a_length_that_no_number_is_made_of(monitor: int, serve: Serve, tmp_path: Path) -> None:
+    serve(tmp_path / "api", b"HTTP/1.1 204 \r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
+    press(monitor)
+
+
 def test_no_answer(monitor: int, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor_api, "_SECONDS", 0.05)
     serve(tmp_path / "api", b"wait")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SECONDS = 1.0
 _CHUNK = 4096
 _MAX_ANSWER = 64 * 1024
+_LONGEST_NUMBER = 20  # digits: int() refuses thousands of them
 _END = b"\r\n\r\n"
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -90,7 +91,7 @@ def _is_whole(answer: bytes) -> bool:
     head, end, body = answer.partition(_END)
     for line in head.lower().split(b"\r\n"):
         name, _, value = line.partition(b":")
-        if name == b"content-length" and value.strip().isdigit():
+        if name == b"content-length" and value.strip().isdigit() and len(value) < _LONGEST_NUMBER:
             return bool(end) and len(body) >= int(value)
     return bool(end)
 
