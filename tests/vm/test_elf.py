@@ -120,6 +120,13 @@ def test_other_formats() -> None:
     assert inspect(b"#!/bin/sh\n").format == "raw"
 
 
+@pytest.mark.parametrize("length", [0x206, 0x20F, 0x210, 0x263])
+def test_a_bzimage_that_ends_in_its_header_is_none(length: int) -> None:
+    image = bytearray(length)
+    image[0x1FE:0x206] = b"\x55\xaa" + bytes(2) + b"HdrS"
+    assert inspect(bytes(image)).format == "raw"
+
+
 def test_empty() -> None:
     with pytest.raises(ImageError, match="is empty"):
         inspect(b"")

@@ -23,6 +23,7 @@ _MAX_NOTE_BYTES = 64 * 1024
 _MAX_RELEASE = 128
 _MAX_SCAN_BYTES = 256 * 1024 * 1024
 _BOOT_PROTOCOL_2_10 = 0x20A
+_SETUP_HEADER_END = 0x264  # of what is read of it; a bzImage is longer by megabytes
 _MOST_LEAST_BYTES = 1 << 30  # no kernel needs as much: a header that says so is not to cost the host more
 _MULTIBOOT_SEARCH = 8192  # Multiboot 0.6.96, section 3.1: the header lies within the first 8192 bytes
 _MULTIBOOT_MAGIC = 0x1BADB002
@@ -60,7 +61,7 @@ def inspect(read_at: ReadAt, name: str) -> KernelInfo:
             return _inspect_elf(read_at, head, multiboot)
         except _BrokenError as reason:
             raise ImageError(f"kernel `{name}` is not a sound ELF file: {reason}") from None
-    if head[0x1FE:0x200] == b"\x55\xaa" and head[0x202:0x206] == b"HdrS":
+    if head[0x1FE:0x200] == b"\x55\xaa" and head[0x202:0x206] == b"HdrS" and len(head) >= _SETUP_HEADER_END:
         return KernelInfo(
             format="bzimage",
             arch="x86_64",
@@ -86,7 +87,7 @@ def _bzimage_release(read_at: ReadAt, head: bytes) -> str:
 def _bzimage_memory(head: bytes) -> int:
     """Return pref_address + init_size (boot.rst, protocol 2.10): where it unpacks itself, and what that takes."""
     version: int = unpack_from("<H", head, 0x206)[0]
-    if version < _BOOT_PROTOCOL_2_10 or len(head) < 0x264:
+    if version < _BOOT_PROTOCOL_2_10:
         return 0
     address, size = unpack_from("<QI", head, 0x258)
     return min(int(address) + int(size), _MOST_LEAST_BYTES)
