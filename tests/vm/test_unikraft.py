@@ -116,6 +116,15 @@ def test_every_nic_is_configured() -> None:
     assert parse(line)[0]["netdev.ip"] == ["192.168.7.9/24::10.0.0.53::web", "172.17.0.2/16:172.17.0.1:10.0.0.53::web"]
 
 
+def test_a_host_name_that_is_none_stays_outside() -> None:
+    """Any text can be a container's host name: in the boot string it would be words of its own."""
+    for name in ("x -- evil", "a:b", 'a"b', "a\nb", "é"):
+        made = boot(make("app"), NETWORKS["plain"].replace(hostname=name))
+        assert made.command_line == boot(make("app"), NETWORKS["plain"].replace(hostname="")).command_line
+        assert any("host name" in message for message in made.messages)
+    assert "a.b-c_1" in boot(make("app"), NETWORKS["plain"].replace(hostname="a.b-c_1")).command_line
+
+
 def test_old_takes_one_nic() -> None:
     assert boot(make("app", guest_version="0.15"), NETWORKS["two"]).nics == 1
 

@@ -109,8 +109,14 @@ def _nic(nic: Nic, network: Network) -> str:
     if address is None:
         return _NO_ADDRESS
     servers = (*bootstring.resolvers(network), "", "")[:2]
-    fields = (f"{address.ip}/{address.prefix}", bootstring.gateway(nic), *servers, network.hostname)
+    hostname = network.hostname if _is_host_name(network.hostname) else ""
+    fields = (f"{address.ip}/{address.prefix}", bootstring.gateway(nic), *servers, hostname)
     return ":".join(fields).rstrip(":")
+
+
+def _is_host_name(name: str) -> bool:
+    """Return whether the name is one (RFC 1123): a blank, colon or quote in it would begin another field or word."""
+    return name.isascii() and name.replace("-", "").replace(".", "").replace("_", "").isalnum()
 
 
 def _old_network(network: Network) -> list[str]:
@@ -128,7 +134,10 @@ def _old_network(network: Network) -> list[str]:
 
 def _left_out(network: Network, old: bool) -> tuple[str, ...]:
     """Return what of the network the guest is not given: neither lib/uknetdev nor lib-lwip's start knows IPv6."""
-    return bootstring.without_ipv6(NAME, *((network.primary(),) if old else network.nics))
+    messages = bootstring.without_ipv6(NAME, *((network.primary(),) if old else network.nics))
+    if network.hostname and not old and not _is_host_name(network.hostname):
+        messages += ("the guest is not given its host name, in which there are other letters than a name has",)
+    return messages
 
 
 def _is_old(version: str | None) -> bool:
