@@ -120,6 +120,14 @@ def test_a_scope_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert call.body == ("x.scope", "replace", [(name, (kind, value)) for name, kind, value in PROPERTIES], [])
 
 
+def test_what_dbus_cannot_say_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with (
+        served(monkeypatch, tmp_path, lambda _far: None),
+        pytest.raises(HostError, match="systemd cannot be asked to StartTransientUnit: value does not fit"),
+    ):
+        systemd.start_scope("x.scope", [("Description", "s", "\ud800")])
+
+
 def test_a_failed_unit_of_that_name_is_reset_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def script(far: Systemd) -> None:
         far.fail(far.call(), "org.freedesktop.systemd1.UnitExists")

@@ -85,6 +85,12 @@ def test_unified_files_that_systemd_knows() -> None:
         properties(2, unified=(("memory.high", "lots"),))
 
 
+@pytest.mark.parametrize("value", ["x", "-1", "", str(2**64), "9" * 5000])
+def test_a_unified_number_that_systemd_cannot_take(value: str) -> None:
+    with pytest.raises(SpecError, match="not a number of 64 bits"):
+        properties(2, unified=(("memory.high", value),))
+
+
 def test_devices_for_systemd() -> None:
     listed = device_rules.settle(
         [

@@ -88,7 +88,10 @@ class Bus:
             signature=signature,
             body=body,
         )
-        self._send(to_bytes(message))
+        try:
+            self._send(to_bytes(message))
+        except MalformedError as error:
+            raise HostError(f"systemd cannot be asked to {member}: {error}") from None
         while True:
             answer = self._receive()
             if answer.kind == SIGNAL:

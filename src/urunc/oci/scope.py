@@ -160,8 +160,8 @@ def _unified(file: str, value: str) -> tuple[Property, ...]:
 
 
 def _number(text: str, path: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise SpecError(f"{path}: `{text}` is not a number")
+    if not (text.isascii() and text.isdigit() and len(text) < 21 and int(text) <= UNLIMITED):
+        raise SpecError(f"{path}: `{text}` is not a number of 64 bits")
     return int(text)
 
 
