@@ -76,6 +76,7 @@ def test_the_errno_is_the_profiles(tmp_path: Path) -> None:
         ({"op": "SCMP_CMP_GT", "value": 7}, [8], [6, 7]),
         ({"op": "SCMP_CMP_GE", "value": 7}, [7, 8], [6]),
         ({"op": "SCMP_CMP_MASKED_EQ", "value": 6, "valueTwo": 4}, [4, 5, 12], [6, 2]),
+        ({"op": "SCMP_CMP_EQ", "value": 7, "valueTwo": None}, [7], [8]),
     ],
 )
 def test_conditions_on_an_argument(condition: dict[str, Any], denied: list[int], granted: list[int]) -> None:

@@ -146,7 +146,7 @@ def _rules(entry: dict[str, Any], path: str) -> list[Rule]:
 
 
 def _condition(arg: dict[str, Any], path: str) -> Condition:
-    index, value, value_two = arg.get("index", 0), arg.get("value", 0), arg.get("valueTwo", 0)
+    index, value, value_two = arg.get("index", 0), arg.get("value", 0), arg.get("valueTwo") or 0
     if not 0 <= index <= 5:
         raise SpecError(f"{path}.index: a system call has no argument {index}")
     if not (0 <= value < 2**64 and 0 <= value_two < 2**64):
