@@ -10,7 +10,7 @@ import os
 import sys
 
 from . import log
-from .errors import UruncError, UsageError, reason
+from .errors import UruncError, UsageError, describe
 from .flags import FALSE, FLAGS_FIRST, GLOBALS, HELP, NEW, OWN, TRUE, VERBS
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:  # of the state directory, most often: it is no folder, or not to be read
-        log.fail(f"`{error.filename}`: {reason(error)}" if error.filename else reason(error))
+        log.fail(describe(error))
         return 1
     except Exception as error:
         log.fail(f"internal error: {type(error).__name__}: {error}")

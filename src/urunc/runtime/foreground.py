@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-_PR_SET_CHILD_SUBREAPER = 36
 _FORWARDED = (
     _signal.SIGTERM,
     _signal.SIGINT,
@@ -38,7 +37,7 @@ def run(settings: Globals, options: Options) -> int:
         creation.create(settings.root, options, request)
         _start_or_delete(settings, options)
         return 0
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # init loses its parent by its second fork; now it becomes ours
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)  # init loses its parent by its second fork; now it becomes ours
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (*_FORWARDED, _signal.SIGCHLD))
     masters: list[int] = []
     container = creation.create(settings.root, options, request, take_terminal=masters.append)
