@@ -1,7 +1,7 @@
 """Guests that nobody here wrote: where they are, and what a container of one needs.
 
 The folder that URUNC_TEST_GUESTS names holds them, built from their repositories, each kind in a folder of its own. A
-test whose guest is not there says so and is skipped.
+test whose guest is not there says so and is skipped. docs/real-guests.md says of what each of them is built.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def find_guest(name: str) -> Path:
     """Return a guest's kernel or initrd; skip where it is not there."""
     path = Path(os.environ.get("URUNC_TEST_GUESTS") or "/nonexistent", name)
     if not path.exists():
-        pytest.skip(f"URUNC_TEST_GUESTS has no {name}")
+        pytest.skip(f"URUNC_TEST_GUESTS has no {name}: see docs/real-guests.md")
     return path
 
 
