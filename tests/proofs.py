@@ -99,7 +99,6 @@ def rumprun_on(tender: str) -> dict[str, Proof]:
         "args": golden("rumprun", tender),
         "env": golden("rumprun", tender),
         "IPv4": golden("rumprun", tender),
-        "NICs": planned("tests/vm/test_solo5.py::test_primary_nic_takes_the_first_device"),
         "arm64": SOLO5_AARCH64,
     }
     seen = ran(f"{MEWZ_RUMPRUN}rumprun_hello")

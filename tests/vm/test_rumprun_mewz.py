@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from urunc.errors import SpecError
 from urunc.vm.guests import mewz, rumprun
-from urunc.vm.machine import Address, Boot, Context, Network, Root, Route
+from urunc.vm.machine import Address, Boot, Context, KernelInfo, Network, Root, Route
 from urunc.vm.monitors import hvt, qemu
 from vmcases import NETWORKS, OFF_LINK_NIC, PLAIN_NIC, SECOND_NIC, make_app, solo5_kernel
 
@@ -110,6 +110,20 @@ def test_disk() -> None:
         "fstype": "blk",
         "mountpoint": "/srv",
     }
+
+
+def test_it_takes_one_nic_or_what_its_manifest_declares() -> None:
+    """A tender wants every declared device attached; the document has place for the first."""
+    app = make_app("rumprun", "hvt", Root(), env=())
+
+    def made(kernel: KernelInfo) -> Boot:
+        return rumprun.boot(app, NETWORKS["two"], Root(), hvt.CAPABILITIES, Context(kernel=kernel))
+
+    assert made(KernelInfo(format="elf64")).nics == 1
+    assert made(solo5_kernel("hvt", 1, 0)).nics == 1
+    two = made(solo5_kernel("hvt", 2, 0))
+    assert two.nics == 2
+    assert two.messages[-1].startswith("rumprun sets up eth0 alone") and two.messages[-1].endswith(": net1")
 
 
 def test_a_gateway_beside_the_network() -> None:

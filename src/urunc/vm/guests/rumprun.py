@@ -45,10 +45,14 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
         mount = app.block_mount or "/data"
         bootstring.check((mount,), "the annotation blkMntPoint", quote=False, backslash=False)
         members.append(_object("blk", {"source": "etfs", "path": "/dev/ld0a", "fstype": "blk", "mountpoint": mount}))
+    devices = network_devices(context.kernel)
+    if nic is not None and devices is not None and len(network.nics) > 1 and devices > 1:
+        others = ", ".join(other.ifname for other in network.nics if other is not nic)
+        messages += (f"rumprun sets up {nic.ifname} alone; attached too, as the kernel's manifest has more: {others}",)
     members, left_out = _with_environment(members, app.env)
     return Boot(
         arguments=("{" + ",".join(members) + "}",),
-        nics=network_devices(context.kernel),
+        nics=1 if devices is None else devices,
         net_device=app.net_device or "",
         block_device=app.block_device or "",
         messages=messages + left_out,
