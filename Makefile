@@ -30,10 +30,12 @@ install: guest ## install urunc into PREFIX, below DESTDIR, to be run by PYTHON
 	chmod -R u=rwX,go=rX $(LIB)
 	install -d -m 755 $(BIN)
 	$(call entry,urunc,urunc.__main__)
-	$(if $(wildcard src/urunc/shim/__main__.py),$(call entry,containerd-shim-urunc-v2,urunc.shim.__main__))
+	$(call entry,containerd-shim-urunc-v2,urunc.shim.__main__,bin/shim.in)
 
-# An entry point: a few lines, since it is the one file that is compiled anew at each start.
-entry = sed 's|@PYTHON@|$(PYTHON)|; s|@MODULE@|$(2)|' bin/entry.in > $(BIN)/$(1) && chmod 755 $(BIN)/$(1)
+# An entry point: a few lines, since it is the one file that is compiled anew at each start. What is before it, as
+# bin/shim.in, has a first line of its own.
+entry = (cat $(3) /dev/null; sed '$(if $(3),1d)' bin/entry.in) | sed 's|@PYTHON@|$(PYTHON)|; s|@MODULE@|$(2)|' > $(BIN)/$(1) \
+	&& chmod 755 $(BIN)/$(1)
 
 uninstall: ## remove what install has put there
 	rm -f $(BIN)/urunc $(BIN)/containerd-shim-urunc-v2

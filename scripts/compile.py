@@ -41,11 +41,15 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "urunc.shim.__main__": (
-        "urunc.shim.main urunc.shim.start urunc.shim.messages urunc.shim.places urunc.shim.rootfs",
+        "urunc.shim.main urunc.shim.start urunc.shim.messages urunc.shim.options urunc.shim.begin",
         {
-            "serve": "urunc.shim.serve urunc.runtime.settings urunc.runtime.teardown urunc.runtime.init_words",
-            "serve.create": """
-                urunc.runtime.create urunc.runtime.load urunc.runtime.knative
+            "serve": "urunc.shim.serve urunc.runtime.settings",
+            "work": """
+                urunc.shim.work urunc.runtime.teardown urunc.runtime.init_words urunc.runtime.channel
+                urunc.linux.cgroup
+            """,
+            "work.create": """
+                urunc.runtime.create urunc.runtime.load urunc.runtime.settings urunc.runtime.knative
                 urunc.oci.parse urunc.oci.parse_linux
                 urunc.vm.guests.linux urunc.vm.guests.unikraft urunc.vm.monitors.qemu
             """,

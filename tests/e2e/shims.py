@@ -13,8 +13,7 @@ def write_entry(folder: Path) -> Path:
     """Write the entry point into `folder`, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     entry = folder / NAME
-    entry.write_text(
-        f"#!{INTERPRETER} -IS\nimport sys\nsys.path.insert(0, {str(SOURCE)!r})\nimport urunc.shim.__main__\n"
-    )
+    shell = (SOURCE.parent / "bin/shim.in").read_text().replace("@PYTHON@", INTERPRETER)
+    entry.write_text(f"{shell}import sys\nsys.path.insert(0, {str(SOURCE)!r})\nimport urunc.shim.__main__\n")
     entry.chmod(0o755)
     return entry

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -114,12 +113,6 @@ def test_join_puts_a_process_everywhere(paths: Paths) -> None:
         cgroup.join(paths, pid)
         assert cgroup.pids(paths) == [pid]
         assert all(text(f"{place}/cgroup.procs") == str(pid) for place in paths.values())
-
-
-def test_hastening_moves_nothing() -> None:
-    before = Path("/proc/self/cgroup").read_text()
-    cgroup.hasten_join()
-    assert Path("/proc/self/cgroup").read_text() == before
 
 
 def test_joining_a_dead_process_says_so(paths: Paths) -> None:

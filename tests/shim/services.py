@@ -78,7 +78,7 @@ class FakeWork:
         self._do(verb)
         return {}, -1
 
-    def update(self, place: Any, resources: bytes) -> tuple[dict[str, Any], int]:
+    def update(self, place: Any, resources: str) -> tuple[dict[str, Any], int]:
         self._do("update")
         return {}, -1
 
@@ -99,13 +99,17 @@ class World:
         self.work = FakeWork()
         self.publisher = Recorder()
         self.shut: list[bool] = []
+        operations = Operations(loop, children)
+        self.prepared: list[str] = []
+        operations.prepare = self.prepared.append  # type: ignore[method-assign]  # a test may change `work` meanwhile
         service = Service(
             loop,
             children,
-            Operations(loop, children),
+            operations,
             self.publisher,  # type: ignore[arg-type]
             "default",
             "runc",
+            f"{bundle}/socket",
             lambda: self.shut.append(True),
         )
         self.service = service

@@ -82,7 +82,7 @@ def test_the_verbs(place: Place) -> None:
     work.kill(place, 15, False)
     work.kill(place, 9, True)
     work.freeze(place, "pause")
-    work.update(place, b'{"cpu":{}}')
+    work.update(place, '{"cpu":{}}')
     work.delete(place, False)
     work.delete(place.replace(systemd=True), True)
     assert calls(place) == [

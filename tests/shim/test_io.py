@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from urunc.errors import HostError
 from urunc.shim.children import Children
-from urunc.shim.io import Owner, Streams, _unquote, await_logger, logger_argv, open_streams
+from urunc.shim.io import Owner, Streams, _unquote, logger_argv, open_streams
 from urunc.shim.loop import Loop
 from urunc.shim.pump import Pump
+from urunc.shim.work import await_logger
 
 Serve = Callable[[Callable[[], object]], None]
 OWNER = Owner("default", "web")
@@ -192,7 +193,7 @@ class TestLoggers:
         script = tmp_path / "mute"
         script.write_text("#!/bin/sh\nexec sleep 60\n")
         script.chmod(0o755)
-        monkeypatch.setattr("urunc.shim.io.READY_SECONDS", 0.01)
+        monkeypatch.setattr("urunc.shim.work.READY_SECONDS", 0.01)
         monkeypatch.setattr("urunc.shim.io._LOGGER_GRACE", 0.0)
         streams = opened(stdout=f"binary://{script}")
         with pytest.raises(HostError, match="said nothing"):

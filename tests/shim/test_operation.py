@@ -1,43 +1,64 @@
-"""Operations: what comes back from the child, and what when none comes."""
+"""Operations: what comes back from the child, and what when none comes; children that are forked ahead."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from urunc.errors import ImageError, KernelError
+from urunc.shim import child, operation, work
+from urunc.shim.child import Job
 from urunc.shim.children import Children
 from urunc.shim.loop import Loop
 from urunc.shim.operation import Operations, Outcome
+from urunc.shim.places import Place
 
 Serve = Callable[[Callable[[], object]], None]
+Body = Callable[..., Any]
+PLACE = Place(id="web", bundle="/b", root="/r", delegate="runc")
 
 
 @pytest.fixture
-def run(loop: Loop, children: Children, serve_until: Serve) -> Callable[..., Outcome]:
-    """Run an operation to its end."""
+def operations(loop: Loop, children: Children) -> Iterator[Operations]:
     operations = Operations(loop, children)
+    yield operations
+    operations.close()
 
-    def run_(body: Callable[[], Any], **options: Any) -> Outcome:
-        outcomes: list[Outcome] = []
-        operations.run(body, outcomes.append, **options)
-        serve_until(lambda: outcomes)
-        return outcomes[0]
+
+@pytest.fixture(params=["forked", "forked ahead"])
+def run(
+    request: pytest.FixtureRequest, operations: Operations, serve_until: Serve, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
+    """Run a job that does as `body`, to its end, either way."""
+
+    def run_(body: Body, *arguments: Any, **options: Any) -> Outcome:
+        monkeypatch.setattr(work, "start", body)
+        if request.param == "forked ahead":
+            operations.prepare("start")
+        return finish(operations, serve_until, *arguments, **options)
 
     return run_
 
 
+def finish(operations: Operations, serve_until: Serve, *arguments: Any, **options: Any) -> Outcome:
+    outcomes: list[Outcome] = []
+    operations.run(Job(verb="start", place=PLACE, arguments=arguments), outcomes.append, **options)
+    serve_until(lambda: outcomes)
+    return outcomes[0]
+
+
 def test_values_come_back(run: Callable[..., Outcome]) -> None:
-    outcome = run(lambda: ({"pid": 7, "cgroup": {"": "/x"}}, -1))
-    assert (outcome.values, outcome.error, outcome.fd) == ({"pid": 7, "cgroup": {"": "/x"}}, None, -1)
+    outcome = run(lambda place, number: ({"pid": number, "id": place.id}, -1), 7)
+    assert (outcome.values, outcome.error, outcome.fd) == ({"pid": 7, "id": "web"}, None, -1)
 
 
 def test_a_descriptor_comes_back(run: Callable[..., Outcome]) -> None:
-    def body() -> tuple[dict[str, Any], int]:
+    def body(_place: Place) -> tuple[dict[str, Any], int]:
         reader, writer = os.pipe()
         os.write(writer, b"from the child")
         return {}, reader
@@ -49,7 +70,7 @@ def test_a_descriptor_comes_back(run: Callable[..., Outcome]) -> None:
 
 
 def test_an_error_comes_back_as_what_it_was(run: Callable[..., Outcome]) -> None:
-    def body() -> tuple[dict[str, Any], int]:
+    def body(_place: Place) -> tuple[dict[str, Any], int]:
         raise ImageError("kernel `/k` is missing", hint="build it")
 
     error = run(body).error
@@ -58,46 +79,106 @@ def test_an_error_comes_back_as_what_it_was(run: Callable[..., Outcome]) -> None
 
 
 def test_any_other_exception_is_an_internal_error(run: Callable[..., Outcome]) -> None:
-    error = run(lambda: {}["x"]).error  # type: ignore[typeddict-item]
+    error = run(lambda _place: {}["x"]).error
     assert type(error) is KernelError
     assert "internal error: KeyError" in str(error)
 
 
 def test_a_killed_child(run: Callable[..., Outcome]) -> None:
-    outcome = run(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    outcome = run(lambda _place: os.kill(os.getpid(), signal.SIGKILL))
     assert "was killed" in str(outcome.error)
 
 
-def test_a_fork_that_fails(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_that_fails(operations: Operations, serve_until: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> int:
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", fail)
-    assert "cannot fork" in str(run(lambda: ({}, -1)).error)
+    operations.prepare("start")
+    assert "cannot fork" in str(finish(operations, serve_until).error)
 
 
 def test_no_descriptor_for_what_it_sends(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the shim is at its limit: the kernel then leaves a descriptor out, without a word."""
-    monkeypatch.setattr("urunc.shim.operation._socket.CMSG_SPACE", lambda length: 0)
-    assert "no descriptor left" in str(run(lambda: ({}, os.dup(0))).error)
+    monkeypatch.setattr(operation._socket, "CMSG_SPACE", lambda length: 0)
+    assert "no descriptor left" in str(run(lambda _place: ({}, os.dup(0))).error)
 
 
-def test_the_child_has_the_given_streams(run: Callable[..., Outcome]) -> None:
+def test_the_child_has_the_given_streams_and_no_more(run: Callable[..., Outcome]) -> None:
     reader, writer = os.pipe()
 
-    def body() -> tuple[dict[str, Any], int]:
+    def body(_place: Place) -> tuple[dict[str, Any], int]:
         os.write(1, b"as output")
-        return {"null": os.readlink("/proc/self/fd/0")}, -1
+        there = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+        return {os.path.basename(fd): os.readlink(fd) for fd in there if os.path.lexists(fd)}, -1
 
     outcome = run(body, stdio=(-1, writer, -1))
     os.close(writer)
     assert os.read(reader, 100) == b"as output"
-    assert outcome.values == {"null": "/dev/null"}
+    os.close(reader)
+    found = outcome.values
+    assert (found["0"], found["2"]) == ("/dev/null", "/dev/null")
+    assert [name.partition(":")[0] for fd, name in found.items() if int(fd) > 2] == ["socket"]
+
+
+def test_it_holds_the_bundle(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "shim.json").touch()
+
+    def body(_place: Place) -> tuple[dict[str, Any], int]:
+        links = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        return {"held": f"{tmp_path}/shim.json" in links}, -1
+
+    assert run(body, bundle=str(tmp_path)).values == {"held": True}
+
+
+def test_it_waits_for_the_logger(run: Callable[..., Outcome]) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"xy")
+    assert run(lambda _place: ({"ready": True}, -1), ready=reader).values == {"ready": True}
+    os.close(writer)
+    assert os.read(reader, 100) == b"y"
     os.close(reader)
 
 
+class TestForkedAhead:
+    def test_one_for_another_verb_is_not_taken(self, operations: Operations, serve_until: Serve) -> None:
+        operations.prepare("delete")
+        assert "does not exist" in str(finish(operations, serve_until).error)
+        assert operations._spare is not None
+        operations.close()
+
+    def test_one_that_has_ended_is_not_missed(
+        self, operations: Operations, children: Children, serve_until: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(work, "prepare", lambda _verb: os._exit(1))
+        monkeypatch.setattr(work, "start", lambda _place: ({"here": 1}, -1))
+        operations.prepare("start")
+        assert operations._spare is not None
+        assert operations._spare.recv(1) == b""
+        assert finish(operations, serve_until).values == {"here": 1}
+
+    def test_a_job_too_large_for_a_message_goes_by_a_fork(
+        self, operations: Operations, serve_until: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(work, "start", lambda _place, text: ({"length": len(text)}, -1))
+        operations.prepare("start")
+        assert finish(operations, serve_until, "x" * child.MAX_JOB).values == {"length": child.MAX_JOB}
+
+    def test_one_that_nobody_wants_ends(
+        self, operations: Operations, serve_until: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(operation, "SPARE_SECONDS", 0.0)
+        alive, held = os.pipe()
+        monkeypatch.setattr(child.log, "descriptor", lambda: held)
+        operations.prepare("start")
+        os.close(held)
+        serve_until(lambda: operations._spare is None)
+        assert os.read(alive, 1) == b"", "it has closed what it held"
+        os.close(alive)
+
+
 def test_the_end_of_what_it_made_is_not_missed(
-    loop: Loop, children: Children, run: Callable[..., Outcome], serve_until: Serve
+    loop: Loop, children: Children, serve_until: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A grandchild that ends before the operation's outcome is known is still told, as the shim is a subreaper."""
     from urunc.linux import libc
@@ -106,15 +187,16 @@ def test_the_end_of_what_it_made_is_not_missed(
     ends: list[int] = []
     try:
 
-        def body() -> tuple[dict[str, Any], int]:
+        def body(_place: Place) -> tuple[dict[str, Any], int]:
             pid = os.fork()
             if pid == 0:
                 os._exit(9)
             return {"pid": pid}, -1
 
-        operations = Operations(loop, children)
-        operations.run(
-            body, lambda outcome: children.watch(outcome.values["pid"], lambda status, _when: ends.append(status))
+        monkeypatch.setattr(work, "start", body)
+        Operations(loop, children).run(
+            Job(verb="start", place=PLACE),
+            lambda outcome: children.watch(outcome.values["pid"], lambda status, _when: ends.append(status)),
         )
         serve_until(lambda: ends)
     finally:

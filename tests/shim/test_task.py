@@ -38,7 +38,8 @@ def test_a_life(world: World) -> None:
     assert world.call("Delete", id="web") == {"pid": pid, **ended}
     assert world.publisher.topics == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
     world.call("Shutdown", id="web")
-    world.serve_until(lambda: world.shut)
+    assert world.shut
+    assert world.prepared == ["start", "delete"], "children that are forked ahead"
 
 
 def test_shutdown_waits_for_the_last_container(world: World) -> None:
@@ -89,9 +90,9 @@ class TestWhileItIsCreated:
     def test_of_a_client_that_goes_away(self, world: World) -> None:
         world.send("Create", id="web", bundle=world.bundle)
         world.send("Wait", id="web")
-        world.serve_until(lambda: bool(world.service._changing.get("web")))
+        world.serve_until(lambda: bool(world.service._lives.changing.get("web")))
         world.peer.close()
-        world.serve_until(lambda: not world.service._changing)
+        world.serve_until(lambda: not world.service._lives.changing)
         assert world.service._pod.containers["web"].init.waiting == []
 
     def test_the_end_of_its_input_is_not_lost(self, world: World, tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ class TestWhileItIsDeleted:
         monkeypatch.setattr(work, "delete", delete)
         world.end(world.run())
         sent = [world.send("Update", id="web", resources={"value": b"{}"}), world.send("Delete", id="web")]
-        world.serve_until(lambda: world.service._changing)
+        world.serve_until(lambda: world.service._lives.changing)
         os.write(release, b"x")
         world.result("Update", sent[0])
         world.result("Delete", sent[1])
@@ -316,7 +317,7 @@ def test_it_is_deserted(world: World, tmp_path: Path) -> None:
 def test_the_bundle_is_held_while_its_container_is_made(world: World, tmp_path: Path) -> None:
     """So the `delete` after a shim that was killed does not look too early."""
     create = world.send("Create", id="web", bundle=world.bundle)
-    world.serve_until(lambda: (tmp_path / "shim.json").exists() and world.service._changing)
+    world.serve_until(lambda: (tmp_path / "shim.json").exists() and world.service._lives.changing)
     with open(tmp_path / "shim.json", "rb") as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     world.result("Create", create)

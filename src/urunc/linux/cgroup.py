@@ -157,18 +157,6 @@ def join(paths: Paths, pid: int) -> None:
         _join_one(directory, pid)
 
 
-def hasten_join() -> None:
-    """Wait, in this process, for what the next `join` would wait for: it then takes 0.1 ms instead of 10.
-
-    The first process that is moved into a cgroup after a while waits for an RCU grace period, and those that follow
-    soon do not (`cgroup_threadgroup_rwsem`). Here it is this process, moved to where it is: nothing changes by that.
-    """
-    from . import cgroup_layout
-
-    for tree in list(cgroup_layout.detect().hierarchies.values())[:1]:
-        write_raw(f"{tree.mountpoint}/{cgroup_layout.below(tree.own, tree.root)}/cgroup.procs", "0")
-
-
 def _join_one(directory: str, pid: int) -> None:
     for _ in range(5):
         try:

@@ -7,11 +7,11 @@ nobody claims are kept. Knows nothing of containers.
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 
 from ..linux import proc
+from . import child
 from .loop import IN
 
 TYPE_CHECKING = False
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import NoReturn
 
+    from .child import Stdio
     from .loop import Loop
 
     Ended = Callable[[int, int], None]
@@ -67,15 +68,11 @@ class Children:
         if not self._expecting:
             self._early.clear()
 
-    def fork(self, body: Callable[[], None], stdio: tuple[int, int, int], keep: Iterable[int]) -> int:
-        """Run `body` in a child, and return its pid. The child ends when `body` returns, with 0, or raises, with 1.
-
-        It has `stdio` as its descriptors 0, 1 and 2 (-1 is /dev/null) and those of `keep`, no other: locks and
-        sockets are shared over a fork, and would outlive what they stand for.
-        """
+    def fork(self, body: Callable[[], None], stdio: Stdio, keep: Iterable[int]) -> int:
+        """Run `body` in a child that has these descriptors alone (see `child.be`), and return its pid."""
         pid = os.fork()
         if pid == 0:
-            _be_child(body, stdio, keep)
+            child.be(body, stdio, keep)
         return pid
 
     def close(self) -> None:
@@ -126,25 +123,3 @@ def exit_status(wait_status: int) -> int:
 
 def _note(*_: object) -> None:
     """Handle a signal: its number is in the wake-up pipe already, and this only keeps the default from happening."""
-
-
-def _be_child(body: Callable[[], None], stdio: tuple[int, int, int], keep: Iterable[int]) -> NoReturn:
-    code = 1
-    try:
-        gc.disable()  # it ends before there is anything to collect
-        _signal.set_wakeup_fd(-1)
-        for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGINT):
-            _signal.signal(number, _signal.SIG_DFL)
-        _place_stdio(stdio)
-        proc.close_all_but((0, 1, 2, *keep))
-        body()
-        code = 0
-    finally:
-        os._exit(code)
-
-
-def _place_stdio(stdio: tuple[int, int, int]) -> None:
-    """Make 0, 1 and 2 of the given descriptors. They are above 2 themselves: the shim keeps its own 0, 1 and 2 open."""
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for target, fd in enumerate(stdio):
-        os.dup2(null if fd < 0 else fd, target)

@@ -10,6 +10,7 @@ import os
 
 from .. import jsonio
 from ..errors import HostError, StateError, reason
+from ..linux import proc
 from ..runtime import delegate
 from .children import execute
 
@@ -44,9 +45,12 @@ def _run(argv: list[str], stdin: bytes | None) -> int:
         content = os.memfd_create("stdin", os.MFD_CLOEXEC)
         os.write(content, stdin)
         os.lseek(content, 0, os.SEEK_SET)
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid == 0:
         try:
+            proc.die_with_parent()  # which `delete` kills where it goes on for too long without its shim
+            if os.getppid() != parent:
+                os._exit(127)
             if content >= 0:
                 os.dup2(content, 0)
             execute(argv)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import stat
 from _struct import pack, unpack
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 _TIOCSWINSZ, _FIONREAD = 0x5414, 0x541B
 _FIRST_LOOK, _LAST_LOOK = 0.01, 1.0  # seconds between two looks whether a fifo has been read empty
-READY_SECONDS = 10.0
 _LOGGER_GRACE = 1.0
 """So long a logger, which has seen the end of its streams, may go on before it gets SIGTERM."""
 TERM_SECONDS = 12.0
@@ -54,7 +52,7 @@ class Streams:
         self.terminal = terminal
         self.child = [-1, -1, -1]
         self.ready = -1
-        """The pipe on which a logger says that it reads, -1 without one: see `await_logger`."""
+        """The pipe on which a logger says that it reads, -1 without one: see `work.await_logger`."""
         self.strict = False
         self._held: list[int] = []  # fifos that are written to, open for reading and writing
         self._stdin_writer = -1
@@ -248,19 +246,6 @@ def _open(streams: Streams, index: int, path: str, owner: Owner) -> None:
             streams.start_logger(path, owner)
     else:
         raise HostError(f"cannot open the stream `{path}`: `{scheme}` is no scheme of containerd's")
-
-
-def await_logger(ready: int, strict: bool) -> None:
-    """Wait until a logger says that it reads; to be called in the child that makes the container. Raises HostError.
-
-    A byte or the end of the pipe is the word; with `strict` (`binary-v2`) the end alone means that it died.
-    """
-    poll = select.poll()
-    poll.register(ready, select.POLLIN)
-    if not poll.poll(READY_SECONDS * 1000):
-        raise HostError(f"the logger said nothing for {READY_SECONDS:.0f} s")
-    if not os.read(ready, 1) and strict:
-        raise HostError("the logger ended before it was ready")
 
 
 def logger_argv(uri: str) -> list[str]:

@@ -83,7 +83,7 @@ def _run(flags: dict[str, str], action: str) -> int:
 
 
 def _start(flags: dict[str, str]) -> str:
-    from . import messages, options, start
+    from . import begin, messages, options, start
 
     params = messages.bootstrap(_read_stdin())
     bundle = os.getcwd()
@@ -96,7 +96,8 @@ def _start(flags: dict[str, str]) -> str:
     cgroup = options.of_bootstrap(params).shim_cgroup
 
     def serve(listener: _socket.socket) -> None:
-        _hasten_join()
+        debug = flags.get("debug") == "true"
+        spare = begin.begin(debug=debug)
         from . import serve as server
 
         identity = server.Identity(
@@ -105,9 +106,8 @@ def _start(flags: dict[str, str]) -> str:
             grpc_address=address,
             ttrpc_address=os.environ.get("TTRPC_ADDRESS") or params["containerd_ttrpc_address"],
             publish_binary=flags.get("publish-binary") or params["containerd_binary"],
-            debug=flags.get("debug") == "true",
         )
-        server.serve(identity, listener)
+        server.serve(identity, listener, spare)
 
     return start.start(bundle, path, serve, (lambda: _join(cgroup)) if cgroup else None)
 
@@ -116,17 +116,6 @@ def _join(cgroup: str) -> None:
     from . import own_cgroup
 
     own_cgroup.join(cgroup)
-
-
-def _hasten_join() -> None:
-    """Have a child wait for the kernel while the shim loads its code. It is reaped with the shim's other children."""
-    if os.fork() == 0:
-        try:
-            from ..linux import cgroup
-
-            cgroup.hasten_join()
-        finally:
-            os._exit(0)  # whatever came of it: the container's own join says what is wrong
 
 
 def _delete(flags: dict[str, str]) -> bytes:

@@ -1,6 +1,6 @@
-"""An operation: work that may block, done in a forked child which already holds the code. One message comes back.
+"""An operation: work that may block, done in a forked child (see `child`). One message comes back.
 
-The child is not the one that lives on: what it makes (a monitor's process) outlives it and becomes the shim's.
+What containerd asks next is often known: then the child is forked ahead of that, and the answer comes the sooner.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import os
 
 from .. import jsonio, log
 from ..errors import KernelError, reason
-from ..runtime.channel import carried_error, error_data
+from ..runtime.channel import carried_error
+from . import child
+from .child import NO_STDIO, Given
 from .loop import IN
 from .places import hold
 
@@ -20,14 +22,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..errors import UruncError
+    from .child import Job, Stdio
     from .children import Children
-    from .loop import Loop
+    from .loop import Loop, Timer
 
-    Body = Callable[[], "tuple[dict[str, Any], int]"]
     Done = Callable[["Outcome"], None]
 
+SPARE_SECONDS = 5.0
 _MAX_MESSAGE = 128 * 1024
-_NO_STDIO = (-1, -1, -1)
 
 
 class Outcome:
@@ -40,29 +42,33 @@ class Outcome:
 
 
 class Operations:
-    """Starts operations and tells what came of them."""
+    """Starts operations and tells what came of them. `spare` is a child that was forked ahead for a Create."""
 
-    def __init__(self, loop: Loop, children: Children) -> None:
+    def __init__(self, loop: Loop, children: Children, spare: _socket.socket | None = None) -> None:
         self._loop, self._children = loop, children
+        self._spare, self._spare_verb = spare, "create" if spare else ""
+        self._spare_timer: Timer | None = None
 
-    def run(
-        self,
-        body: Body,
-        done: Done,
-        *,
-        stdio: tuple[int, int, int] = _NO_STDIO,
-        keep: tuple[int, ...] = (),
-        bundle: str = "",
-    ) -> None:
-        """Run `body` in a child, and call `done` with the outcome later.
+    def prepare(self, verb: str) -> None:
+        """Fork a child ahead for an operation that is likely to come soon. One is kept, and not for long."""
+        self.close()
+        try:
+            self._spare = child.fork_ahead(verb)
+        except OSError:
+            return  # `run` will say so where it has to
+        self._spare_verb = verb
+        self._spare_timer = self._loop.later(SPARE_SECONDS, self.close)
 
-        `body` returns values for JSON and a descriptor (-1 for none), or raises. Its descriptors 0, 1 and 2 are
-        `stdio`; beside them it has those of `keep`. Where it may make a process, the `bundle` is held until it is
-        through, be the shim killed meanwhile: see `places.await_operation`.
+    def run(self, job: Job, done: Done, *, stdio: Stdio = NO_STDIO, ready: int = -1, bundle: str = "") -> None:
+        """Have a child do the job, and call `done` with the outcome later.
+
+        Its descriptors 0, 1 and 2 are `stdio`; a logger that is waited for says on `ready` that it reads. Where it may
+        make a process, the `bundle` is held until it is through, be the shim killed meanwhile: see
+        `places.await_operation`.
         """
         self._children.expect()
         try:
-            ours = self._fork(body, stdio, keep, bundle)
+            ours = self._hand_over(job, stdio, ready, bundle)
         except OSError as error:
             failure = KernelError(f"cannot fork: {reason(error)}")
             self._loop.later(0, lambda: self._finish(done, Outcome({}, failure)))
@@ -70,21 +76,47 @@ class Operations:
         ours.setblocking(False)
         self._loop.watch(ours.fileno(), IN, lambda _mask: self._receive(ours, done))
 
-    def _fork(self, body: Body, stdio: tuple[int, int, int], keep: tuple[int, ...], bundle: str) -> _socket.socket:
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-        held = -1
+    def _hand_over(self, job: Job, stdio: Stdio, ready: int, bundle: str) -> _socket.socket:
+        """Give the job to a child; return where its outcome comes."""
+        held = hold(bundle) if bundle else -1
+        given = Given(stdio=stdio, ready=ready, held=held)
         try:
-            held = hold(bundle) if bundle else -1
-            kept = (theirs.fileno(), log.descriptor(), *(fd for fd in (*keep, held) if fd >= 0))
-            self._children.fork(lambda: _work(body, theirs), stdio, kept)
+            spare = self._take_spare(job.verb)
+            if spare is not None:
+                if child.send(spare, job, given):
+                    return spare
+                spare.close()
+            return self._fork(job, given)
+        finally:
+            if held >= 0:
+                os.close(held)
+
+    def _fork(self, job: Job, given: Given) -> _socket.socket:
+        ours, theirs = child.pair()
+        try:
+            kept = (theirs.fileno(), log.descriptor(), *(fd for fd in (given.ready, given.held) if fd >= 0))
+            self._children.fork(lambda: child.do(job, given, theirs), given.stdio, kept)
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
-            if held >= 0:
-                os.close(held)
         return ours
+
+    def _take_spare(self, verb: str) -> _socket.socket | None:
+        if self._spare_verb != verb:
+            return None
+        spare, self._spare = self._spare, None
+        self.close()
+        return spare
+
+    def close(self) -> None:
+        """End the child that was forked ahead, where there is one. May be called more than once."""
+        if self._spare is not None:
+            self._spare.close()
+        if self._spare_timer is not None:
+            self._spare_timer.cancel()
+        self._spare, self._spare_verb, self._spare_timer = None, "", None
 
     def _receive(self, ours: _socket.socket, done: Done) -> None:
         room = _socket.CMSG_SPACE(4)
@@ -103,17 +135,6 @@ class Operations:
             done(outcome)
         finally:
             self._children.expect_no_more()
-
-
-def _work(body: Body, theirs: _socket.socket) -> None:
-    fd = -1
-    try:
-        values, fd = body()
-        answer: dict[str, Any] = {"values": values, "fd": fd >= 0}
-    except BaseException as error:
-        answer = {"error": error_data(error)}
-    control = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fd.to_bytes(4, "little"))] if fd >= 0 else []
-    theirs.sendmsg([jsonio.dumps(answer)], control)
 
 
 def _outcome(data: bytes, control: list[tuple[int, int, bytes]]) -> Outcome:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from _signal import SIGKILL  # type: ignore[import-not-found]
+from _struct import Struct
 
 from .. import jsonio
 from ..errors import SpecError, reason
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
 DEFAULT_ROOT = "/run/containerd/runc"
 """As containerd's own shim has it; the namespace's name follows. `urunc --root /run/containerd/runc/NAMESPACE list`."""
 PLACE_FILE = "shim.json"
-AWAIT_SECONDS = 3.5
-"""So long `delete` waits for an operation. It has five seconds."""
+DELETED_FILE = "deleted"
+AWAIT_SECONDS, KILL_SECONDS = 3.0, 0.5
+"""So long `delete` waits for an operation, and then, when it has killed that, for its end. It has five seconds."""
+_FLOCK = Struct("hhqqi4x")
+"""struct flock of fcntl(2), on 64-bit machines: type, whence (0: the beginning), start, length, pid."""
 
 
 class Place(Record):
@@ -74,22 +79,64 @@ def hold(bundle: str) -> int:
     return fd
 
 
+def name_holder(held: int) -> None:
+    """Have the kernel know that this process holds the bundle. Raises OSError.
+
+    By a second lock, of the kind that belongs to a process: who has the first cannot be asked for.
+    """
+    fcntl.fcntl(held, fcntl.F_SETLK, _FLOCK.pack(fcntl.F_RDLCK, 0, 0, 0, 0))
+
+
+def _find_holder(fd: int) -> int:
+    """Return the pid of a process that holds the bundle, 0 where none has said so."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0)
+    kind, _whence, _start, _length, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+    return int(pid) if kind != fcntl.F_UNLCK else 0
+
+
 def await_operation(bundle: str) -> None:
-    """Wait until no operation holds the bundle: it goes on where its shim is killed, and would make what is cleared."""
+    """Wait until no operation holds the bundle: it goes on where its shim is killed, and would make what is cleared.
+
+    One that takes too long is killed. What it has made by then is cleared as what any killed `create` has left.
+    """
     try:
         fd = os.open(f"{bundle}/{PLACE_FILE}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    deadline = time.monotonic() + AWAIT_SECONDS
     try:
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.01)
+        if not _await_lock(fd, AWAIT_SECONDS) and (pid := _find_holder(fd)) > 0:
+            os.kill(pid, SIGKILL)
+            _await_lock(fd, KILL_SECONDS)
     finally:
         os.close(fd)
+
+
+def _await_lock(fd: int, seconds: float) -> bool:
+    """Take the lock; return whether it was to be had within the time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+
+
+def note_deleted(bundle: str, answer: bytes, socket: str) -> None:
+    """Note in the bundle that the container is deleted: as a rule there is nothing left to do for `delete` then.
+
+    The entry point, bin/shim.in, reads it before Python is started: what `delete` prints, as printf takes it, and the
+    socket that must be gone, where the shim is to end with this container.
+    """
+    text = "".join(f"\\{byte:03o}" for byte in answer)
+    try:
+        with open(os.open(f"{bundle}/{DELETED_FILE}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(f"{text}\n{socket}\n")
+        os.unlink(f"{bundle}/{PLACE_FILE}")
+    except OSError:
+        pass  # the bundle is gone, and with it the question; or `delete` will look for itself
 
 
 def load_place(bundle: str) -> Place | None:

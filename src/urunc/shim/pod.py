@@ -5,8 +5,10 @@ Must not know what containerd asks: that is `task`.
 
 from __future__ import annotations
 
+from _signal import SIGKILL  # type: ignore[import-not-found]
+
 from ..linux import cgroup
-from . import work
+from .child import Job
 from .codes import NOT_FOUND, StatusError
 
 TYPE_CHECKING = False
@@ -14,11 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .events import Publisher
-    from .operation import Body, Done, Operations, Outcome
+    from .operation import Done, Operations, Outcome
     from .process import Container, Process
     from .wire import Values
-
-_SIGKILL = 9
 
 
 class Pod:
@@ -59,11 +59,10 @@ class Pod:
 
     def _end_others(self, container: Container) -> None:
         """Without a process namespace of its own, a container's other processes do not end with its first one."""
-        place = container.place
         if cgroup.pids(container.cgroup):
-            self.operate(container, lambda: work.kill(place, _SIGKILL, True), _ignore)
+            self.operate(container, Job(verb="kill", place=container.place, arguments=(SIGKILL, True)), _ignore)
 
-    def operate(self, container: Container, body: Body, done: Done, **options: Any) -> None:
+    def operate(self, container: Container, job: Job, done: Done, **options: Any) -> None:
         """Run an operation on a container, which is not deleted before its end."""
 
         def finished(outcome: Outcome) -> None:
@@ -73,7 +72,7 @@ class Pod:
                 container.finish()
 
         container.begin()
-        self._operations.run(body, finished, **options)
+        self._operations.run(job, finished, **options)
 
     def ended(self, container: Container, process: Process, status: int, when: int) -> None:
         """Take the end of any process. One that comes during its start or a Kill is told after that."""
@@ -88,6 +87,8 @@ class Pod:
         for call in process.waiting:
             call.answer(process.exit_values())
         process.waiting.clear()
+        if not process.exec_id:
+            self._operations.prepare("delete")
         if process.exec_id and container.deferred_end is not None:
             end, container.deferred_end = container.deferred_end, None
             self.init_ended(container, *end)

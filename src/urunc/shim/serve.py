@@ -35,16 +35,16 @@ class Identity(Record):
     grpc_address: str = ""
     ttrpc_address: str = ""
     publish_binary: str = ""
-    debug: bool = False
 
 
-def serve(identity: Identity, listener: _socket.socket) -> None:
-    """Serve until containerd says Shutdown and no container is left, or until SIGTERM."""
-    _open_log(identity.debug)
+def serve(identity: Identity, listener: _socket.socket, spare: _socket.socket | None = None) -> None:
+    """Serve until containerd says Shutdown and no container is left, or until SIGTERM.
+
+    `spare` is the child that waits for the first Create: see `begin`.
+    """
     try:
-        _lower_oom_score()
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
-        shim = _Shim(identity, listener)
+        shim = _Shim(identity, listener, spare)
         gc.freeze()  # what is here now is here for good: a fork then copies fewer pages
         gc.enable()
         log.debug(f"serving `{identity.path}`")
@@ -59,7 +59,7 @@ def serve(identity: Identity, listener: _socket.socket) -> None:
 class _Shim:
     """The parts, and how they end together."""
 
-    def __init__(self, identity: Identity, listener: _socket.socket) -> None:
+    def __init__(self, identity: Identity, listener: _socket.socket, spare: _socket.socket | None = None) -> None:
         self.path = identity.path
         self.loop = Loop(_report)
         self.children = Children(self.loop, self.end)
@@ -68,14 +68,16 @@ class _Shim:
             self.publisher.over_ttrpc(identity.ttrpc_address)
         elif identity.publish_binary:
             self.publisher.by_binary(self.children, identity.publish_binary, identity.grpc_address)
+        self.operations = Operations(self.loop, self.children, spare)
         self.service = Service(
             self.loop,
             self.children,
-            Operations(self.loop, self.children),
+            self.operations,
             self.publisher,
             identity.namespace,
             read_delegate(),
-            self.end,
+            identity.path,
+            self.shut_down,
         )
         self.server = Server(self.loop, {TASK_SERVICE: self.service.methods()}, _report)
         self.server.listen(listener)
@@ -95,6 +97,20 @@ class _Shim:
             accepted = self.server.accepted if deserted else -1
             self.loop.later(_USE_SECONDS, lambda: self.look_for_use(accepted))
 
+    def shut_down(self) -> None:
+        """End, without the socket from now on: the next container of that name gets a shim of its own."""
+        self._remove_socket()
+        self.loop.later(0, self.end)
+
+    def _remove_socket(self) -> None:
+        """Remove the socket, once: another shim may have its own at the same path afterwards."""
+        if self.path:
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass
+        self.path = ""
+
     def end(self) -> None:
         """Stop once every operation is through, and every event and answer is taken, or after five seconds.
 
@@ -107,13 +123,11 @@ class _Shim:
             self.loop.later(_LOOK_SECONDS, self.end)
 
     def close(self) -> None:
-        """Remove the socket: the next container of that name gets a shim of its own."""
-        try:
-            os.unlink(self.path)
-        except OSError:
-            pass
+        """Close what others connect to, and are connected to."""
+        self._remove_socket()
         self.server.close()
         self.publisher.close()
+        self.operations.close()
 
     def linger(self) -> None:
         """Run on without the socket, for loggers that have not ended: the timers of their streams see to it."""
@@ -128,26 +142,6 @@ class _Shim:
             self.loop.later(_LOOK_SECONDS, self._look_for_loggers)
         else:
             self.loop.later(0, self.loop.stop)
-
-
-def _open_log(debug: bool) -> None:
-    """Log to the fifo that containerd reads, held open both ways: a restart of containerd does not end it."""
-    try:
-        fd = os.open("log", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return
-    log.use(fd, debug=debug)
-
-
-def _lower_oom_score() -> None:
-    """Be a little more likely than containerd to be killed for want of memory, as its own shim is."""
-    try:
-        with open(f"/proc/{os.getppid()}/oom_score_adj", encoding="ascii") as file:
-            score = min(int(file.read()) + 1, 1000)
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(score))
-    except (OSError, ValueError):
-        pass
 
 
 def _report(error: Exception) -> None:

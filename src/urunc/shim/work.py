@@ -7,8 +7,9 @@ needed once in a container's life: it is imported in the child that does it, and
 from __future__ import annotations
 
 import os
+import select
 
-from ..errors import StateError
+from ..errors import HostError, StateError
 from ..linux import cgroup_layout
 from ..runtime import lifecycle, pause
 from ..runtime.options import Options
@@ -17,14 +18,52 @@ from .places import make_folder, read_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from .child import Job
     from .places import Place
     from .wire import Values
 
+READY_SECONDS = 10.0
 
 _BOOTED = "/run/systemd/system"
 """There where systemd is init: sd_booted(3)."""
+
+
+def prepare(verb: str) -> None:
+    """Load what a job of that verb will need, in a child that was forked ahead."""
+    if verb == "create":
+        from ..linux import libc
+        from ..runtime import create, load, settings  # noqa: F401
+
+        libc.load()
+    elif verb == "start":
+        from ..runtime import init_words  # noqa: F401
+    elif verb == "delete":
+        from ..linux import cgroup  # noqa: F401
+        from ..runtime import teardown  # noqa: F401
+
+
+def perform(job: Job, ready: int) -> tuple[dict[str, Any], int]:
+    """Do a job, once the logger of its streams, where one is, is ready. Returns values for JSON and a descriptor."""
+    if ready >= 0:
+        await_logger(ready, job.strict)
+    verb: Callable[..., tuple[dict[str, Any], int]] = globals()[job.verb]
+    return verb(job.place, *job.arguments)
+
+
+def await_logger(ready: int, strict: bool) -> None:
+    """Wait until a logger says that it reads. Raises HostError.
+
+    A byte or the end of the pipe is the word; with `strict` (`binary-v2`) the end alone means that it died.
+    """
+    poll = select.poll()
+    poll.register(ready, select.POLLIN)
+    if not poll.poll(READY_SECONDS * 1000):
+        raise HostError(f"the logger said nothing for {READY_SECONDS:.0f} s")
+    if not os.read(ready, 1) and strict:
+        raise HostError("the logger ended before it was ready")
 
 
 def create(place: Place, mounts: list[Values], terminal: bool) -> tuple[dict[str, Any], int]:
@@ -116,15 +155,15 @@ def freeze(place: Place, verb: str) -> tuple[dict[str, Any], int]:
     return {}, -1
 
 
-def update(place: Place, resources: bytes) -> tuple[dict[str, Any], int]:
+def update(place: Place, resources: str) -> tuple[dict[str, Any], int]:
     """Change the limits: JSON of config.json's `linux.resources`. A guest's memory and vCPUs stay what they are."""
     if not place.ours:
-        delegated.call(place, "update", "--resources", "-", place.id, stdin=resources)
+        delegated.call(place, "update", "--resources", "-", place.id, stdin=resources.encode())
         return {}, -1
     from ..runtime import limits
     from ..runtime import update as change
 
-    change.update(place.root, place.id, limits.parse(resources))
+    change.update(place.root, place.id, limits.parse(resources.encode()))
     return {}, -1
 
 
