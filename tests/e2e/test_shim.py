@@ -19,6 +19,7 @@ from engines import Containerd
 from shims import INTERPRETER, NAME, write_entry
 from test_linux import image as linux_image
 
+import bundles
 from world import World, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
@@ -358,6 +359,30 @@ class TestFaults:
             ctr.world.run("kill", "-KILL", str(pid))
         wait_for("containerd notices", lambda: not ctr("task", "ls", "--quiet").stdout.strip())
         ctr("container", "rm", "guest", "long")
+
+    @pytest.mark.parametrize("ours", [True, False], ids=["guest", "ordinary"])
+    def test_a_create_does_not_outlive_its_shim_for_long(
+        self, ctr: Ctr, tmp_path: Path, testguest: Path, ours: bool
+    ) -> None:
+        """A hook holds it up. It is ended by the `delete` that containerd runs, and leaves nothing, by runc either."""
+        cgroup = f"/{ctr.engine.namespace}/slow"
+        make = (
+            bundles.unikernel(tmp_path / "b", testguest, cgroup=cgroup)
+            if ours
+            else bundles.ordinary(tmp_path / "b", cgroup=cgroup)
+        )
+        make.config["root"]["path"] = str(make.rootfs)
+        begun = tmp_path / "begun"
+        make.hook("createRuntime", "/bin/sh", "-c", f"echo > {begun}; exec sleep 987")
+        config = f"--config={make.write()}/config.json"
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(ctr.run, "--detach", config, "slow", check=False)
+            wait_for("the hook runs", begun.exists)
+            shim = min(pid for pid, command in ctr.world.processes() if "-id slow start" in command)
+            ctr.world.run("kill", "-KILL", str(shim))  # its children are called the same, and are younger
+            assert running.result().returncode != 0
+        wait_for("the hook has ended", lambda: not any("sleep 987" in line for _, line in ctr.world.processes()))
+        ctr("container", "rm", "slow", check=False)
 
     def test_twenty_at_once(self, ctr: Ctr) -> None:
         names = [f"guest{number}" for number in range(20)]

@@ -52,6 +52,12 @@ def test_a_zombie_is_gone() -> None:
     assert proc.start_time(child) is None
 
 
+def test_children(sleeper: subprocess.Popen[bytes]) -> None:
+    assert sleeper.pid in proc.children(os.getpid())
+    assert proc.children(sleeper.pid) == []
+    assert proc.children(2**22 + 1) == [], "no such process"
+
+
 def test_boot_id() -> None:
     assert proc.boot_id() == proc.boot_id()
     assert len(proc.boot_id()) == 36

@@ -56,7 +56,7 @@ def world(
 ) -> Iterator[World]:
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     world = World(loop, children, serve_until, tmp_path)
-    for name in ("create", "start", "kill", "freeze", "update", "delete", "execute"):
+    for name in ("create", "start", "kill", "pause", "resume", "update", "delete", "execute"):
         monkeypatch.setattr(work, name, getattr(world.work, name))
     monkeypatch.setattr(pod.cgroup, "pids", lambda paths: [])
     yield world

@@ -16,9 +16,11 @@ import pytest
 from urunc.shim import codes, messages
 from urunc.shim.children import Children
 from urunc.shim.frames import Frames
+from urunc.shim.lives import Lives
 from urunc.shim.loop import Loop
 from urunc.shim.messages import TASK_METHODS, TASK_SERVICE, TOPICS
 from urunc.shim.operation import Operations
+from urunc.shim.pod import Pod
 from urunc.shim.task import Service
 from urunc.shim.ttrpc import Server
 from urunc.shim.wire import decode, encode
@@ -74,8 +76,12 @@ class FakeWork:
         self._do("kill")
         return {}, -1
 
-    def freeze(self, place: Any, verb: str) -> tuple[dict[str, Any], int]:
-        self._do(verb)
+    def pause(self, place: Any) -> tuple[dict[str, Any], int]:
+        self._do("pause")
+        return {}, -1
+
+    def resume(self, place: Any) -> tuple[dict[str, Any], int]:
+        self._do("resume")
         return {}, -1
 
     def update(self, place: Any, resources: str) -> tuple[dict[str, Any], int]:
@@ -102,16 +108,10 @@ class World:
         operations = Operations(loop, children)
         self.prepared: list[str] = []
         operations.prepare = self.prepared.append  # type: ignore[method-assign]  # a test may change `work` meanwhile
-        service = Service(
-            loop,
-            children,
-            operations,
-            self.publisher,  # type: ignore[arg-type]
-            "default",
-            "runc",
-            f"{bundle}/socket",
-            lambda: self.shut.append(True),
-        )
+        publisher: Any = self.publisher
+        pod = Pod(operations, publisher)
+        lives = Lives(loop, children, operations, publisher, pod, "default", "runc", f"{bundle}/socket")
+        service = Service(pod, lives, publisher, lambda: self.shut.append(True))
         self.service = service
         self.errors: list[Exception] = []
         self.server = Server(loop, {TASK_SERVICE: service.methods()}, self.errors.append)

@@ -81,7 +81,7 @@ def test_the_verbs(place: Place) -> None:
     work.start(place)
     work.kill(place, 15, False)
     work.kill(place, 9, True)
-    work.freeze(place, "pause")
+    work.pause(place)
     work.update(place, '{"cpu":{}}')
     work.delete(place, False)
     work.delete(place.replace(systemd=True), True)

@@ -88,6 +88,18 @@ def send_signal(pid: int, started: int, signum: int) -> None:
         os.close(pidfd)
 
 
+def children(pid: int) -> list[int]:
+    """Return the pids of the process's children, those of all its threads; none where it is gone."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it has ended, or a thread of it: its children have another parent now, or none are left out
+    return found
+
+
 def catches(pid: int, signum: int) -> bool:
     """Return whether the process has a handler for the signal. Process 1 of a namespace ignores any other."""
     try:

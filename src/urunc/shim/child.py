@@ -81,9 +81,18 @@ def _place_stdio(stdio: Stdio) -> None:
     os.close(null)
 
 
-def pair() -> tuple[_socket.socket, _socket.socket]:
-    """Return the shim's end and the child's of what they speak over."""
-    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+def fork(body: Callable[[_socket.socket], None], given: Given) -> _socket.socket:
+    """Fork a child for `body`, which gets its end of what they speak over; return the shim's. Raises OSError."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        if os.fork() == 0:
+            be(lambda: body(theirs), given.stdio, (theirs.fileno(), log.descriptor(), given.ready, given.held))
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return ours
 
 
 def do(job: Job, given: Given, theirs: _socket.socket) -> None:
@@ -108,16 +117,7 @@ def fork_ahead(verb: str) -> _socket.socket:
 
     It ends where that end is closed first.
     """
-    ours, theirs = pair()
-    try:
-        if os.fork() == 0:
-            be(lambda: _wait(verb, theirs), NO_STDIO, (theirs.fileno(), log.descriptor()))
-    except OSError:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    return ours
+    return fork(lambda theirs: _wait(verb, theirs), Given())
 
 
 def _wait(verb: str, theirs: _socket.socket) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import _socket
 import os
 
-from .. import jsonio, log
+from .. import jsonio
 from ..errors import KernelError, reason
 from ..runtime.channel import carried_error
 from . import child
@@ -86,22 +86,10 @@ class Operations:
                 if child.send(spare, job, given):
                     return spare
                 spare.close()
-            return self._fork(job, given)
+            return child.fork(lambda theirs: child.do(job, given, theirs), given)
         finally:
             if held >= 0:
                 os.close(held)
-
-    def _fork(self, job: Job, given: Given) -> _socket.socket:
-        ours, theirs = child.pair()
-        try:
-            kept = (theirs.fileno(), log.descriptor(), *(fd for fd in (given.ready, given.held) if fd >= 0))
-            self._children.fork(lambda: child.do(job, given, theirs), given.stdio, kept)
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return ours
 
     def _take_spare(self, verb: str) -> _socket.socket | None:
         if self._spare_verb != verb:

@@ -23,8 +23,10 @@ DEFAULT_ROOT = "/run/containerd/runc"
 """As containerd's own shim has it; the namespace's name follows. `urunc --root /run/containerd/runc/NAMESPACE list`."""
 PLACE_FILE = "shim.json"
 DELETED_FILE = "deleted"
-AWAIT_SECONDS, KILL_SECONDS = 3.0, 0.5
-"""So long `delete` waits for an operation, and then, when it has killed that, for its end. It has five seconds."""
+AWAIT_SECONDS, KILL_SECONDS = 3.0, 0.4
+"""So long `delete` waits for an operation, and then, when it has killed something, for its end. It has five seconds."""
+_MOST_HOLDERS = 2
+"""An operation on a container holds its bundle, and an exec may be under way beside it."""
 _FLOCK = Struct("hhqqi4x")
 """struct flock of fcntl(2), on 64-bit machines: type, whence (0: the beginning), start, length, pid."""
 
@@ -94,19 +96,72 @@ def _find_holder(fd: int) -> int:
     return int(pid) if kind != fcntl.F_UNLCK else 0
 
 
+def _kill_holder(fd: int) -> bool:
+    """Kill a process that holds the bundle, and return whether there is one: it may end by itself meanwhile."""
+    from ..linux import proc
+
+    pid = _find_holder(fd)
+    started = proc.start_time(pid) if pid > 0 else None
+    if started is None or _find_holder(fd) != pid:
+        return False  # it has ended, and its pid may be another's
+    _kill(pid, started)
+    return True
+
+
+def _kill_what_it_waits_for(fd: int) -> None:
+    """Kill what the children of a process that holds the bundle have begun, as a hook of runc's.
+
+    Then runc fails, and undoes what it did, which nobody else knows: it keeps a record of what is whole alone.
+    """
+    from ..linux import proc
+
+    pid = _find_holder(fd)
+    found = [below for child in proc.children(pid) for below in _descendants(child)]
+    if _find_holder(fd) == pid:
+        for below, started in found:
+            _kill(below, started)
+
+
+def _descendants(pid: int) -> list[tuple[int, int]]:
+    """Return pids and start times, parents before their children: who is killed first starts no other."""
+    from ..linux import proc
+
+    found = [(child, proc.start_time(child)) for child in proc.children(pid)]
+    still = proc.children(pid)  # so the start times are those of its children, and not of whoever has such a pid now
+    result: list[tuple[int, int]] = []
+    for child, started in found:
+        if started is not None and child in still:
+            result += [(child, started), *_descendants(child)]
+    return result
+
+
+def _kill(pid: int, started: int) -> None:
+    from ..linux import proc
+
+    try:
+        proc.send_signal(pid, started, SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 def await_operation(bundle: str) -> None:
     """Wait until no operation holds the bundle: it goes on where its shim is killed, and would make what is cleared.
 
-    One that takes too long is killed. What it has made by then is cleared as what any killed `create` has left.
+    One that takes too long is killed: first what it waits for, and where that does not end it, itself. What it has made
+    by then is cleared as what any killed `create` has left.
     """
     try:
         fd = os.open(f"{bundle}/{PLACE_FILE}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        if not _await_lock(fd, AWAIT_SECONDS) and (pid := _find_holder(fd)) > 0:
-            os.kill(pid, SIGKILL)
-            _await_lock(fd, KILL_SECONDS)
+        if _await_lock(fd, AWAIT_SECONDS):
+            return
+        _kill_what_it_waits_for(fd)
+        for _ in range(_MOST_HOLDERS):
+            if _await_lock(fd, KILL_SECONDS) or not _kill_holder(fd):
+                return
+        _await_lock(fd, KILL_SECONDS)
     finally:
         os.close(fd)
 

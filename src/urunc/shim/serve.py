@@ -15,10 +15,12 @@ from ..record import Record
 from .children import Children
 from .events import Publisher
 from .io import TERM_SECONDS
+from .lives import Lives
 from .loop import Loop
 from .messages import TASK_SERVICE
 from .operation import Operations
 from .places import read_delegate
+from .pod import Pod
 from .task import Service
 from .ttrpc import Server
 
@@ -69,16 +71,18 @@ class _Shim:
         elif identity.publish_binary:
             self.publisher.by_binary(self.children, identity.publish_binary, identity.grpc_address)
         self.operations = Operations(self.loop, self.children, spare)
-        self.service = Service(
+        pod = Pod(self.operations, self.publisher)
+        lives = Lives(
             self.loop,
             self.children,
             self.operations,
             self.publisher,
+            pod,
             identity.namespace,
             read_delegate(),
             identity.path,
-            self.shut_down,
         )
+        self.service = Service(pod, lives, self.publisher, self.shut_down)
         self.server = Server(self.loop, {TASK_SERVICE: self.service.methods()}, _report)
         self.server.listen(listener)
         self._looks = int(_DRAIN_SECONDS / _LOOK_SECONDS)

@@ -14,18 +14,17 @@ from ..linux import cgroup
 from . import codes
 from .child import Job
 from .codes import StatusError
-from .lives import Lives, refuse
+from .lives import refuse
 from .messages import CREATED, RUNNING, TASK_METHODS
-from .pod import Pod
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .children import Children
     from .events import Publisher
-    from .loop import Loop
-    from .operation import Operations, Outcome
+    from .lives import Lives
+    from .operation import Outcome
+    from .pod import Pod
     from .process import Container
     from .ttrpc import Call, Methods
     from .wire import Values
@@ -35,25 +34,10 @@ _NOT_FOR_GUESTS = (0, SIGKILL, SIGCONT, SIGSTOP)
 
 
 class Service:
-    """The service of one pod, at `socket`.
+    """The service of one pod. `on_shutdown` is called once the last is gone and containerd says Shutdown."""
 
-    `on_shutdown` is called once the last is gone and containerd says Shutdown.
-    """
-
-    def __init__(
-        self,
-        loop: Loop,
-        children: Children,
-        operations: Operations,
-        publisher: Publisher,
-        namespace: str,
-        delegate: str,
-        socket: str,
-        on_shutdown: Callable[[], None],
-    ) -> None:
-        self._publisher, self._on_shutdown = publisher, on_shutdown
-        self._pod = Pod(operations, publisher)
-        self._lives = Lives(loop, children, operations, publisher, self._pod, namespace, delegate, socket)
+    def __init__(self, pod: Pod, lives: Lives, publisher: Publisher, on_shutdown: Callable[[], None]) -> None:
+        self._pod, self._lives, self._publisher, self._on_shutdown = pod, lives, publisher, on_shutdown
 
     def methods(self) -> Methods:
         """Return the service's table for the server."""
@@ -173,20 +157,22 @@ class Service:
             container.paused = paused
             self._publisher.publish("/tasks/paused" if paused else "/tasks/resumed", {"container_id": container.id})
 
-        self._run(call, container, Job(verb="freeze", place=container.place, arguments=(verb,)), done)
+        self._run(call, container, Job(verb=verb, place=container.place), done)
 
     def _update(self, values: Values, call: Call) -> None:
         container = self._pod.container(values)
         resources = values["resources"]
         if resources is None:
             raise StatusError(codes.INVALID_ARGUMENT, f"cannot update `{container.id}`: no resources are given")
-        text = resources["value"].decode("utf-8", "replace")
+        try:
+            text = resources["value"].decode()
+        except UnicodeDecodeError as error:
+            raise StatusError(codes.INVALID_ARGUMENT, f"the resources to update to are not JSON: {error}") from None
         self._run(call, container, Job(verb="update", place=container.place, arguments=(text,)))
 
     def _run(self, call: Call, container: Container, job: Job, done: Callable[[], None] = lambda: None) -> None:
         """Run an operation whose answer is empty."""
-        verb = job.verb if job.verb != "freeze" else str(job.arguments[0])
-        self._pod.operate(container, job, lambda outcome: self._finish(outcome, call, container, verb, done))
+        self._pod.operate(container, job, lambda outcome: self._finish(outcome, call, container, job.verb, done))
 
     def _finish(
         self,

@@ -11,7 +11,8 @@ import select
 
 from ..errors import HostError, StateError
 from ..linux import cgroup_layout
-from ..runtime import lifecycle, pause
+from ..runtime import lifecycle
+from ..runtime import pause as freezer
 from ..runtime.options import Options
 from . import delegated, rootfs
 from .places import make_folder, read_config
@@ -146,12 +147,21 @@ def kill(place: Place, signum: int, everything: bool) -> tuple[dict[str, Any], i
     return {}, -1
 
 
-def freeze(place: Place, verb: str) -> tuple[dict[str, Any], int]:
-    """Pause or resume the container, by its cgroup's freezer."""
-    if not place.ours:
-        delegated.call(place, verb, place.id)
-        return {}, -1
-    (pause.pause if verb == "pause" else pause.resume)(place.root, place.id)
+def pause(place: Place) -> tuple[dict[str, Any], int]:
+    """Pause the container, by its cgroup's freezer."""
+    if place.ours:
+        freezer.pause(place.root, place.id)
+    else:
+        delegated.call(place, "pause", place.id)
+    return {}, -1
+
+
+def resume(place: Place) -> tuple[dict[str, Any], int]:
+    """Resume a container that is paused."""
+    if place.ours:
+        freezer.resume(place.root, place.id)
+    else:
+        delegated.call(place, "resume", place.id)
     return {}, -1
 
 

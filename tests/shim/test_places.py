@@ -1,0 +1,146 @@
+"""What is kept in a bundle: who holds it, and that its container is deleted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from urunc.linux import proc
+from urunc.shim import places
+
+ENTRY = Path(places.__file__).parents[3] / "bin/shim.in"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(places, "AWAIT_SECONDS", 0.05)
+    monkeypatch.setattr(places, "KILL_SECONDS", 10.0)
+    (tmp_path / places.PLACE_FILE).touch()
+    return tmp_path
+
+
+@pytest.fixture
+def hold(bundle: Path) -> Iterator[Callable[..., int]]:
+    """Start a process that holds the bundle, as an operation does, and return its pid once it does."""
+    pids: list[int] = []
+
+    def start(*, named: bool) -> int:
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            held = places.hold(str(bundle))
+            if named:
+                places.name_holder(held)
+            os.write(writer, b"x")
+            time.sleep(60)
+            os._exit(0)
+        pids.append(pid)
+        assert os.read(reader, 1) == b"x"
+        os.close(reader)
+        os.close(writer)
+        return pid
+
+    yield start
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+def test_an_operation_that_takes_too_long_is_killed(bundle: Path, hold: Callable[..., int]) -> None:
+    pid = hold(named=True)
+    places.await_operation(str(bundle))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_what_it_waits_for_is_killed_first(bundle: Path) -> None:
+    """As a hook of runc's: then the operation ends by itself, once runc has undone what it did."""
+    pid = os.fork()
+    if pid == 0:
+        places.name_holder(places.hold(str(bundle)))
+        hooked = "sleep 60; echo undone > undone; exit 3"
+        os._exit(subprocess.run(["/bin/sh", "-c", hooked], cwd=bundle, check=False).returncode)
+    while not proc.children(pid) or not proc.children(proc.children(pid)[0]):
+        time.sleep(0.01)
+    places.await_operation(str(bundle))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+    assert (bundle / "undone").exists()
+
+
+def test_who_has_not_said_its_name_is_not_killed(
+    bundle: Path, hold: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "KILL_SECONDS", 0.05)
+    pid = hold(named=False)
+    places.await_operation(str(bundle))
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+
+
+def test_one_that_ends_before_its_pid_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen(["/bin/true"])
+    ended.wait()
+    monkeypatch.setattr(places, "_find_holder", lambda _fd: ended.pid)
+    assert not places._kill_holder(-1)
+
+
+def test_one_whose_pid_is_anothers_by_then(hold: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = hold(named=False)
+    found = iter((pid, 0))
+    monkeypatch.setattr(places, "_find_holder", lambda _fd: next(found))
+    assert not places._kill_holder(-1)
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+
+
+class TestDeleted:
+    """What the entry point's shell prints without Python, where the shim has noted that nothing is left."""
+
+    ANSWER = bytes(range(256))
+
+    @pytest.fixture
+    def ask(self, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
+        entry = tmp_path_factory.mktemp("bin") / "shim"
+        entry.write_text(ENTRY.read_text().replace("@PYTHON@ -IS", "echo asked Python"))
+        entry.chmod(0o755)
+
+        def run(*argv: str) -> bytes:
+            argv = argv or ("-namespace", "n", "-bundle", str(bundle), "-id", "web", "delete")
+            return subprocess.run([entry, *argv], cwd=bundle, stdout=subprocess.PIPE, timeout=10, check=True).stdout
+
+        return run
+
+    def test_nothing_is_left(self, bundle: Path, ask: Callable[..., bytes]) -> None:
+        places.note_deleted(str(bundle), self.ANSWER, "")
+        assert ask() == self.ANSWER
+
+    def test_the_shim_has_ended(self, bundle: Path, ask: Callable[..., bytes]) -> None:
+        places.note_deleted(str(bundle), self.ANSWER, str(bundle / "socket"))
+        assert ask() == self.ANSWER
+
+    def test_the_shim_was_killed_before_its_end(self, bundle: Path, ask: Callable[..., bytes]) -> None:
+        places.note_deleted(str(bundle), self.ANSWER, str(bundle / "socket"))
+        (bundle / "socket").touch()
+        assert ask().startswith(b"asked Python")
+
+    def test_another_container_of_that_name_was_begun(self, bundle: Path, ask: Callable[..., bytes]) -> None:
+        places.note_deleted(str(bundle), self.ANSWER, "")
+        (bundle / places.PLACE_FILE).touch()
+        assert ask().startswith(b"asked Python")
+
+    def test_nothing_was_noted(self, ask: Callable[..., bytes]) -> None:
+        assert ask().startswith(b"asked Python")
+
+    def test_another_bundle_is_asked_for(self, bundle: Path, ask: Callable[..., bytes]) -> None:
+        places.note_deleted(str(bundle), self.ANSWER, "")
+        assert ask("-namespace", "n", "-bundle", "/elsewhere", "-id", "web", "delete").startswith(b"asked Python")
+
+    @pytest.mark.parametrize("argv", [("-v",), ("-namespace", "n", "-id", "a b", "start"), ("-info",)])
+    def test_whatever_else_is_pythons(self, ask: Callable[..., bytes], argv: tuple[str, ...]) -> None:
+        assert ask(*argv).endswith(" ".join(argv).encode() + b"\n")
