@@ -6,6 +6,7 @@ What an ordinary user does in such a machine, and what is in the file system aft
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import debian
 import linuxes
+from bundles import Bundle
 from driver import ROOT, Cli
 from mounted import Mounted
 from world import World, wait_for
@@ -155,3 +157,66 @@ def test_another_user(cli: Cli, machine: Callable[[str], Mounted]) -> None:
     assert "1234:2345\n1\n" in console
     assert linuxes.read_disk(installed.disk, "/var/tmp/perl") == "1234"
     assert linuxes.read_disk(installed.disk, "/etc/passwd").startswith("root:")
+
+
+def test_by_9p(cli: Cli, tmp_path: Path, world: World, is_runc: bool) -> None:
+    """The same Debian in an overlay, as engines lay it out by default, with a second kernel beside its own."""
+    if is_runc:
+        pytest.skip("runc has no unikernels")
+    tree, kernel = debian.want_tree(), linuxes.kernel_with_9p()
+    script = f"""
+    . /etc/os-release; echo "$ID $VERSION_ID by $BASH"; grep ' / ' /proc/mounts
+    dpkg -l base-files perl-base | grep -c ^ii; dpkg --verify coreutils
+    dpkg -i {debian.PACKAGE} > /dev/null && greeting > /srv/greeting; greeting; rm -r /usr/share/doc/apt
+    exit 9
+    """
+    bundle = debian.annotate(Bundle(tmp_path / "bundle", ("/bin/bash", "-c", script), cgroup=f"/{world.cgroup}/shared"))
+    for name in ("upper", "work"):
+        (tmp_path / name).mkdir()
+    options = f"lowerdir={tree},upperdir={tmp_path / 'upper'},workdir={tmp_path / 'work'}"
+    world.run("mount", "-t", "overlay", "-o", options, "overlay", str(bundle.rootfs))
+    try:
+        rootfs = world.path(str(bundle.rootfs))
+        linuxes.add_kernel(rootfs, kernel)
+        shutil.copy(debian.make_package(tmp_path / "greeting"), rootfs / debian.PACKAGE[1:])
+        linuxes.annotate(bundle, mountRootfs="true")
+        status, console = cli.run("guest", bundle)
+    finally:
+        world.run("umount", str(bundle.rootfs))
+    assert status == 9, console
+    assert "debian 12 by /bin/bash\nfs0 / 9p rw" in console
+    assert "\n2\n" in console
+    assert "hello from perl v5." in console
+    assert (tmp_path / "upper/srv/greeting").read_text().startswith("hello from perl")
+    assert "Package: greeting\nStatus: install ok installed" in (tmp_path / "upper/var/lib/dpkg/status").read_text()
+    assert (tree / "usr/share/doc/apt").exists()
+
+
+LARGE = ("./boot/initrd*", "./usr/share/doc/*", "./usr/share/locale/*", "./usr/lib/modules/*/kernel/[!dlv]*")
+
+
+def test_as_an_initrd(cli: Cli, tmp_path: Path, world: World, is_runc: bool) -> None:
+    """In the guest's memory: what it writes is gone with it. dpkg, apt and perl are there."""
+    if is_runc:
+        pytest.skip("runc has no unikernels")
+    tree = debian.want_tree()
+    script = """
+    . /etc/os-release; echo "$ID $VERSION_ID by $BASH"; grep ' / ' /proc/mounts
+    dpkg -l base-files perl-base | grep -c ^ii; apt-get --version | head -n 1; perl -e 'print 6 * 7, "\\n"'
+    useradd --create-home joe && su joe -c 'id -un'; exit 9
+    """
+    bundle = Bundle(tmp_path / "bundle", ("/bin/bash", "-c", script), cgroup=f"/{world.cgroup}/initrd")
+    shutil.copy(tree / "vmlinuz", bundle.rootfs / "vmlinuz")
+    left_out = [word for pattern in LARGE for word in ("-path", pattern, "-prune", "-o")]
+    names = subprocess.run(["find", ".", *left_out, "-print0"], cwd=tree, check=True, capture_output=True).stdout
+    with (bundle.rootfs / "initrd").open("wb") as initrd:
+        argv = ["cpio", "--quiet", "--create", "--null", "--format=newc"]
+        subprocess.run(argv, input=names, stdout=initrd, cwd=tree, check=True)
+    debian.annotate(bundle)
+    bundle.annotate(mountRootfs="false", initrd="/initrd")
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 768 << 20}
+    status, console = cli.run("guest", bundle)
+    assert status == 9, console
+    assert "debian 12 by /bin/bash\nrootfs / rootfs rw" in console
+    assert "\n2\napt 2." in console
+    assert "\n42\njoe\n" in console

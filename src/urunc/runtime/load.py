@@ -354,7 +354,7 @@ def _look_at_storage(
         return block, device, (), (), ()
     filesystems = [driver(found.filesystem) for found in (block, device) if found and found.filesystem]
     names = (*DRIVERS, *SHARE_DRIVERS, *filesystems, *(("virtio_balloon",) if balloon else ()))
-    return block, device, *storage.read_modules(rootfs, kernel, names)
+    return block, device, *storage.read_modules(rootfs, app.kernel, kernel, names)
 
 
 def read_guest_init(arch: str) -> bytes:

@@ -12,7 +12,7 @@ import stat
 
 from ..errors import HostError, ImageError, reason
 from ..linux import fsops, libc, loop, mountinfo
-from ..vm import filesystems, modules
+from ..vm import elf, filesystems, modules
 from ..vm.machine import GuestFile
 from ..vm.storage import BlockImage, Device
 from .plan import Node
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _MODULES = "/lib/modules"
 _MODULES_DEP_LIMIT = 4 << 20
 _MODULE_LIMIT = 32 << 20
+_MOST_RELEASES = 8  # that a kernel is searched for: an image may have any number of folders
 _FLAGS = {
     "ro": libc.MS_RDONLY,
     "nosuid": libc.MS_NOSUID,
@@ -81,14 +82,14 @@ def find_device(rootfs: str) -> Device | None:
 
 
 def read_modules(
-    rootfs: int, kernel: KernelInfo, names: tuple[str, ...]
+    rootfs: int, path: str, kernel: KernelInfo, names: tuple[str, ...]
 ) -> tuple[tuple[GuestFile, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return those of the kernel's modules in the rootfs, with their modules.dep, and what it surely has and lacks.
+    """Return those of the modules of the kernel at `path`, with their modules.dep, and what it surely has and lacks.
 
     All are empty where the rootfs has no folder for the kernel. Raises ImageError for one that cannot be read, or
     modules that are larger together than any should be.
     """
-    release = _find_release(rootfs, kernel)
+    release = _find_release(rootfs, path, kernel)
     folder, size = f"{_MODULES}/{release}", 0
     index = _read_text(rootfs, f"{folder}/modules.dep") if release else None
     if index is None:
@@ -108,8 +109,11 @@ def read_modules(
     return (listed, *files), has, lacks if builtin is not None else ()
 
 
-def _find_release(rootfs: int, kernel: KernelInfo) -> str:
-    """Return the folder of the kernel's modules: by its release, else the only one that there is; "" without one."""
+def _find_release(rootfs: int, path: str, kernel: KernelInfo) -> str:
+    """Return the folder of the kernel's modules: by its release, else the only one that there is; "" without one.
+
+    An ELF file has its release only in what it prints as it boots: it is looked for where there are several folders.
+    """
     try:
         folder = fsops.open_in_root(rootfs, _MODULES, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
@@ -120,7 +124,26 @@ def _find_release(rootfs: int, kernel: KernelInfo) -> str:
         os.close(folder)
     if kernel.release:
         return kernel.release if kernel.release in names else ""
+    if 1 < len(names) <= _MOST_RELEASES:
+        names = _named_by(rootfs, path, names)
     return names[0] if len(names) == 1 else ""
+
+
+def _named_by(rootfs: int, path: str, releases: list[str]) -> list[str]:
+    """Return those releases of which the kernel says that it is one (`linux_banner` in linux/init/version.c)."""
+    try:
+        kernel = fsops.open_in_root(rootfs, path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return []
+    try:
+        banners = [(release, f"Linux version {release} (".encode("utf-8", "surrogateescape")) for release in releases]
+        return [
+            release for release, banner in banners if elf.contains(lambda at, size: os.pread(kernel, size, at), banner)
+        ]
+    except OSError:
+        return []
+    finally:
+        os.close(kernel)
 
 
 def _read_text(rootfs: int, path: str) -> str | None:

@@ -1,0 +1,64 @@
+"""Which of an image's modules are the kernel's. The rest of the module is tried by the command line, with disks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from urunc.runtime import storage
+from urunc.vm.machine import KernelInfo
+
+OLD, NEW = "6.1.0-1-amd64", "6.1.0-10-amd64"
+VMLINUX = KernelInfo(format="elf64", arch="x86_64", linux=True)
+
+
+@pytest.fixture
+def rootfs(tmp_path: Path) -> Iterator[int]:
+    """A root with the modules of two kernels, of names that begin alike, and the older of them as `/vmlinux`."""
+    for release in (OLD, NEW):
+        folder = tmp_path / "lib/modules" / release
+        folder.mkdir(parents=True)
+        (folder / "virtio.ko").write_text(release)
+        (folder / "modules.dep").write_text("virtio.ko:\n")
+    banner = f"Linux version {OLD} (builder@example.org)"
+    (tmp_path / "vmlinux").write_bytes(b"\x7fELF".ljust(1 << 20, b"\0") + banner.encode())
+    fd = os.open(tmp_path, os.O_PATH)
+    yield fd
+    os.close(fd)
+
+
+def paths(rootfs: int, kernel: KernelInfo, path: str = "/vmlinux") -> set[str]:
+    """Return the folders of what is taken."""
+    files, _, _ = storage.read_modules(rootfs, path, kernel, ("virtio",))
+    return {os.path.dirname(file.path) for file in files}
+
+
+def test_a_release_that_the_header_says(rootfs: int) -> None:
+    assert paths(rootfs, VMLINUX.replace(format="bzimage", release=NEW)) == {f"/lib/modules/{NEW}"}
+
+
+def test_a_release_that_stands_in_what_the_kernel_prints(rootfs: int) -> None:
+    assert paths(rootfs, VMLINUX) == {f"/lib/modules/{OLD}"}
+
+
+def test_the_only_ones_are_taken(rootfs: int, tmp_path: Path) -> None:
+    (tmp_path / "lib/modules" / OLD).rename(tmp_path / "elsewhere")
+    assert paths(rootfs, VMLINUX) == {f"/lib/modules/{NEW}"}
+
+
+@pytest.mark.parametrize("what", ["another", "fifo", "nothing", "many folders"])
+def test_none_where_it_cannot_be_told(rootfs: int, tmp_path: Path, what: str) -> None:
+    kernel = tmp_path / "vmlinux"
+    if what == "many folders":
+        for number in range(100):
+            (tmp_path / "lib/modules" / str(number)).mkdir()
+    else:
+        kernel.unlink()
+    if what == "another":
+        kernel.write_bytes(b"Linux version 6.1.0-1 (")
+    if what == "fifo":
+        os.mkfifo(kernel)
+    assert paths(rootfs, VMLINUX) == set()
