@@ -41,8 +41,8 @@ urunc.oci.cgroup_path urunc.oci.device_rules
 urunc.oci.parse urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
 urunc.runtime.assemble urunc.runtime.channel urunc.runtime.create
 urunc.runtime.host urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words
-urunc.runtime.load urunc.runtime.options urunc.runtime.plan urunc.runtime.settings
-urunc.runtime.timeline
+urunc.runtime.load urunc.runtime.options urunc.runtime.plan urunc.runtime.plan_devices urunc.runtime.plan_machine
+urunc.runtime.plan_storage urunc.runtime.settings urunc.runtime.timeline
 urunc.vm urunc.vm.bootstring urunc.vm.choose urunc.vm.elf urunc.vm.guests urunc.vm.guests.unikraft
 urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port urunc.vm.storage
 """
@@ -57,7 +57,7 @@ FREEZE = f"""
 urunc.runtime.pause urunc.runtime.status
 """
 EVENTS = f"""
-{VERB} select urunc.linux urunc.linux.cgroup_stats urunc.linux.oom urunc.linux.proc
+{VERB} select urunc.linux urunc.linux.cgroup_stats urunc.linux.oom urunc.linux.proc urunc.linux.process_usage
 urunc.runtime.events urunc.runtime.status _socket urunc.runtime.control urunc.vm urunc.vm.port
 """
 UPDATE = f"""

@@ -42,8 +42,17 @@ def test_memory_is_taken_and_given_back(cli: Cli, make_small_linux: Callable[...
     cli("update", "--memory", "320m", "guest")
     assert limit(cli, bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(320 * MIB)
     wait_for("the guest's whole memory", lambda: actual(cli) == 240)
+    wait_for("what the guest says of its memory", lambda: usage(cli), 60)
+    assert 100 * MIB < usage(cli)["total"] <= 240 * MIB
+    assert 0 < usage(cli)["free"] < usage(cli)["total"]
     wait_for("more free memory", lambda: free(cli) > before - 20 * 1024)
     cli.end("guest")
+
+
+def usage(cli: Cli) -> dict[str, int]:
+    """Return how the guest says it uses its memory, in bytes; empty before it has said anything."""
+    found = json.loads(cli("events", "--stats", "guest").stdout)["data"]["monitor"].get("guestMemoryUsage", {})
+    return dict(found)
 
 
 def free(cli: Cli) -> int:

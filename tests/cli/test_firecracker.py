@@ -178,5 +178,8 @@ def test_a_balloon_that_the_guest_does_not_drive(cli: Cli, linux: Bundle) -> Non
     cli.wait_console("guest", "ready")
     assert cli("update", "--memory", "128m", "guest", check=False).returncode == 1
     assert cli.last_error() == "the monitor refuses"
-    assert json.loads(cli("events", "--stats", "guest").stdout)["data"]["memory"]["usage"]["limit"] == 256 << 20
+    data = json.loads(cli("events", "--stats", "guest").stdout)["data"]
+    assert data["memory"]["usage"]["limit"] == 256 << 20
+    assert data["monitor"]["status"] == "running"
+    assert "fc_vcpu 0" in [thread["name"] for thread in data["process"]["threads"]]
     cli.end("guest")

@@ -105,6 +105,9 @@ def test_the_monitor_tells_of_itself(cli: Cli, guest: str) -> None:
     assert data["monitor"]["name"] == "qemu"
     assert data["monitor"]["guestMemory"] == 256 << 20
     assert (data["monitor"]["status"], data["monitor"]["disks"]) == ("running", [])
+    threads = {thread["name"]: thread for thread in data["process"]["threads"]}
+    assert threads["CPU 0/TCG"]["count"] == 1
+    assert threads["CPU 0/TCG"]["cpuTime"] > 0
     cli("pause", guest)
     data = json.loads(cli("events", "--stats", guest).stdout)["data"]
     assert "status" not in data["monitor"]  # it cannot answer

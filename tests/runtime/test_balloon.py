@@ -71,6 +71,31 @@ def test_the_other_monitors_balloon_counts_what_is_taken(monkeypatch: pytest.Mon
     assert asked == [(named.pid, named.start_time, 140)]
 
 
+@pytest.mark.parametrize(
+    ("stats", "found"),
+    [
+        ({"stat-free-memory": 7, "stat-disk-caches": 5}, {"free": 7, "caches": 5}),
+        ({"stat-free-memory": 2**64 - 1, "stat-swap-in": -1, "stat-major-faults": "1", "stat-minor-faults": True}, {}),
+        ({"free_memory": 7}, {}),
+        (None, {}),
+        ([], {}),
+    ],
+)
+def test_what_the_guest_says_of_its_memory(
+    monkeypatch: pytest.MonkeyPatch, stats: object, found: dict[str, int]
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(control, "ask", lambda place, command: asked.append(command) or [{"stats": stats}])
+    assert balloon.usage("/", container()) == found
+    assert asked == [("qom-get", {"path": "/machine/peripheral/balloon", "property": "guest-stats"})]
+
+
+def test_what_it_says_by_the_other_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = {"actual_mib": 1, "free_memory": 9, "total_memory": 20, "swap_out": None}
+    monkeypatch.setattr(monitor_api, "balloon_statistics", lambda *_: answer)
+    assert balloon.usage("/", container(monitor="firecracker")) == {"free": 9, "total": 20}
+
+
 def test_a_monitor_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "ask", lambda *_: [None])
     with pytest.raises(StateError, match="refuses"):

@@ -12,7 +12,7 @@ import pytest
 import containers
 from cgroups import sleeper
 from urunc.errors import StateError, UsageError
-from urunc.runtime import control, events, store
+from urunc.runtime import control, events, monitor_api, store
 
 NAME = "web"
 RUNC = {"cpu", "cpuset", "memory", "pids", "blkio", "hugetlb", "intel_rdt", "network_interfaces"}
@@ -30,7 +30,7 @@ def test_the_shape_is_runcs(tmp_path: Path) -> None:
     root = claim(tmp_path, os.getpid())
     event = events.stats(root, NAME)
     assert (event["type"], event["id"]) == ("stats", NAME)
-    assert event["data"].keys() == {*RUNC, "monitor"}
+    assert event["data"].keys() == {*RUNC, "process", "monitor"}
     assert event["data"]["monitor"] == {"name": "qemu", "accel": "tcg", "guestMemory": 32 << 20}
 
 
@@ -62,7 +62,9 @@ def test_lack_of_memory_is_told_as_it_happens(tmp_path: Path) -> None:
 
 def test_the_interfaces_of_the_container(tmp_path: Path) -> None:
     root = claim(tmp_path, os.getpid())
-    for entry in events.stats(root, NAME)["data"]["network_interfaces"]:
+    data = events.stats(root, NAME)["data"]
+    assert data["process"]["taps"] == []
+    for entry in data["network_interfaces"]:
         assert entry.keys() == {
             "Name",
             *(way + what for way in ("Rx", "Tx") for what in ("Bytes", "Packets", "Errors", "Dropped")),
@@ -107,6 +109,56 @@ def test_what_the_monitor_says_is_cut_to_its_shape(
     monkeypatch.setattr(control, "ask", lambda place, *commands: [state, blocks])
     said = events.stats(root, NAME)["data"]["monitor"]
     assert {key: said[key] for key in ("status", "disks")} == found
+
+
+def test_taps_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = claim(tmp_path, os.getpid(), taps=("urunc0-x",))
+    record = store.want(root, NAME)
+    table = tmp_path / "dev"
+    table.write_text("".join(f"  {name}: {' '.join(['7'] * 16)}\n" for name in ("lo", "eth0", "urunc0-x")))
+    with table.open() as file:
+        lines = file.read()
+    monkeypatch.setattr(events, "_net_dev", lambda pid: lines.splitlines())
+    assert [entry["Name"] for entry in events._interfaces(record, taps=True)] == ["urunc0-x"]
+    assert [entry["Name"] for entry in events._interfaces(record, taps=False)] == ["eth0"]
+
+
+def test_the_process_is_counted_for_every_monitor(tmp_path: Path) -> None:
+    root = claim(tmp_path, os.getpid(), monitor="spt")
+    found = events.stats(root, NAME)["data"]["process"]
+    assert found["residentMemory"] > 1 << 20
+    assert sum(thread["count"] for thread in found["threads"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"state": "Running", "vmm_version": "1"}, "running"),
+        ({"state": "x" * 999}, "x" * 32),
+        ({"state": 5}, "unknown"),
+        ({}, "unknown"),
+    ],
+)
+def test_a_monitor_with_an_api_says_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], said: str
+) -> None:
+    root = claim(tmp_path, os.getpid(), monitor="firecracker", stop="ctrl-alt-del")
+    monkeypatch.setattr(monitor_api, "instance", lambda pid, started: answer)
+    assert events.stats(root, NAME)["data"]["monitor"]["status"] == said
+    root = claim(tmp_path / "without", os.getpid(), monitor="firecracker", stop="kill")
+    assert "status" not in events.stats(root, NAME)["data"]["monitor"]
+
+
+def test_a_balloon_that_nobody_drives_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = claim(tmp_path, os.getpid(), monitor="firecracker", balloon=True)
+
+    def refuse(pid: int, started: int) -> None:
+        raise StateError("the monitor refuses")
+
+    monkeypatch.setattr(monitor_api, "balloon_statistics", refuse)
+    monkeypatch.setattr(monitor_api, "instance", lambda pid, started: {"state": "Running"})
+    said = events.stats(root, NAME)["data"]["monitor"]
+    assert (said["status"], "guestMemoryActual" in said) == ("running", False)
 
 
 def test_a_monitor_that_does_not_answer_costs_no_figures(tmp_path: Path) -> None:

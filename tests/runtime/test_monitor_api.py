@@ -174,6 +174,13 @@ def test_the_balloons_size_is_asked_for(monitor: int, serve: Serve, tmp_path: Pa
     assert asked == [b"GET /balloon/statistics HTTP/1.1\r\n\r\n"]
 
 
+def test_the_machines_state_is_asked_for(monitor: int, serve: Serve, tmp_path: Path) -> None:
+    body = b'{"id":"web","state":"Running"}'
+    asked = serve(tmp_path / "api", b"HTTP/1.1 200 \r\nContent-length: %d\r\n\r\n" % len(body) + body)
+    assert monitor_api.instance(monitor, proc.start_time(monitor) or 0)["state"] == "Running"
+    assert asked == [b"GET / HTTP/1.1\r\n\r\n"]
+
+
 def test_the_balloons_size_is_set(monitor: int, serve: Serve, tmp_path: Path) -> None:
     asked = serve(tmp_path / "api", b"HTTP/1.1 204 \r\n\r\n")
     monitor_api.set_balloon(monitor, proc.start_time(monitor) or 0, 64)

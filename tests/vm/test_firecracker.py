@@ -179,7 +179,7 @@ def test_a_balloon_brings_the_api_that_sets_it() -> None:
     assert config(machine)["balloon"] == {
         "amount_mib": 0,
         "deflate_on_oom": True,
-        "stats_polling_interval_s": 600,
+        "stats_polling_interval_s": 10,
     }
     assert launch(machine).argv[launch(machine).argv.index("--api-sock") + 1] == "/api/api.sock"
     assert "balloon" not in config(make())

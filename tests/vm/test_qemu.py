@@ -45,7 +45,7 @@ def test_disks_are_always_raw() -> None:
 
 def test_commas_are_doubled_in_options_and_nowhere_else() -> None:
     words = argv(make(name="a,b", shares=(Share(path="/s,0", tag="t,0"),), boot=Boot(command_line="x,y -S")))
-    assert option(words, "-name") == "guest=a,,b"
+    assert option(words, "-name") == "guest=a,,b,debug-threads=on"
     assert "path=/s,,0," in option(words, "-fsdev")
     assert "virtio-9p-pci,fsdev=share0,mount_tag=t,,0" in words
     assert option(words, "-append") == "x,y -S"
@@ -143,7 +143,8 @@ def test_vhost() -> None:
 
 @pytest.mark.parametrize(("model", "bus"), [("q35", "pci"), ("microvm", "device")])
 def test_a_balloon_where_there_is_to_be_one(model: str, bus: str) -> None:
-    assert f"virtio-balloon-{bus},deflate-on-oom=on" in argv(make(balloon=True, model=model))
+    device = f"virtio-balloon-{bus},id=balloon,guest-stats-polling-interval=10,deflate-on-oom=on"
+    assert device in argv(make(balloon=True, model=model))
     assert not any("balloon" in word for word in argv(make(model=model)))
 
 

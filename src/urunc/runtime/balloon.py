@@ -11,6 +11,7 @@ import time
 from .. import log
 from ..errors import StateError
 from ..vm import monitors
+from ..vm.machine import BALLOON
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,17 @@ _SECONDS = 30.0  # a guest in software gives about 100 MiB in a second
 _PATIENCE = 4.0  # without a MiB more
 _PAUSE = 0.05
 _MIB = 1 << 20
+_USAGE = {  # virtio 1.2, section 5.5.6.4: our name -> the HTTP API's; QMP has another
+    "free": "free_memory",
+    "available": "available_memory",
+    "total": "total_memory",
+    "caches": "disk_caches",
+    "swappedIn": "swap_in",
+    "swappedOut": "swap_out",
+    "majorFaults": "major_faults",
+    "minorFaults": "minor_faults",
+}
+_LARGEST = (1 << 63) - 1  # of a figure: one that the guest does not give is 2**64 - 1 by QMP
 _SLACK = _MIB  # what stays of a balloon that is empty: drivers count in pages, monitors in MiB
 
 
@@ -43,6 +55,29 @@ def size(place: str, container: Container) -> int:
     if type(found) is not int or not 0 <= found <= whole:
         raise StateError("the monitor does not say how large the balloon is")
     return found
+
+
+def usage(place: str, container: Container) -> dict[str, int]:
+    """Return how the guest says that it uses its memory: bytes, and counts of faults; {} where it says nothing.
+
+    Raises StateError where its monitor does not answer.
+    """
+    if _speaks_qmp(container):
+        from . import control
+
+        (answer,) = control.ask(
+            place, ("qom-get", {"path": f"/machine/peripheral/{BALLOON}", "property": "guest-stats"})
+        )
+        given = answer.get("stats") if isinstance(answer, dict) else None
+        keys = {name: f"stat-{key.replace('_', '-')}" for name, key in _USAGE.items()}
+    else:
+        from . import monitor_api
+
+        given, keys = monitor_api.balloon_statistics(container.pid, container.start_time), _USAGE
+    if not isinstance(given, dict):
+        return {}
+    numbers = {name: given.get(key) for name, key in keys.items()}
+    return {name: number for name, number in numbers.items() if type(number) is int and 0 <= number <= _LARGEST}
 
 
 def resize(place: str, container: Container, mib: int) -> None:

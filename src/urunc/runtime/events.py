@@ -1,7 +1,8 @@
 """`events`: what a container uses, and that it ran out of memory, in runc's shape (types/events.go).
 
-The figures are the kernel's: the cgroup's, and the network namespace's. What the monitor says of itself stands
-apart, under `monitor`: it is as trustworthy as the guest, and a container without an answer has figures all the same.
+The figures are the kernel's: the cgroup's, the network namespace's, and the process's under `process`, which every
+monitor has. What the monitor says of itself stands apart, under `monitor`: it is as trustworthy as the guest, and a
+container without an answer has figures all the same.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import select
 import time
 
 from ..errors import StateError, UsageError
-from ..linux import cgroup_stats, proc
+from ..linux import cgroup_stats, proc, process_usage
 from ..linux.oom import Oom
 from . import status, store
 
@@ -82,20 +83,32 @@ def _stats(root: str, container: Container, now: str) -> dict[str, Any]:
     data = {
         **cgroup_stats.read(container.cgroup),
         "intel_rdt": {},
-        "network_interfaces": _interfaces(container),
+        "network_interfaces": _interfaces(container, taps=False),
+        "process": {
+            **process_usage.read(container.pid, container.start_time),
+            "taps": _interfaces(container, taps=True),
+        },
         "monitor": _monitor(f"{root}/{container.id}", container, now),
     }
     return {"type": "stats", "id": container.id, "data": data}
 
 
-def _interfaces(container: Container) -> list[dict[str, Any]]:
-    """Return the counters of the namespace's interfaces: as the guest is behind them, they are the guest's."""
+def _interfaces(container: Container, *, taps: bool) -> list[dict[str, Any]]:
+    """Return the counters of the container's taps, or those of the interfaces before them.
+
+    As the guest is behind these, they are the guest's own: what they receive, it does. A tap receives what it sends.
+    """
+    lines = _net_dev(container.pid)
+    entries = [entry for line in lines if (entry := _interface(line)) and entry["Name"] != "lo"]
+    return [entry for entry in entries if (entry["Name"] in container.taps) == taps]
+
+
+def _net_dev(pid: int) -> list[str]:
     try:
-        with open(f"/proc/{container.pid}/net/dev", encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+        with open(f"/proc/{pid}/net/dev", encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()
     except OSError:
         return []
-    return [entry for line in lines if (entry := _interface(line)) and entry["Name"] not in ("lo", *container.taps)]
 
 
 def _interface(line: str) -> dict[str, Any] | None:
@@ -111,30 +124,48 @@ def _interface(line: str) -> dict[str, Any] | None:
 
 
 def _monitor(place: str, container: Container, now: str) -> dict[str, Any]:
-    """Return what is known of the monitor, and what it says where it speaks QMP and runs."""
+    """Return what is known of the monitor, and what it says of itself where it can be asked and runs."""
     found = {"name": container.monitor, "accel": container.accel, "guestMemory": container.memory_mib << 20}
-    if container.balloon and now == status.RUNNING:
-        found.update(_balloon(place, container))
-    if now == status.RUNNING and os.path.exists(f"{place}/qmp.sock"):
-        from . import control
-
+    if now != status.RUNNING:
+        return found
+    asked = [_balloon] if container.balloon else []
+    asked += [_by_qmp] if os.path.exists(f"{place}/qmp.sock") else [_by_api] if _has_api(container) else []
+    for ask in asked:
         try:
-            state, blocks = control.ask(place, "query-status", "query-blockstats")
-        except StateError:
-            return found  # it is busy, or has just ended
-        found["status"] = str(state.get("status"))[:32] if isinstance(state, dict) else "unknown"
-        found["disks"] = [_disk(item) for item in blocks if isinstance(item, dict)] if isinstance(blocks, list) else []
+            found.update(ask(place, container))
+        except StateError:  # it is busy, or refuses, or has just ended
+            continue
     return found
 
 
-def _balloon(place: str, container: Container) -> dict[str, int]:
-    """Return the memory that the guest says it has left itself; it may say anything."""
+def _balloon(place: str, container: Container) -> dict[str, Any]:
+    """Return what the guest says of its memory: that which it has left itself, and how it uses that."""
     from . import balloon
 
-    try:
-        return {"guestMemoryActual": balloon.size(place, container)}
-    except StateError:
-        return {}
+    found: dict[str, Any] = {"guestMemoryActual": balloon.size(place, container)}
+    usage = balloon.usage(place, container)
+    return {**found, "guestMemoryUsage": usage} if usage else found
+
+
+def _by_qmp(place: str, container: Container) -> dict[str, Any]:
+    from . import control
+
+    state, blocks = control.ask(place, "query-status", "query-blockstats")
+    return {
+        "status": str(state.get("status"))[:32] if isinstance(state, dict) else "unknown",
+        "disks": [_disk(item) for item in blocks if isinstance(item, dict)] if isinstance(blocks, list) else [],
+    }
+
+
+def _has_api(container: Container) -> bool:
+    return container.stop == "ctrl-alt-del" or container.balloon
+
+
+def _by_api(place: str, container: Container) -> dict[str, Any]:
+    from . import monitor_api
+
+    state = monitor_api.instance(container.pid, container.start_time).get("state")
+    return {"status": state[:32].lower() if isinstance(state, str) else "unknown"}
 
 
 def _disk(item: dict[str, Any]) -> dict[str, Any]:

@@ -41,10 +41,19 @@ def set_balloon(pid: int, started: int, mib: int) -> None:
     _ask(pid, started, api.set_balloon(mib))
 
 
+def instance(pid: int, started: int) -> dict[str, Any]:
+    """Return what the monitor says of its machine: as trustworthy as the guest. Raises StateError as above."""
+    return _ask_for_object(pid, started, api.GET_INSTANCE)
+
+
 def balloon_statistics(pid: int, started: int) -> dict[str, Any]:
-    """Return what the monitor says of the balloon: as trustworthy as the guest. Raises StateError as above."""
+    """Return what the monitor says of the balloon, and the guest of its memory. Raises StateError as above."""
+    return _ask_for_object(pid, started, api.GET_BALLOON)
+
+
+def _ask_for_object(pid: int, started: int, request: bytes) -> dict[str, Any]:
     try:
-        answer = jsonio.loads(_ask(pid, started, api.GET_BALLOON))
+        answer = jsonio.loads(_ask(pid, started, request))
     except ValueError:
         answer = None
     if not isinstance(answer, dict):

@@ -7,8 +7,11 @@ FOLDER = "/api"
 
 SOCKET = "api.sock"
 
+GET_INSTANCE = b"GET / HTTP/1.1\r\n\r\n"
+"""The request for the machine's state."""
+
 GET_BALLOON = b"GET /balloon/statistics HTTP/1.1\r\n\r\n"
-"""The request for the balloon's size."""
+"""The request for the balloon's size, and what the guest says of its memory."""
 
 
 def _with_body(line: bytes, body: bytes) -> bytes:

@@ -11,6 +11,12 @@ from ..record import Record
 KERNEL, INITRD = "/kernel", "/initrd"
 """Where these stand in the monitor's root."""
 
+BALLOON = "balloon"
+"""What the memory balloon is called, where a device has a name by which its monitor can be asked of it."""
+
+BALLOON_SECONDS = 10
+"""How often a guest with a balloon is asked how it uses its memory."""
+
 
 class Address(Record):
     """An interface's address: `ip` in text form, `prefix` the length of its network's in bits."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from ... import jsonio
 from ...errors import HostError, ImageError, SpecError
 from .. import api
-from ..machine import INITRD, KERNEL, Capabilities, File, Launch
+from ..machine import BALLOON_SECONDS, INITRD, KERNEL, Capabilities, File, Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _OLDEST = (1, 7)
 _MTU_SINCE = (1, 16)
 _BZIMAGE_SINCE = (1, 17)
 _CONFIG = "/config.json"
-_BALLOON = {"amount_mib": 0, "deflate_on_oom": True, "stats_polling_interval_s": 600}
+_BALLOON = {"amount_mib": 0, "deflate_on_oom": True, "stats_polling_interval_s": BALLOON_SECONDS}
 """Without an interval it would not tell the balloon's size either, which does not wait for it."""
 _CMDLINE_BYTES = 2048  # vmm/src/arch/*/layout.rs: CMDLINE_MAX_SIZE, with the NUL
 _DEVICE_BYTES = 48  # what it adds for each device itself: " virtio_mmio.device=4K@0xc0001000:5", and some more

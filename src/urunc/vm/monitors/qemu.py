@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ...errors import HostError, ImageError
 from .. import port
-from ..machine import INITRD, KERNEL, Capabilities, Launch
+from ..machine import BALLOON, BALLOON_SECONDS, INITRD, KERNEL, Capabilities, Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ def launch(machine: Machine, host: Host) -> Launch:
             descriptor(f"fifo:{name}")  # held, so that what is written before QEMU opens them is not lost
         argv += _control(machine)
     if machine.balloon:  # what the guest gives back the host may take; a guest out of memory takes it again by itself
-        argv += ["-device", f"{_virtio('balloon', machine)},deflate-on-oom=on"]
+        device = f"{_virtio('balloon', machine)},id={BALLOON},guest-stats-polling-interval={BALLOON_SECONDS}"
+        argv += ["-device", f"{device},deflate-on-oom=on"]
     argv += _ends(machine, host)
     devices = ["kvm"] if machine.accel == "kvm" else []
     if machine.vhost and machine.network.nics:
@@ -184,7 +185,7 @@ def quote(value: str) -> str:
 
 
 def _base(machine: Machine, host: Host) -> list[str]:
-    argv = ["-name", f"guest={quote(machine.name)}"]
+    argv = ["-name", f"guest={quote(machine.name)},debug-threads=on"]  # vCPUs are told from the rest in ps and `events`
     if host.data_path:
         argv += ["-L", host.data_path]
     argv += ["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot"]
