@@ -7,7 +7,8 @@ import pytest
 from urunc.oci import cgroup_path
 from urunc.oci import spec as specs
 from urunc.runtime import plan
-from urunc.runtime.plan import Node, Plan
+from urunc.runtime.plan import Plan
+from urunc.runtime.plan_devices import Node
 from urunc.vm.machine import KernelInfo, Machine
 
 NULL = Node(path="null", major=1, minor=3)

@@ -13,7 +13,7 @@ from ..linux import ns
 from ..oci import network as networks
 from ..vm import guests, monitors
 from ..vm.machine import GuestFile, Host, Network
-from .plan import guest_context
+from .plan_machine import guest_context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

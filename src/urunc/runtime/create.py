@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .channel import Channel, Message
     from .load import Request
     from .options import Options
-    from .plan import Node
+    from .plan_devices import Node
 
 _OPEN_FILES = 256  # three times as many as a create with QEMU takes
 _LATE_HOOKS = ("poststart", "poststop")

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ..vm.storage import ShareSource
     from .channel import Channel
     from .load import Request
-    from .plan import ImageFile, Node, Plan
+    from .plan import ImageFile, Plan
+    from .plan_devices import Node
 
 _BACKLOG = 4
 _NEEDED_CALLS = ("execve", "sendto", "exit_group", "mmap", "read", "write")

@@ -6,14 +6,16 @@ undo can be recorded before the first step.
 
 from __future__ import annotations
 
-from ..errors import ImageError, SpecError
-from ..oci import cgroup_path, checks, device_rules, resources
+from ..errors import SpecError
+from ..oci import cgroup_path, checks, resources
 from ..oci import network as networks
 from ..oci.spec import DeviceRule, IdMap
 from ..record import Record
-from ..vm import choose, guests, monitors, port, storage
-from ..vm.machine import INITRD, KERNEL, Bind, Boot, Context, GuestMount, KernelInfo, Machine, Network, Root
+from ..vm import choose, monitors, port
+from ..vm.machine import INITRD, KERNEL, Bind, Boot, GuestMount, KernelInfo, Machine, Root
 from ..vm.storage import BlockImage, Device, DiskSource, ShareSource
+from . import plan_devices, plan_machine, plan_storage
+from .plan_devices import Node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,24 +28,10 @@ if TYPE_CHECKING:
     from ..oci.config import Config
     from ..oci.resources import CgroupWrite
     from ..oci.scope import Property
-    from ..oci.spec import Device as SpecDevice
     from ..oci.spec import Resources, Spec
     from ..vm.machine import Capabilities, GuestFile
     from .options import Options
 
-DEVICES: dict[str, tuple[int, int]] = {
-    "kvm": (10, 232),
-    "net/tun": (10, 200),
-    "null": (1, 3),
-    "zero": (1, 5),
-    "full": (1, 7),
-    "random": (1, 8),
-    "urandom": (1, 9),
-    "vhost-net": (10, 238),
-}
-"""Device nodes that a monitor may be given: name below /dev -> (major, minor). All are character devices."""
-
-_ALWAYS = ("null", "zero", "urandom")
 _TAP_PREFIX = "urunc"
 
 
@@ -68,18 +56,6 @@ class Facts(Record):
     lacks: tuple[str, ...] = ()  # .. and has not
     guest_init: bytes | None = None  # urunc's own init for Linux guests
     tsc_khz: int = 0  # the host's clock rate, for a guest that cannot measure it; 0 where unknown
-
-
-class Node(Record):
-    """A device node in the monitor's /dev. `uid` and `gid` are the host's; `kind` is c or b."""
-
-    path: str
-    major: int
-    minor: int
-    kind: str = "c"
-    mode: int = 0o600
-    uid: int = 0
-    gid: int = 0
 
 
 class ImageFile(Record):
@@ -154,12 +130,13 @@ def plan(
     can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     choose.check_pids(spec.resources.pids_limit, can, "linux.resources.pids.limit")
     accel, accel_warning = choose.accelerator(can, settings, facts.kvm)
-    stored = _Storage(spec, app, mounts, can, facts)
-    machine = _machine(options, spec, app, config, facts, accel, stored)
+    stored = plan_storage.decide(spec, app, mounts, can, facts)
+    machine = plan_machine.machine(options, spec, app, config, facts, accel, stored)
     monitors.load(app.monitor).check(machine)
     uid, (gid, *groups) = monitor_user(spec)
-    nodes = _nodes(can, accel, uid, gid, vhost=settings.vhost) + _disk_nodes(stored.disks, uid, gid)
-    rules = device_rules.settle(spec.resources.devices, _rules(nodes))
+    nodes = plan_devices.monitor_nodes(can, accel, uid, gid, vhost=settings.vhost)
+    nodes += plan_devices.disk_nodes(stored.disk_sources, uid, gid)
+    rules = plan_devices.rules(spec, nodes)
     return Plan(
         id=options.id,
         rootfs=rootfs,
@@ -175,9 +152,9 @@ def plan(
         **_cgroup(options.id, spec, facts.cgroup_version, rules, systemd=systemd),
         nodes=nodes,
         binds=facts.binds,
-        images=_images(app, machine.boot, stored.disks, copy=stored.device is not None),
-        disks=stored.disks,
-        shares=stored.folders,
+        images=_images(app, machine.boot, stored.disk_sources, copy=stored.device is not None),
+        disks=stored.disk_sources,
+        shares=stored.share_sources,
         device=stored.device,
         mounts=stored.mounts,
         **_network(options.id, spec, can),
@@ -192,112 +169,16 @@ def plan(
     )
 
 
-class _Storage:
-    """The guest's root, and the disks, shares and mounts that it gets. Raises SpecError, ImageError, HostError."""
+def allow(made: Plan, spec: Spec, version: int, more: Iterable[Node]) -> Plan:
+    """Return the plan with device rules for `more` nodes: loop devices, of which nobody knows before which they are.
 
-    def __init__(self, spec: Spec, app: App, mounts: MountPlan, can: Capabilities, facts: Facts) -> None:
-        self.root = storage.find_root(app, can, spec.root_readonly, facts.block, facts.device)
-        self.device = facts.device if self.root.kind == "block" and self.root.rootfs else None
-        self._check(spec, app, facts)
-        self.disks = storage.disk_sources(app, can, self.root, facts.block, facts.device)
-        self.drives = storage.disks(app, self.disks)  # of the machine, as `shares`; the others are where they come from
-        self.shares, self.folders = storage.root_shares(self.root)
-        self.mounts = storage.block_mounts(app, self.root, self.disks, facts.block)
-        blocks = checks.find_disks(spec, takes_disks=guests.load(app.guest).OWN_INIT and can.max_disks > 0)
-        if mounts.volumes or blocks:
-            self._attach(mounts, blocks, can)
-
-    def _check(self, spec: Spec, app: App, facts: Facts) -> None:
-        if facts.block:
-            storage.check_block(app, facts.block)
-        storage.check_drivers(self.root, facts.lacks)
-        if self.device and app.block:
-            raise ImageError("`block` and `mountRootfs` exclude each other: the image's file goes with its rootfs")
-        if self.device and spec.hooks.start_container:
-            raise SpecError(
-                "hooks.startContainer: the container's rootfs is the guest's own disk, and no longer mounted by then",
-                hint="use createRuntime or createContainer hooks",
-            )
-
-    def _attach(self, mounts: MountPlan, blocks: tuple[SpecDevice, ...], can: Capabilities) -> None:
-        from ..vm import volumes
-
-        more = volumes.attach(mounts.volumes, blocks, can, len(self.disks), len(self.shares))
-        self.disks += more.disks
-        self.drives += volumes.disks(more.disks)
-        self.shares += more.shares
-        self.folders += more.folders
-        self.mounts += more.mounts
-
-
-def _machine(
-    options: Options,
-    spec: Spec,
-    app: App,
-    config: Config,
-    facts: Facts,
-    accel: str,
-    stored: _Storage,
-) -> Machine:
-    """Return the machine as far as it is known before the network is."""
-    can, settings = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
-    model = choose.model(can, settings, facts.arch)
-    user = spec.process.user
-    balloon = settings.balloon and can.balloon
-    context = guest_context(spec, facts, model, accel, mounts=stored.mounts, balloon=balloon)
-    boot = guests.load(app.guest).boot(app, Network(), stored.root, can, context)
-    cpu = spec.resources
-    return Machine(
-        name=options.id,
-        arch=facts.arch,
-        memory_mib=_memory(spec, app, config, boot, facts),
-        vcpus=choose.vcpus(cpu.cpu_quota, cpu.cpu_period, settings, can, facts.cpus),
-        accel=accel,
-        model=model,
-        kernel=facts.kernel,
-        initrd=bool(app.initrd or boot.initrd_tail),
-        disks=stored.drives,
-        shares=stored.shares,
-        boot=boot,
-        uid=user.uid,
-        gid=user.gid,
-        first_fd=3 + options.preserve_fds,
-        vhost=settings.vhost,
-        balloon=boot.balloon,
-    )
-
-
-def guest_context(
-    spec: Spec,
-    facts: Facts,
-    model: str,
-    accel: str,
-    files: tuple[GuestFile, ...] = (),
-    mounts: tuple[GuestMount, ...] = (),
-    *,
-    balloon: bool = False,
-) -> Context:
-    """Return what a guest module may know beside the app, the network and the root."""
-    process, user = spec.process, spec.process.user
-    return Context(
-        arch=facts.arch,
-        model=model,
-        accel=accel,
-        kernel=facts.kernel,
-        tsc_khz=facts.tsc_khz,
-        init=facts.guest_init,
-        uid=user.uid,
-        gid=user.gid,
-        groups=user.groups,
-        umask=user.umask,
-        rlimits=tuple((limit.kind, limit.soft, limit.hard) for limit in process.rlimits),
-        terminal=process.terminal,
-        console_size=process.console_size,
-        files=files,
-        modules=facts.modules,
-        mounts=mounts,
-        balloon=balloon,
-    )
+    `version` is the cgroups'.
+    """
+    rules = plan_devices.rules(spec, (*made.nodes, *more))
+    if made.cgroup.driver != "systemd":
+        return made.replace(device_rules=rules)
+    _limits, properties = _for_systemd(spec, version, rules)
+    return made.replace(device_rules=rules, cgroup_properties=properties)
 
 
 def _cgroup(name: str, spec: Spec, version: int, rules: tuple[DeviceRule, ...], *, systemd: bool) -> dict[str, Any]:
@@ -359,29 +240,6 @@ def _short(name: str) -> str:
     return f"{value:08x}"[:7]
 
 
-def _memory(spec: Spec, app: App, config: Config, boot: Boot, facts: Facts) -> int:
-    """Return the guest's memory in MiB. Raises SpecError, or ImageError where kernel or initrd do not fit into it.
-
-    A limit must leave room for the initrd too. Without one, an image does not get more by a larger initrd.
-    """
-    can, limit = monitors.load(app.monitor).CAPABILITIES, spec.resources.memory_limit
-    least = max(can.min_memory_mib, boot.min_memory_mib)
-    with_initrd = least + -(-facts.initrd_bytes >> 20)
-    measured = choose.measured_overhead(can, facts.kernel, facts.initrd_bytes)
-    wanted = with_initrd if limit and limit > 0 else least
-    memory = choose.guest_memory(limit, config.monitor(app.monitor), measured, wanted)
-    for what, path, needed in (
-        ("kernel", app.kernel, facts.kernel.load_bytes >> 20),
-        ("initrd", app.initrd, with_initrd),
-    ):
-        if needed > memory:
-            raise ImageError(
-                f"{what} `{path}` does not fit into the guest's {memory} MiB, which needs {needed}",
-                hint="raise the container's memory limit",
-            )
-    return memory
-
-
 def _images(app: App, boot: Boot, disks: tuple[DiskSource, ...], *, copy: bool) -> tuple[ImageFile, ...]:
     files = [ImageFile(source=app.kernel, target=KERNEL, copy=copy)]
     if app.initrd and not boot.initrd_tail:
@@ -392,51 +250,6 @@ def _images(app: App, boot: Boot, disks: tuple[DiskSource, ...], *, copy: bool) 
         if disk.by == "bind"
     ]
     return tuple(files)
-
-
-def _disk_nodes(disks: tuple[DiskSource, ...], uid: int, gid: int) -> tuple[Node, ...]:
-    """Return the nodes of block devices, where the monitor opens them itself."""
-    return tuple(
-        Node(
-            path=disk.path.removeprefix("/dev/"),
-            major=disk.number[0],
-            minor=disk.number[1],
-            kind="b",
-            uid=uid,
-            gid=gid,
-        )
-        for disk in disks
-        if disk.by == "node"
-    )
-
-
-def _nodes(can: Capabilities, accel: str, uid: int, gid: int, *, vhost: bool) -> tuple[Node, ...]:
-    names = list(_ALWAYS)
-    if accel == "kvm":
-        names.append("kvm")
-    if can.tap_by == "name":
-        names.append("net/tun")
-    elif vhost:
-        names.append("vhost-net")
-    return tuple(Node(path=name, major=DEVICES[name][0], minor=DEVICES[name][1], uid=uid, gid=gid) for name in names)
-
-
-def _rules(nodes: Iterable[Node]) -> tuple[DeviceRule, ...]:
-    return tuple(
-        DeviceRule(allow=True, kind=node.kind, major=node.major, minor=node.minor, access="rw") for node in nodes
-    )
-
-
-def allow(made: Plan, spec: Spec, version: int, more: Iterable[Node]) -> Plan:
-    """Return the plan with device rules for `more` nodes: loop devices, of which nobody knows before which they are.
-
-    `version` is the cgroups'.
-    """
-    rules = device_rules.settle(spec.resources.devices, _rules((*made.nodes, *more)))
-    if made.cgroup.driver != "systemd":
-        return made.replace(device_rules=rules)
-    _limits, properties = _for_systemd(spec, version, rules)
-    return made.replace(device_rules=rules, cgroup_properties=properties)
 
 
 def _has_control(can: Capabilities, boot: Boot) -> bool:

@@ -15,7 +15,7 @@ from ..linux import fsops, libc, loop, mountinfo
 from ..vm import elf, filesystems, modules
 from ..vm.machine import GuestFile
 from ..vm.storage import BlockImage, Device
-from .plan import Node
+from . import plan_devices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..vm.storage import DiskSource
     from .inherit import Descriptors
     from .plan import Plan
+    from .plan_devices import Node
 
 _MODULES = "/lib/modules"
 _MODULES_DEP_LIMIT = 4 << 20
@@ -217,8 +218,8 @@ def loop_nodes(plan: Plan, disks: dict[str, int]) -> tuple[Node, ...]:
         if disk.by != "loop":
             continue
         number = os.fstat(disks[disk.path]).st_rdev
-        path, major, minor = disk.path.removeprefix("/dev/"), os.major(number), os.minor(number)
-        nodes.append(Node(path=path, major=major, minor=minor, kind="b", uid=plan.host_uid, gid=plan.host_gid))
+        major, minor = os.major(number), os.minor(number)
+        nodes.append(plan_devices.disk_node(disk, major, minor, plan.host_uid, plan.host_gid))
     return tuple(nodes)
 
 
