@@ -39,7 +39,8 @@ urunc.linux.fsops urunc.linux.kept urunc.linux.libc urunc.linux.mounts urunc.lin
 urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.network urunc.oci.node
 urunc.oci.cgroup_path urunc.oci.device_rules
 urunc.oci.parse urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
-urunc.runtime.assemble urunc.runtime.channel urunc.runtime.create
+urunc.runtime.assemble urunc.runtime.channel urunc.runtime.create urunc.runtime.go_message
+urunc.runtime.handover
 urunc.runtime.host urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words
 urunc.runtime.load urunc.runtime.options urunc.runtime.plan urunc.runtime.plan_devices urunc.runtime.plan_machine
 urunc.runtime.plan_storage urunc.runtime.settings urunc.runtime.timeline

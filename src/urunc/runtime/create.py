@@ -12,11 +12,11 @@ import time
 from _signal import SIGKILL  # type: ignore[import-not-found]
 from errno import EMFILE
 
-from .. import jsonio, log
+from .. import log
 from ..errors import HostError, KernelError, SpecError, UruncError, UsageError, describe
 from ..linux import cgroup, cgroup_files, cgroup_layout, libc, ns, proc
 from ..oci import network as networks
-from . import assemble, inherit, init, status, store
+from . import assemble, go_message, handover, inherit, init, status, store
 from . import channel as wire
 from . import plan as plans
 from .inherit import Descriptors
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..oci.spec import IdMap
-    from ..vm.machine import Launch
     from ..vm.storage import Device
     from .channel import Channel, Message
     from .load import Request
@@ -288,69 +287,25 @@ class _Creation:
             launch = assemble.make_launch(self.request, machine)
             if machine.boot.initrd_tail:
                 inherit.write_initrd_tail(self.place, machine.boot)
-            orders = held.add(_memfd(jsonio.dumps(self._orders(launch))))
-            fds = [self._descriptor(name, taps, held) for name in launch.fds]
+            orders = held.add(go_message.orders(launch, self._state(), self.spec.hooks))
+            fds = go_message.descriptors(launch, self.place, taps, self.disks, held)
             speaker.send("go", fds=(orders, *fds))
         finally:
             held.close()
 
-    def _descriptor(self, name: str, taps: dict[str, int], held: Descriptors) -> int:
-        """Return the descriptor that a Launch names: `tap:`, `disk:`, `read:`, `listen:` or `fifo:`, and which."""
-        kind, _, which = name.partition(":")
-        if kind == "tap":
-            return taps[which]
-        if kind == "disk":
-            return self.disks[which]
-        if kind == "read":
-            return held.add(os.open(f"/proc/self/fd/{self.disks[which]}", os.O_RDONLY | os.O_CLOEXEC))
-        if kind == "listen":
-            return held.add(inherit.listen(self.place, which))
-        if kind == "fifo":
-            path = f"{self.place}/{which}"
-            return held.add(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
-        raise KernelError(f"the monitor wants a descriptor `{name}` that nobody makes")
-
-    def _orders(self, launch: Launch) -> dict[str, Any]:
-        return {
-            "argv": launch.argv,
-            "env": launch.env,
-            "files": [
-                {"path": file.path, "content": file.content.decode("latin-1"), "mode": file.mode}
-                for file in launch.files
-            ],
-            "folders": launch.folders,
-            "own_descriptors": launch.own_descriptors,
-            "state": self._state(),
-            "create_container": [hook.to_data() for hook in self.spec.hooks.create_container],
-            "start_container": [hook.to_data() for hook in self.spec.hooks.start_container],
-        }
-
     def _hand_over(self) -> None:
         """Give the engine what it asked for, and write the record that says: created."""
-        if self.master >= 0 and self.options.console_socket:
-            from . import console
-
-            console.send_master(self.options.console_socket, self.master)
-        elif self.master >= 0 and self.take_terminal:
-            self.take_terminal(os.dup(self.master))
-        if self.options.pidfd_socket:
-            self._send_pidfd(self.options.pidfd_socket)
-        if self.options.pid_file:
-            _write_pid_file(self.options.pid_file, self.container.pid)
+        options = self.options
+        if self.master >= 0:
+            handover.give_terminal(options, self.master, self.take_terminal)
+        if options.pidfd_socket:
+            handover.send_pidfd(options.pidfd_socket, self.container)
+        if options.pid_file:
+            handover.write_pid_file(options.pid_file, self.container.pid)
             self.pid_file_written = True
         self.timeline.done("created")
         self.container = self.container.replace(creator=(0, 0), timeline=self.timeline.record())
         store.save(self.root, self.container)
-
-    def _send_pidfd(self, socket: str) -> None:
-        """Send a pidfd of init, which will be the monitor, to whoever listens at `--pidfd-socket`."""
-        from . import console
-
-        pidfd = proc.open_process(self.container.pid, self.container.start_time)
-        try:
-            console.send_descriptor(socket, pidfd, "pidfd")
-        finally:
-            os.close(pidfd)
 
     def _explained(self, error: BaseException) -> BaseException:
         if not isinstance(error, OSError):
@@ -370,7 +325,7 @@ class _Creation:
         if self.child:
             _end_child(self.child)
         if self.pid_file_written and self.options.pid_file:
-            _unlink(self.options.pid_file)
+            handover.remove_pid_file(self.options.pid_file)
         if self.plan.device:
             self._close_disks()  # none can be mounted again before
         try:
@@ -404,31 +359,4 @@ def _end_child(pid: int) -> None:
         os.kill(pid, SIGKILL)
         os.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
-        pass
-
-
-def _memfd(content: bytes) -> int:
-    fd = os.memfd_create("launch", os.MFD_CLOEXEC)
-    with open(os.dup(fd), "wb") as file:
-        file.write(content)
-    return fd
-
-
-def _write_pid_file(path: str, pid: int) -> None:
-    """Write the pid file whole: the engine may read it at any moment."""
-    temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        with open(fd, "wb", buffering=0) as file:
-            file.write(b"%d" % pid)
-        os.rename(temporary, path)
-    except BaseException:
-        _unlink(temporary)
-        raise
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
         pass
