@@ -11,8 +11,8 @@ import os
 from ..errors import ConfigError, HostError
 from ..record import Record
 from ..vm import choose, guests, monitors
-from . import facilities, host
-from .facilities import Facility
+from . import facilities, facilities_machine, host
+from .facility import Facility
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def check(cache: str, config: Config) -> Report:
 def _parts(programs: tuple[Program, ...]) -> tuple[Facility, ...]:
     """Return what those monitors that are built with more or less have in them."""
     return tuple(
-        facilities.find_parts(monitors.load(program.name).CAPABILITIES, program.path)
+        facilities_machine.find_parts(monitors.load(program.name).CAPABILITIES, program.path)
         for program in programs
         if program.path and monitors.load(program.name).CAPABILITIES.parts
     )
