@@ -1,29 +1,36 @@
 """What containerd's user waits for: `ctr run --rm` from start to end, by urunc's shim and by others.
 
-    bench/shim.py [--shim PROGRAM] [--go-urunc PROGRAM] [--rounds N] [--pods N] [--json]
+    bench/shim.py [--shim PROGRAM] [--rounds N] [--pods N] [--spt KERNEL [--go-urunc PROGRAM]] [--json]
 
-Interleaved: one round is one container with each. The overhead is the whole time less the container's own, which is
-from its start event to its exit; the figures are medians of milliseconds, the ratios those of medians. Then so many
+Interleaved: one round is one container with each, and what the container executes alone: the very command line of the
+process, run once more in the mount namespace of a container that waits. The overhead is the whole time less that: what
+a runtime does in the container before it executes the monitor is so its own. `first` is when the first byte arrives,
+and its overhead the same difference. The figures are medians of milliseconds, the ratios those of medians. Then so many
 pods are started with each shim, and what one costs idle is read from smaps_rollup: proportional and private KiB.
 
 Needs root, containerd, runc, QEMU and the test guest (make -C guest). `--shim` is an installed one, as only that has
-compiled modules; `--go-urunc` the runtime of the Go project, built outside the tree, which containerd's own shim calls.
+compiled modules. `--spt` is a kernel of Solo5's for spt that prints something and ends with 0 (its test_globals.spt);
+with it, `--go-urunc` is the Go project's runtime, built outside the tree, which containerd's own shim calls. On spt,
+since that is the same process in both: the Go urunc runs QEMU by KVM or not at all, which is no measure where a
+machine's KVM is slow.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
-import datetime
 import json
 import os
+import shlex
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "src"), str(HERE.parent / "tests"), str(HERE.parent / "tests/e2e")]
@@ -33,9 +40,13 @@ from engines import Containerd  # noqa: E402
 
 from world import World, wait_for  # noqa: E402
 
-BUSYBOX, GUEST = "docker.io/test/busybox:1", "docker.io/test/guest:1"
+BUSYBOX, GUEST, SOLO5 = "docker.io/test/busybox:1", "docker.io/test/guest:1", "docker.io/test/solo5:1"
 TESTGUEST = HERE.parent / "guest/build/testguest.elf"
-GO = "the Go urunc, guest"
+SHELL = (("sh", "-c", "while sleep 9; do :; done"), ("sh", "-c", "echo"))
+UNIKERNEL = (("app", "spin"), ("app", "poweroff"))
+SPT, GO = "urunc's shim, spt", "the Go urunc, spt"
+QMP = "socket,id=qmp,fd=3,server=on,wait=off"
+LIMIT_SECONDS = 20
 RUNC = "io.containerd.runc.v2"
 LIMIT_RUNC, LIMIT_GO, LIMIT_PSS, LIMIT_PRIVATE = 0.7, 0.5, 1.5, 3.0
 """The project's aims: the guest's overhead against runc's shim and the Go urunc's, and the memory of an idle shim."""
@@ -57,6 +68,19 @@ class Engine(Containerd):
         return self.world.start("containerd", "/usr/bin/containerd", "--config", config, env={"PATH": self.path})
 
 
+class Case(NamedTuple):
+    """One container: by which shim, of which image, and what it executes."""
+
+    runtime: tuple[str, ...]
+    image: str
+    waits: tuple[str, ...]
+    """The arguments with which the container goes on until it is killed."""
+    ends: tuple[str, ...]
+    """The arguments with which it prints something and ends."""
+    alone: tuple[str, ...] = ()
+    """What it executes, where that is known and need not be asked of a container that waits."""
+
+
 def main() -> int:
     options = parse(sys.argv[1:])
     with tempfile.TemporaryDirectory(prefix="urunc-bench-") as folder:
@@ -68,11 +92,15 @@ def main() -> int:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="containers by containerd's shims")
     parser.add_argument("--shim", default="/usr/local/bin/containerd-shim-urunc-v2")
+    parser.add_argument("--spt", type=Path, metavar="KERNEL")
     parser.add_argument("--go-urunc")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--pods", type=int, default=30)
     parser.add_argument("--json", action="store_true")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.go_urunc and not options.spt:
+        parser.error("--go-urunc needs --spt")
+    return options
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -83,76 +111,114 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         engine.load(images.busybox(), folder)
         engine.load(guest(), folder)
         cases = {
-            "runc's shim, /bin/true": ((RUNC,), BUSYBOX, ("true",)),
-            "urunc's shim, /bin/true": ((options.shim,), BUSYBOX, ("true",)),
-            "urunc's shim, guest": ((options.shim,), GUEST, ("app", "poweroff")),
+            "runc's shim, sh": Case((f"--runtime={RUNC}",), BUSYBOX, *SHELL),
+            "urunc's shim, sh": Case((f"--runtime={options.shim}",), BUSYBOX, *SHELL),
+            "urunc's shim, guest": Case((f"--runtime={options.shim}",), GUEST, *UNIKERNEL),
         }
+        if options.spt:
+            engine.load(solo5(options.spt), folder)
+            alone = ("solo5-spt", "--mem=256", str(options.spt))
+            cases[SPT] = Case((f"--runtime={options.shim}",), SOLO5, (), (), alone)
         if options.go_urunc:
-            cases[GO] = ((RUNC, f"--runc-binary={options.go_urunc}"), GUEST, ("app", "poweroff"))
+            cases[GO] = Case((f"--runtime={RUNC}", f"--runc-binary={options.go_urunc}"), SOLO5, (), (), alone)
         return {"times": times(engine, cases, options.rounds), "memory": memory(engine, options)}
     finally:
         world.close()
 
 
 def guest() -> images.Image:
-    """Return the test guest's image, with the values that the Go urunc can read: in base64."""
-    keys = {"unikernelType": "unikraft", "hypervisor": "qemu", "cmdline": "app"}
-    image = images.unikernel("test/guest:1", TESTGUEST, keys)
+    """Return the test guest's image."""
+    return images.unikernel(
+        "test/guest:1", TESTGUEST, {"unikernelType": "unikraft", "hypervisor": "qemu", "cmdline": "app"}
+    )
+
+
+def solo5(kernel: Path) -> images.Image:
+    """Return the image of a kernel for spt, with the values that the Go urunc can read: in base64."""
+    image = images.unikernel("test/solo5:1", kernel, {"unikernelType": "mirage", "hypervisor": "spt", "cmdline": "x"})
     plain = json.loads(image.files["urunc.json"][0])
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in plain.items()}
     image.file("urunc.json", json.dumps(encoded).encode())
     return image
 
 
-def times(engine: Engine, cases: dict[str, Any], rounds: int) -> dict[str, dict[str, float]]:
-    """Return, for each case, the medians of the whole time and of the overhead, in milliseconds."""
-    options = (f"--address={engine.socket}", f"--namespace={engine.namespace}")
-    events = engine.world.start("events", "ctr", *options, "events")
-    log = engine.world.logs / "events.log"
-    whole: dict[str, list[float]] = {name: [] for name in cases}
-    over: dict[str, list[float]] = {name: [] for name in cases}
+def times(engine: Engine, cases: dict[str, Case], rounds: int) -> dict[str, dict[str, float]]:
+    """Return, for each case, the medians of the times and of the overheads, in milliseconds."""
+    alone = {name: process(engine, case, f"w{number}") for number, (name, case) in enumerate(cases.items())}
+    found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in cases}
     for number in range(rounds):
-        for name, ((runtime, *more), image, command) in cases.items():
+        for name, case in cases.items():
             container = f"c{number}-{len(name)}"
-            begin = time.monotonic()
+            command = engine.ctr("run", "--rm", *case.runtime, case.image, container, *case.ends)
             try:
-                engine("run", "--rm", f"--runtime={runtime}", *more, image, container, *command, timeout=20)
+                found[name].append((*timed(engine.world.argv(command)), *timed(alone[name])))
             except subprocess.TimeoutExpired:
                 print(f"{name}: the container of round {number} hangs, and is left out", file=sys.stderr)
-                engine.remove_all()
-                continue
-            took = (time.monotonic() - begin) * 1000
-            own = wait_for("the events", lambda container=container: own_time(log.read_text(), container), 10)
-            whole[name].append(took)
-            over[name].append(took - own)
-    events.terminate()
-    for pid, line in engine.world.processes():
-        if line.endswith("events"):
-            engine.world.run("kill", str(pid))
+            if container in engine("container", "ls", "--quiet").stdout.split():
+                engine.remove(container)
+    engine.remove_all()
+    return {name: medians(rows) for name, rows in found.items()}
+
+
+def medians(rows: list[tuple[float, float, float, float]]) -> dict[str, float]:
+    """Return the medians of the rows: when the first byte came and when the end, in the container and alone."""
     return {
-        name: {"whole": statistics.median(whole[name]), "overhead": statistics.median(over[name])} for name in cases
+        "first": statistics.median(row[0] for row in rows),
+        "whole": statistics.median(row[1] for row in rows),
+        "alone": statistics.median(row[3] for row in rows),
+        "first_overhead": statistics.median(row[0] - row[2] for row in rows),
+        "overhead": statistics.median(row[1] - row[3] for row in rows),
     }
 
 
-def own_time(log: str, container: str) -> float | None:
-    """Return the milliseconds between the container's start event and its exit, None while one is missing."""
-    start = exited = None
-    for line in log.splitlines():
-        words = line.split(" ", 6)
-        if len(words) < 7 or f'"container_id":"{container}"' not in line:
-            continue
-        if words[5] == "/tasks/start":
-            start = moment(f"{words[0]}T{words[1]}Z")
-        if words[5] == "/tasks/exit":
-            exited = moment(json.loads(words[6])["exited_at"])
-    return max((exited - start) * 1000, 0.001) if start and exited else None
+def process(engine: Engine, case: Case, name: str) -> list[str]:
+    """Return the command that executes the container's process once more, to its end: in a container that waits."""
+    if case.alone:
+        return engine.world.argv(case.alone)
+    engine("run", "--detach", *case.runtime, case.image, name, *case.waits)
+    pid = next(int(line.split()[1]) for line in engine("task", "ls").stdout.splitlines() if line.startswith(name))
+    argv = wait_for("the monitor", lambda: executed(engine.world, pid, case), 10)
+    return engine.world.argv(["nsenter", f"--target={pid}", "--mount", "--net", "--uts", "--ipc", "--", *argv])
 
 
-def moment(text: str) -> float:
-    """Return the seconds of a time with nanoseconds."""
-    head, _, fraction = text.rstrip("Z").partition(".")
-    base = datetime.datetime.fromisoformat(head).replace(tzinfo=datetime.UTC).timestamp()
-    return base + float(f"0.{fraction or 0}")
+def executed(world: World, pid: int, case: Case) -> list[str]:
+    """Return the process's command line with the arguments that end it; empty before it was executed.
+
+    Without QEMU's control socket, whose descriptor the process inherited.
+    """
+    argv = world.run("cat", f"/proc/{pid}/cmdline").stdout.split("\0")[:-1]
+    if not any(one.endswith(case.waits[-1]) for one in argv):
+        return []
+    if QMP in argv:
+        at = argv.index(QMP)
+        del argv[at - 1 : at + 3]
+    return [one.removesuffix(case.waits[-1]) + case.ends[-1] if one.endswith(case.waits[-1]) else one for one in argv]
+
+
+def timed(command: list[str]) -> tuple[float, float]:
+    """Return after how many milliseconds the command's first byte came, and its end.
+
+    Its status is not looked at: `ctr run --rm` cannot remove the root filesystem that the Go urunc mounted on.
+    """
+    begin = time.monotonic()
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        timer = threading.Timer(LIMIT_SECONDS, os.killpg, (run.pid, signal.SIGKILL))
+        timer.start()
+        try:
+            assert run.stdout is not None
+            printed = run.stdout.read(1)
+            first = time.monotonic()
+            run.stdout.read()
+            status = run.wait()
+        finally:
+            timer.cancel()
+    end = time.monotonic()
+    if status == -signal.SIGKILL:
+        raise subprocess.TimeoutExpired(command, LIMIT_SECONDS)
+    assert printed, f"{shlex.join(command)}: exit status {status}, and nothing printed"
+    return (first - begin) * 1000, (end - begin) * 1000
 
 
 def memory(engine: Engine, options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -180,15 +246,18 @@ def rollup(world: World, pid: int) -> dict[str, int]:
 
 
 def report(found: dict[str, Any]) -> str:
-    base, mine, go = "runc's shim, /bin/true", "urunc's shim, guest", GO
-    lines = [f"{'':<28}{'whole':>8}{'overhead':>10}{'/ runc':>8}"]
+    base, mine = "runc's shim, sh", "urunc's shim, guest"
+    columns = ("first", "whole", "alone", "first_overhead", "overhead")
+    lines = [f"{'milliseconds':<24}{'first':>8}{'whole':>8}{'alone':>8}{'first-':>8}{'overhead':>10}{'/ runc':>8}"]
     for name, one in found["times"].items():
         ratio = one["overhead"] / found["times"][base]["overhead"]
-        lines.append(f"{name:<28}{one['whole']:8.0f}{one['overhead']:10.0f}{ratio:8.2f}")
+        lines.append(
+            f"{name:<24}" + "".join(f"{one[key]:{8 + 2 * (key == 'overhead')}.0f}" for key in columns) + f"{ratio:8.2f}"
+        )
     over = {name: one["overhead"] for name, one in found["times"].items()}
     lines.append(f"guest / runc: {over[mine] / over[base]:.2f} (aim {LIMIT_RUNC})")
-    if go in over:
-        lines.append(f"guest / Go urunc: {over[mine] / over[go]:.2f} (aim {LIMIT_GO})")
+    if GO in over:
+        lines.append(f"spt / Go urunc: {over[SPT] / over[GO]:.2f} (aim {LIMIT_GO})")
     theirs, ours = found["memory"]["runc's shim"], found["memory"]["urunc's shim"]
     lines.append(f"{'':<28}{'pss':>8}{'private':>10}  KiB")
     for name, one in found["memory"].items():

@@ -109,14 +109,11 @@ class Containerd:
 
     def __call__(self, *argv: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run `ctr <argv>`."""
-        return self.world.run(
-            self.program("ctr"),
-            f"--address={self.socket}",
-            f"--namespace={self.namespace}",
-            *argv,
-            check=check,
-            timeout=timeout,
-        )
+        return self.world.run(*self.ctr(*argv), check=check, timeout=timeout)
+
+    def ctr(self, *argv: str) -> list[str]:
+        """Return the command line of `ctr <argv>`."""
+        return [self.program("ctr"), f"--address={self.socket}", f"--namespace={self.namespace}", *argv]
 
     def load(self, image: Image, folder: Path) -> str:
         """Make the image known; return the name that ctr gives it."""
@@ -125,11 +122,14 @@ class Containerd:
 
     def remove_all(self) -> None:
         """End and remove every task and container."""
-        for name in self("task", "ls", "--quiet").stdout.split():
-            self("task", "kill", "--signal=KILL", name, check=False)
-            self("task", "rm", "--force", name, check=False)
         for name in self("container", "ls", "--quiet").stdout.split():
-            self("container", "rm", name, check=False)
+            self.remove(name)
+
+    def remove(self, name: str) -> None:
+        """End and remove one container and its task."""
+        self("task", "kill", "--signal=KILL", name, check=False)
+        self("task", "rm", "--force", name, check=False)
+        self("container", "rm", name, check=False)
 
     def keeps(self, kind: str, item: str) -> bool:
         """Whether containerd itself keeps this, for its next container."""
