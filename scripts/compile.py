@@ -23,7 +23,7 @@ from types import CodeType
 
 ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
     "urunc.__main__": (
-        "urunc.cli urunc.verbs urunc.runtime.lifecycle urunc.runtime.init_words",
+        "urunc.cli urunc.verbs urunc.runtime.lifecycle urunc.runtime.init_words urunc.linux.atomic",
         {
             "create": """
                 urunc.runtime.create urunc.runtime.options urunc.oci.parse urunc.oci.parse_linux
@@ -41,7 +41,10 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "urunc.shim.__main__": (
-        "urunc.shim.main urunc.shim.start urunc.shim.messages urunc.shim.options urunc.shim.begin",
+        """
+            urunc.shim.main urunc.shim.start urunc.shim.messages urunc.shim.options urunc.shim.begin
+            urunc.runtime.bundle
+        """,
         {
             "serve": "urunc.shim.serve urunc.runtime.settings",
             "work": """

@@ -28,18 +28,21 @@ sys.exit(status)
 """
 
 OS = "__future__ _collections_abc _stat genericpath os os.path posixpath stat"
-EVERY = f"{OS} _json errno fcntl urunc urunc.cli urunc.errors urunc.flags urunc.jsonio urunc.log urunc.record"
+EVERY = f"""
+{OS} _json errno fcntl
+urunc urunc.booleans urunc.cli urunc.errors urunc.flags urunc.jsonio urunc.log urunc.record
+"""
 VERB = f"{EVERY} urunc.runtime urunc.runtime.store urunc.verbs"
 CONTAINER = f"{VERB} select urunc.linux urunc.linux.proc urunc.runtime.lifecycle urunc.runtime.status"
 CREATE = f"""
 {CONTAINER}
 _ctypes _socket _struct binascii math
-urunc.linux.cgroup urunc.linux.cgroup_files urunc.linux.cgroup_layout urunc.linux.freezer
+urunc.linux.atomic urunc.linux.cgroup urunc.linux.cgroup_files urunc.linux.cgroup_layout urunc.linux.freezer
 urunc.linux.fsops urunc.linux.kept urunc.linux.libc urunc.linux.mounts urunc.linux.ns
 urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.network urunc.oci.node
 urunc.oci.cgroup_path urunc.oci.device_rules
 urunc.oci.parse urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
-urunc.runtime.assemble urunc.runtime.channel urunc.runtime.create urunc.runtime.go_message
+urunc.runtime.assemble urunc.runtime.bundle urunc.runtime.channel urunc.runtime.create urunc.runtime.go_message
 urunc.runtime.handover
 urunc.runtime.host urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words
 urunc.runtime.load urunc.runtime.options urunc.runtime.plan urunc.runtime.plan_devices urunc.runtime.plan_machine
@@ -71,7 +74,7 @@ urunc.vm urunc.vm.choose urunc.vm.guests urunc.vm.machine urunc.vm.monitors urun
 LIFE: tuple[tuple[str, str], ...] = (
     ("create --bundle BUNDLE web", CREATE),
     ("state web", CONTAINER),
-    ("start web", f"{CONTAINER} _socket urunc.runtime.init_words"),
+    ("start web", f"{CONTAINER} _socket urunc.linux.atomic urunc.runtime.init_words"),
     ("state web", CONTAINER),
     (
         "ps --format json web",
@@ -140,5 +143,8 @@ def test_help(loaded: Callable[..., list[str]], flag: str) -> None:
 
 def test_a_container_of_the_delegate(loaded: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    more = "urunc.linux urunc.linux.kept urunc.oci urunc.oci.config urunc.runtime.delegate urunc.runtime.settings"
+    more = """
+        urunc.linux urunc.linux.atomic urunc.linux.kept urunc.oci urunc.oci.config
+        urunc.runtime.delegate urunc.runtime.settings
+    """
     assert loaded("state", "strange", status=1) == sorted({*VERB.split(), *more.split()})

@@ -19,7 +19,7 @@ PACKAGE = SOURCE / "urunc"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 BASE = {"errors", "record"}
-PURE = BASE | {"jsonio"}
+PURE = BASE | {"booleans", "jsonio"}
 DOORS: dict[str, set[str]] = {
     "oci": PURE | {"oci"},
     "vm": PURE | {"oci", "vm"},  # vm reads oci's records: App, Config
@@ -27,6 +27,7 @@ DOORS: dict[str, set[str]] = {
     "runtime": PURE | {"oci", "vm", "linux", "runtime", "log", "usage", "__version__"},
     "shim": PURE | {"oci", "runtime", "linux", "shim", "log", "__version__"},
     "record": set(),
+    "booleans": set(),
     "errors": set(),
     "jsonio": set(),
     "log": PURE,

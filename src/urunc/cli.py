@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import sys
 
-from . import log
+from . import booleans, log
 from .errors import UruncError, UsageError, describe
-from .flags import FALSE, FLAGS_FIRST, GLOBALS, HELP, NEW, OWN, TRUE, VERBS
+from .flags import FLAGS_FIRST, GLOBALS, HELP, NEW, OWN, VERBS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,11 +129,10 @@ def _value(verb: str, name: str, kind: str, text: str) -> str | int | bool:
         raise _usage(verb, f"flag `--{name}` needs a whole number, not `{text}`")
     if kind:
         return text
-    if text in TRUE:
-        return True
-    if text in FALSE:
-        return False
-    raise _usage(verb, f"switch `--{name}` is true or false, not `{text}`")
+    switch = booleans.parse(text)
+    if switch is None:
+        raise _usage(verb, f"switch `--{name}` is true or false, not `{text}`")
+    return switch
 
 
 def _usage(verb: str, message: str) -> UsageError:

@@ -198,7 +198,3 @@ OWN = frozenset({"timeline"})
 
 FLAGS_FIRST = frozenset({"exec", "ps", "kill"})
 """Verbs whose flags end at the id: what follows belongs to the command, to ps(1), or is a signal."""
-
-TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
-"""How Go writes a switch's value."""

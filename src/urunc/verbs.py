@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
+from . import booleans
 from .errors import HostError, StateError, UsageError, reason
-from .flags import FALSE, TRUE
 from .runtime.store import DEFAULT_ROOT, cache, check_id, folder, unclaimed
 
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ class Call:
         from .runtime.options import Globals
 
         rootless = self.common.get("rootless", "") or "auto"
-        if rootless != "auto" and rootless not in TRUE | FALSE:
+        if rootless != "auto" and booleans.parse(rootless) is None:
             raise UsageError(f"`--rootless` is true, false or auto, not `{rootless}`")
         return Globals(root=self.root, systemd_cgroup=self.common.get("systemd_cgroup", False), argv=tuple(self.argv))
 

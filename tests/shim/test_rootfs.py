@@ -15,21 +15,13 @@ from urunc.linux import libc, mounts
 from urunc.shim import rootfs
 
 
-@pytest.mark.parametrize(
-    ("options", "flags", "propagation", "data"),
-    [
-        ([], 0, 0, []),
-        (["rbind", "ro"], libc.MS_BIND | libc.MS_REC | libc.MS_RDONLY, 0, []),
-        (["ro", "rw"], 0, 0, []),
-        (["nosuid", "nodev", "noexec"], libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, 0, []),
-        (["rprivate", "bind"], libc.MS_BIND, libc.MS_PRIVATE | libc.MS_REC, []),
-        (["index=off", "workdir=/w", "lowerdir=/a:/b"], 0, 0, ["index=off", "workdir=/w", "lowerdir=/a:/b"]),
-        (["X-containerd.custom=1", "volatile"], 0, 0, ["volatile"]),
-    ],
-)
-def test_options(options: list[str], flags: int, propagation: int, data: list[str]) -> None:
-    parsed = rootfs.Parsed(options)
-    assert (parsed.flags, parsed.propagation, parsed.data, parsed.loop) == (flags, propagation, data, False)
+def test_containerds_own_options_are_not_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(libc, "mount", lambda *call: calls.append(call))
+    rootfs._mount(
+        {"type": "ext4", "source": "/dev/x", "options": ["X-containerd.custom=1", "ro", "errors=panic"]}, "/y"
+    )
+    assert calls == [("/dev/x", "/y", "ext4", libc.MS_RDONLY, "errors=panic")]
 
 
 def test_long_lists_of_lower_folders_are_named_from_where_they_are(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from . import atomic
+
 _PRIVATE = 0o100600  # a regular file that its owner alone may touch
 
 
@@ -29,19 +31,8 @@ def read(folder: str, name: str, limit_bytes: int) -> bytes | None:
 
 def write(folder: str, name: str, content: bytes) -> None:
     """Keep an answer, in a folder that is made where there is none. One that cannot be written costs time alone."""
-    temporary = f"{folder}/.{name}.{os.getpid()}"
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:
-            file.write(content)
-        os.rename(temporary, f"{folder}/{name}")
+        atomic.write(f"{folder}/{name}", content)
     except OSError:
-        _remove(temporary)
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass  # it was never made
+        pass

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import binascii
 
+from .. import booleans
 from ..errors import ImageError
 from ..record import Record
 from .node import describe, plain, show
@@ -40,8 +41,6 @@ _MAX_VERSION = 64
 _MOST_MESSAGES = 8  # about unknown keys: an image can hold as many as it likes, and the log is the host's
 _INVISIBLE = "\u2028\u2029" + "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Unicode's ends of a line, and what turns the direction of the text around it: it hides a name from its reader."""
-_TRUE = ("1", "t", "T", "TRUE", "true", "True")
-_FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
 
 class BadValueError(Exception):
@@ -100,9 +99,10 @@ def read_file_path(text: str) -> str:
 
 def read_bool(text: str) -> bool:
     """Read a boolean as Go's strconv.ParseBool does."""
-    if text not in _TRUE + _FALSE:
+    value = booleans.parse(text)
+    if value is None:
         raise BadValueError(f"want true or false, got {show(text)}")
-    return text in _TRUE
+    return value
 
 
 def read_version(text: str) -> str:
@@ -132,7 +132,7 @@ def _never(_: str) -> bool:
 
 
 def _is_bool(text: str) -> bool:
-    return text in _TRUE + _FALSE
+    return booleans.parse(text) is not None
 
 
 def _is_version(text: str) -> bool:

@@ -14,7 +14,7 @@ from errno import EMFILE
 
 from .. import log
 from ..errors import HostError, KernelError, SpecError, UruncError, UsageError, describe
-from ..linux import cgroup, cgroup_files, cgroup_layout, libc, ns, proc
+from ..linux import atomic, cgroup, cgroup_files, cgroup_layout, libc, ns, proc
 from ..oci import network as networks
 from . import assemble, go_message, handover, inherit, init, status, store
 from . import channel as wire
@@ -325,7 +325,7 @@ class _Creation:
         if self.child:
             _end_child(self.child)
         if self.pid_file_written and self.options.pid_file:
-            handover.remove_pid_file(self.options.pid_file)
+            atomic.discard(self.options.pid_file)
         if self.plan.device:
             self._close_disks()  # none can be mounted again before
         try:

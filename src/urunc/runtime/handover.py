@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..linux import proc
+from ..linux import atomic, proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,20 +37,4 @@ def send_pidfd(socket: str, container: Container) -> None:
 
 def write_pid_file(path: str, pid: int) -> None:
     """Write the pid file whole: the engine may read it at any moment. Raises OSError."""
-    temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        with open(fd, "wb", buffering=0) as file:
-            file.write(b"%d" % pid)
-        os.rename(temporary, path)
-    except BaseException:
-        remove_pid_file(temporary)
-        raise
-
-
-def remove_pid_file(path: str) -> None:
-    """Take the pid file back. Whoever asked for it may have taken it away already."""
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
+    atomic.write(path, b"%d" % pid, 0o644)

@@ -12,8 +12,9 @@ import os
 
 from .. import jsonio, log
 from ..errors import HostError, reason
+from ..linux import atomic
 from ..oci.network import GUEST, is_knative_proxy
-from . import load
+from . import bundle as bundles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _WITH_HOST = ("httpGet", "tcpSocket")  # the actions of a Kubernetes probe that 
 
 def adapt(bundle: str) -> None:
     """Change the bundle's config.json where it is the proxy's. Raises SpecError, HostError."""
-    document = load.read_config(bundle)
+    document = bundles.read_config(bundle)
     annotations, process = (document.get(key) for key in ("annotations", "process"))
     if not isinstance(annotations, dict) or not is_knative_proxy(annotations):
         return
@@ -68,19 +69,8 @@ def _set_host(probe: Any) -> None:
 
 
 def _replace(path: str, content: bytes) -> None:
-    """Write the file anew, whole or not at all, for the same owner and with the same mode."""
-    temporary = f"{os.path.dirname(path)}/.config.json.{os.getpid()}"
+    """Write the file anew, for the same owner and with the same mode."""
     try:
-        status = os.stat(path)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "wb") as file:
-                os.fchown(fd, status.st_uid, status.st_gid)
-                os.fchmod(fd, status.st_mode & 0o7777)
-                file.write(content)
-            os.rename(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        atomic.write(path, content, like=os.stat(path))
     except OSError as error:
         raise HostError(f"cannot tell Knative's proxy of the guest: `{path}`: {reason(error)}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-from .. import jsonio
 from ..errors import HostError, ImageError, SpecError, reason
 from ..linux import cgroup_layout, fsops, proc
 from ..oci import app as apps
@@ -17,6 +16,7 @@ from ..oci.checks import Takes
 from ..oci.spec import IdMap
 from ..record import Record
 from ..vm import choose, elf, guests, monitors
+from . import bundle as bundles
 from . import host, settings, store
 from . import plan as plans
 from .plan import Facts, plan
@@ -51,20 +51,6 @@ class Request(Record):
     facts: Facts
     plan: Plan
     began: int = 0  # monotonic nanoseconds
-
-
-def read_config(bundle: str) -> Any:
-    """Return the bundle's config.json, decoded. Raises SpecError where it is missing, unreadable or no JSON."""
-    path = f"{bundle}/config.json"
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
-            data = file.read(jsonio.MAX_BYTES + 1)
-    except OSError as error:
-        raise SpecError(f"cannot read `{path}`: {reason(error)}") from None
-    try:
-        return jsonio.loads(data)
-    except ValueError as error:
-        raise SpecError(f"`{path}` is not JSON: {error}") from None
 
 
 def may_be_unikernel(document: Any, bundle: str) -> bool:
@@ -187,7 +173,7 @@ def file_bytes(rootfs: int, path: str | None, what: str) -> int:
 def load(root: str, options: Options, *, systemd: bool) -> Request | None:
     """Read and decide everything. None: not a unikernel, the delegate takes the container."""
     began = time.monotonic_ns()
-    document = read_config(options.bundle)
+    document = bundles.read_config(options.bundle)
     try:
         spec = specs.parse(document)
     except SpecError:

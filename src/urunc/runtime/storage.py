@@ -12,6 +12,7 @@ import stat
 
 from ..errors import HostError, ImageError, reason
 from ..linux import fsops, libc, loop, mountinfo
+from ..linux.mount_options import MountOptions
 from ..vm import elf, filesystems, modules
 from ..vm.machine import GuestFile
 from ..vm.storage import BlockImage, Device
@@ -31,16 +32,6 @@ _MODULES = "/lib/modules"
 _MODULES_DEP_LIMIT = 4 << 20
 _MODULE_LIMIT = 32 << 20
 _MOST_RELEASES = 8  # that a kernel is searched for: an image may have any number of folders
-_FLAGS = {
-    "ro": libc.MS_RDONLY,
-    "nosuid": libc.MS_NOSUID,
-    "nodev": libc.MS_NODEV,
-    "noexec": libc.MS_NOEXEC,
-    "noatime": 0x400,
-    "nodiratime": 0x800,
-    "relatime": 0x200000,
-}
-"""The options of a mount that are flags of mount(2)."""
 
 
 def look_at_block(image: int, *, readonly: bool, uid: int, gids: Iterable[int]) -> BlockImage:
@@ -247,7 +238,4 @@ def give_back(rootfs: str, source: str, filesystem: str, options: Iterable[str])
     """Mount the rootfs again where it is not mounted. Raises OSError."""
     if mountinfo.find(rootfs) is not None:
         return
-    flags = 0
-    for option in options:
-        flags |= _FLAGS.get(option, 0)
-    libc.mount(source, rootfs, filesystem, flags)
+    libc.mount(source, rootfs, filesystem, MountOptions(options).flags)

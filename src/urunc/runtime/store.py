@@ -194,11 +194,9 @@ def want(root: str, name: str) -> Container:
 
 def save(root: str, container: Container, place: str = "") -> None:
     """Write the record, whole or not at all; `place` is the container's folder where it has another name yet."""
-    place = place or f"{root}/{container.id}"
-    temporary = f"{place}/.record.{os.getpid()}"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(jsonio.dumps(container.to_data()))
-    os.rename(temporary, f"{place}/record.json")
+    from ..linux import atomic
+
+    atomic.write(f"{place or f'{root}/{container.id}'}/record.json", jsonio.dumps(container.to_data()))
 
 
 def names(root: str) -> list[str]:

@@ -12,7 +12,6 @@ from _signal import SIGKILL  # type: ignore[import-not-found]
 from _struct import Struct
 
 from .. import jsonio
-from ..errors import SpecError, reason
 from ..record import Record
 
 TYPE_CHECKING = False
@@ -205,14 +204,9 @@ def load_place(bundle: str) -> Place | None:
 
 def read_config(bundle: str) -> dict[str, Any]:
     """Return the bundle's config.json as it is, {} where it holds no object. Raises SpecError."""
-    path = f"{bundle}/config.json"
-    try:
-        with open(path, "rb") as file:
-            config = jsonio.loads(file.read(jsonio.MAX_BYTES + 1))
-    except OSError as error:
-        raise SpecError(f"cannot read `{path}`: {reason(error)}") from None
-    except ValueError as error:
-        raise SpecError(f"`{path}` is not JSON: {error}") from None
+    from ..runtime import bundle as bundles
+
+    config = bundles.read_config(bundle)
     return config if isinstance(config, dict) else {}
 
 

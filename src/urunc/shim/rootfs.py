@@ -12,75 +12,16 @@ from errno import EBUSY, EINVAL, ENOENT, ENXIO
 
 from ..errors import HostError, KernelError, reason
 from ..linux import libc, loop, mountinfo
+from ..linux.mount_options import MountOptions
 from .places import make_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .wire import Values
 
-_FLAGS = {
-    "async": (False, 0x10),
-    "atime": (False, 0x400),
-    "bind": (True, libc.MS_BIND),
-    "rbind": (True, libc.MS_BIND | libc.MS_REC),
-    "defaults": (True, 0),
-    "dev": (False, libc.MS_NODEV),
-    "diratime": (False, 0x800),
-    "dirsync": (True, 0x80),
-    "exec": (False, libc.MS_NOEXEC),
-    "mand": (True, 0x40),
-    "noatime": (True, 0x400),
-    "nodev": (True, libc.MS_NODEV),
-    "nodiratime": (True, 0x800),
-    "noexec": (True, libc.MS_NOEXEC),
-    "nomand": (False, 0x40),
-    "norelatime": (False, 0x200000),
-    "nostrictatime": (False, 0x1000000),
-    "nosuid": (True, libc.MS_NOSUID),
-    "relatime": (True, 0x200000),
-    "remount": (True, libc.MS_REMOUNT),
-    "ro": (True, libc.MS_RDONLY),
-    "rw": (False, libc.MS_RDONLY),
-    "strictatime": (True, 0x1000000),
-    "suid": (False, libc.MS_NOSUID),
-    "sync": (True, 0x10),
-}
-"""The options of fstab that are flags of mount(2): whether each sets or clears, and the flag."""
-_PROPAGATION = {
-    "private": libc.MS_PRIVATE,
-    "rprivate": libc.MS_PRIVATE | libc.MS_REC,
-    "rshared": libc.MS_SHARED | libc.MS_REC,
-    "rslave": libc.MS_SLAVE | libc.MS_REC,
-    "runbindable": libc.MS_UNBINDABLE | libc.MS_REC,
-    "shared": libc.MS_SHARED,
-    "slave": libc.MS_SLAVE,
-    "unbindable": libc.MS_UNBINDABLE,
-}
 _PAGE = 4096 - 1
 """mount(2) copies one page of data, its closing NUL included."""
 _BUSY_SECONDS = 1.0
-
-
-class Parsed:
-    """A mount's options, taken apart as mount(8) does."""
-
-    def __init__(self, options: list[str]) -> None:
-        self.flags = self.propagation = 0
-        self.loop = False
-        self.data: list[str] = []
-        for option in options:
-            self._take(option)
-
-    def _take(self, option: str) -> None:
-        if option in _FLAGS:
-            sets, flag = _FLAGS[option]
-            self.flags = self.flags | flag if sets else self.flags & ~flag
-        elif option in _PROPAGATION:
-            self.propagation |= _PROPAGATION[option]
-        elif option == "loop":
-            self.loop = True
-        elif not option.startswith("X-containerd."):
-            self.data.append(option)
 
 
 def mount_all(mounts: list[Values], target: str) -> None:
@@ -109,7 +50,7 @@ def unmount_all(target: str) -> None:
 
 
 def _mount(mount: Values, target: str) -> None:
-    parsed = Parsed(mount["options"])
+    parsed = MountOptions(option for option in mount["options"] if not option.startswith("X-containerd."))
     source = _loop_device(mount["source"], parsed) if parsed.loop else mount["source"]
     kind = mount["type"]
     back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -144,7 +85,7 @@ def _shorten(options: list[str]) -> list[str]:
     return [f"lowerdir={short}" if option == found else option for option in options]
 
 
-def _loop_device(image: str, parsed: Parsed) -> str:
+def _loop_device(image: str, parsed: MountOptions) -> str:
     """Return a loop device of the file that frees itself once it is unmounted."""
     readonly = bool(parsed.flags & libc.MS_RDONLY)
     file = os.open(image, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)

@@ -1,0 +1,34 @@
+"""Files that are written whole or not at all: who reads one may come at any moment, and who writes it may be killed."""
+
+from __future__ import annotations
+
+import os
+
+
+def write(path: str, content: bytes, mode: int = 0o600, like: os.stat_result | None = None) -> None:
+    """Write the file anew, beside it first and then in its place, which takes another's place too. Raises OSError.
+
+    `mode` goes through the umask; with `like`, the file has the owner and exactly the mode that this tells of.
+    """
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder or '.'}/.{name}.{os.getpid()}"
+    discard(temporary)  # a process that had this pid may have been killed
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with open(fd, "wb") as file:
+            if like:
+                os.fchown(fd, like.st_uid, like.st_gid)
+                os.fchmod(fd, like.st_mode & 0o7777)
+            file.write(content)
+        os.rename(temporary, path)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
+def discard(path: str) -> None:
+    """Remove a file where there is one that can be removed."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

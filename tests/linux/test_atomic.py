@@ -1,0 +1,63 @@
+"""A file that is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from urunc.linux import atomic
+
+
+def test_it_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"old")
+    with file.open("rb") as reader:
+        atomic.write(str(file), b"new", 0o640)
+        assert reader.read() == b"old"
+    assert (file.read_bytes(), file.stat().st_mode & 0o7777) == (b"new", 0o640)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"mine")
+    link.symlink_to(target)
+    atomic.write(str(link), b"new")
+    assert (target.read_bytes(), link.is_symlink()) == (b"mine", False)
+
+
+def test_what_a_killed_one_of_this_pid_has_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / f".file.{os.getpid()}").write_bytes(b"half")
+    atomic.write(f"{tmp_path}/file", b"new")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_owner_and_the_mode_stay_where_they_are_given(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"old")
+    file.chmod(0o606)  # which no usual umask lets through
+    atomic.write(str(file), b"new", like=file.stat())
+    assert (file.read_bytes(), file.stat().st_mode & 0o7777) == (b"new", 0o606)
+
+
+def test_a_failure_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="No space"):
+        atomic.write(f"{tmp_path}/file", b"new")
+    assert (os.listdir(tmp_path), (tmp_path / "file").read_bytes()) == (["file"], b"old")
+
+
+def test_a_path_without_a_folder_is_in_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    atomic.write("file", b"new")
+    assert os.listdir(tmp_path) == ["file"]
+    atomic.discard("file")
+    atomic.discard("file")
+    assert os.listdir(tmp_path) == []
