@@ -121,7 +121,7 @@ def test_the_version_is_what_engines_parse(urunc: Run) -> None:
     for flag in ("--version", "-v"):
         first, *more = urunc(flag).stdout.splitlines()
         assert first.split()[:2] == ["urunc", "version"]
-        assert "spec: 1.2.0" in more
+        assert "spec: 1.3.0" in more
 
 
 def test_the_commit_is_what_make_install_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +147,8 @@ def test_the_commit_is_what_make_install_wrote(tmp_path: Path, monkeypatch: pyte
         (["start", ""], "urunc: invalid container id"),
         (["delete", "."], "urunc: invalid container id"),
         (["--root", "/", "state", "a"], "urunc: `--root` is not to be `/`"),
+        (["--root", "//", "state", "a"], "urunc: `--root` is not to be `/`"),
+        (["--root", "//tmp/..", "state", "a"], "urunc: `--root` is not to be `/`"),
         (["--rootless", "perhaps", "create", "a"], "urunc: `--rootless` is true, false or auto, not `perhaps`"),
         (["--log-format", "xml", "state", "a"], "urunc: log format `xml` is unknown (text or json)"),
         (["--log", "/nowhere/log", "state", "a"], "urunc: cannot open the log `/nowhere/log`"),

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .flags import Flag
 
-SPEC_VERSION = "1.2.0"
+SPEC_VERSION = "1.3.0"
 """The newest runtime specification whose config.json is read."""
 
 

@@ -78,7 +78,8 @@ def default_root() -> str:
 
 def _absolute(path: str) -> str:
     try:
-        return os.path.abspath(path)
+        found = os.path.abspath(path)  # which keeps two slashes at the start (POSIX lets them mean anything)
+        return found.replace("//", "/", 1) if found.startswith("//") else found
     except FileNotFoundError:
         raise HostError("the current directory is gone", hint="give absolute paths") from None
 

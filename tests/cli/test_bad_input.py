@@ -433,3 +433,46 @@ def test_too_few_open_files_are_named(cli: Cli, make_unikernel: Callable[..., Bu
     low = ["prlimit", "--nofile=40:40"]
     assert cli.to_file("bad", "create", f"--bundle={bundle}", "bad", check=False, under=low) == 1
     assert_refused(cli, "bad", "too many open files", "RLIMIT_NOFILE")
+
+
+def test_few_open_files_are_the_monitors_alone(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """urunc needs more than that to make the container: the limit is set last, just before the monitor is executed."""
+    bundle = make_unikernel("app", "wait")
+    bundle.config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 32, "hard": 32}]
+    cli.create("few", bundle)
+    cli("start", "few")
+    cli.wait_console("few", "ready")
+    limits = cli.world.run("cat", f"/proc/{cli.state('few')['pid']}/limits").stdout.splitlines()
+    assert [line.split()[3:5] for line in limits if line.startswith("Max open files")] == [["32", "32"]]
+    cli.end("few")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kernel", {"path": "/boot/vmlinuz", "parameters": ["quiet"]}),
+        ("hypervisor", {"path": "/usr/bin/qemu-system-x86_64"}),
+        ("image", {"path": "/disk.img", "format": "raw"}),
+        ("hwConfig", {"vcpus": 2, "memory": 1 << 30}),
+    ],
+)
+def test_a_machine_that_the_bundle_describes(
+    cli: Cli, make_unikernel: Callable[..., Bundle], name: str, value: dict[str, Any]
+) -> None:
+    """config-vm.md: what cannot be applied MUST be an error (runtime.md, "Create")."""
+    bundle = make_unikernel("app")
+    bundle.config["vm"] = {name: value}
+    try_create(cli, "bad", bundle.write())
+    assert_refused(cli, "bad", f"vm.{name}: not supported")
+
+
+def test_listening_sockets_for_a_guest(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """systemd's socket activation, as conmon hands it on; sockets that are another process's are nobody's business."""
+    bundle = make_unikernel("app").write()
+    for pid, status in (("$$", 1), ("1", 0)):
+        script = f'exec env LISTEN_FDS=1 LISTEN_PID={pid} "$@" 3</dev/null'
+        under = ["sh", "-c", script, "sh"]
+        assert cli.to_file("bad", "create", f"--bundle={bundle}", "bad", check=False, under=under) == status
+        if status:
+            assert_refused(cli, "bad", "LISTEN_FDS: 1 listening sockets cannot be given to a virtual machine")
+    cli.end("bad")

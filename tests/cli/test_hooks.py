@@ -159,19 +159,30 @@ def test_a_hanging_hook_is_ended_at_its_timeout(cli: Cli, make_bundle: Callable[
 
 
 @pytest.mark.runc_differs("it runs poststart hooks at create")
-def test_a_failing_poststart_hook_is_a_warning(
+def test_a_failing_poststart_hook_stops_the_container(
     cli: Cli, make_bundle: Callable[[], Bundle], record: Path, tmp_path: Path
 ) -> None:
-    """As version 1.2 of the specification says; 1.3 makes it an error."""
+    """Since version 1.3 of the specification; before, it was a warning."""
     file = tmp_path / "calls"
     bundle = make_bundle()
     bundle.hook("poststart", "/bin/sh", "-c", "exit 3")
     bundle.hook("poststart", str(record), str(file), "next")
+    bundle.hook("poststop", str(record), str(file), "after")
     cli.create("hooked", bundle)
-    cli("start", "hooked")
-    assert cli.status("hooked") == "running"
-    assert [call["name"] for call in seen(file)] == ["next"]
-    assert any(line["level"] == "warning" for line in cli.log_lines())
+    assert cli("start", "hooked", check=False).returncode != 0
+    assert cli.status("hooked") == "stopped"
+    assert "poststart hook `/bin/sh`" in cli.last_error()
+    cli("delete", "hooked")
+    assert [call["name"] for call in seen(file)] == ["after"]
+
+
+def test_run_leaves_nothing_of_a_container_whose_poststart_hook_fails(
+    cli: Cli, make_bundle: Callable[[], Bundle]
+) -> None:
+    bundle = make_bundle()
+    bundle.hook("poststart", "/bin/sh", "-c", "exit 3")
+    assert cli.run("hooked", bundle)[0] == 1
+    assert cli("state", "hooked", check=False).returncode != 0
 
 
 @pytest.mark.runc_differs("it leaves out the hooks after one that failed")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import itertools
+import os
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urunc.linux import devices_bpf
+from urunc.linux import devices_bpf, libc
 from urunc.oci import device_rules
 from urunc.oci.spec import DeviceRule
 
@@ -103,3 +107,23 @@ def test_the_program_answers_as_the_rules_do(allow: bool, exceptions: list[Devic
     for kind, major, minor, access in itertools.product("bc", range(3), range(3), ("r", "w", "rw", "m")):
         place = (kind, major, minor, access)
         assert answer(program, *place) == says(rules, *place), place
+
+
+def test_a_program_that_cannot_be_opened_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first was opened, the second fails with what is not passed over."""
+    opened: list[int] = []
+
+    def bpf(command: int, attributes: bytes) -> int:
+        if command == devices_bpf._PROG_QUERY:
+            ctypes.memset(libc.address(attributes) + 24, 2, 1)  # as the kernel writes how many there are
+            return 0
+        if opened:
+            raise OSError(errno.EMFILE, "too many open files")
+        opened.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+        return opened[0]
+
+    monkeypatch.setattr(libc, "bpf", bpf)
+    with pytest.raises(OSError, match="too many"):
+        devices_bpf._attached(0)
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(opened[0])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+from collections.abc import Callable
 
 import pytest
 
@@ -35,3 +38,27 @@ def test_what_was_written_is_read() -> None:
 def test_what_cannot_be_joined_has_no_maps(path: str) -> None:
     with pytest.raises(SpecError, match="user namespace"):
         idmap.read_maps(path)
+
+
+def end_of(child: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ns, "join", lambda path, kind: child())
+    idmap.read_maps("/proc/self/ns/user")
+
+
+def test_a_child_that_is_killed_is_no_empty_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        KernelError, match="cannot read the id maps of the user namespace `/proc/self/ns/user`: the pro"
+    ):
+        end_of(lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)
+
+
+def test_any_failure_of_the_child_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "too many", "/x")
+
+    with pytest.raises(SpecError, match=r"cannot read the id maps of .*: `/x`: too many"):
+        end_of(fail, monkeypatch)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(SpecError, match="MemoryError"):
+        end_of(lambda: (_ for _ in ()).throw(MemoryError()), monkeypatch)
+    assert os.listdir("/proc/self/fd") == before

@@ -92,6 +92,24 @@ def test_bad_ones(bad: Spec, message: str) -> None:
     assert caught.value.message == message
 
 
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("vm.kernel", "com.urunc.unikernel.binary"),
+        ("vm.image", "com.urunc.unikernel.binary"),
+        ("vm.hypervisor", "com.urunc.unikernel.hypervisor"),
+        ("vm.hwConfig", "linux.resources"),
+        ("linux.netDevices", "createRuntime hook"),
+        ("linux.memoryPolicy", "linux.resources.cpu.mems"),
+    ],
+)
+def test_what_is_not_supported_says_what_is(path: str, hint: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        checks.check(GOOD.replace(unsupported=(path,)))
+    assert caught.value.message == f"{path}: not supported"
+    assert hint in (caught.value.hint or "")
+
+
 ENGINES = {
     "docker-default": ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"],
     "docker-limits": ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"],
@@ -216,6 +234,7 @@ FILE, FOLDER = checks.Source(kind="file", small=True), checks.Source(kind="folde
 LARGE, BLOCK = checks.Source(kind="folder"), checks.Source(kind="block", device=(8, 1))
 DATA = Mount(destination="/data", type="bind", source="/srv", options=("rbind",))
 CONFIG = DATA.replace(destination="/config", options=("rbind", "ro"))
+RECURSIVE = CONFIG.replace(options=("rbind", "rro"))  # read-only with all that is mounted below it
 TOKEN = CONFIG.replace(destination="/var/run/secrets/kubernetes.io/serviceaccount")
 DISK = Mount(destination="/disk", type="ext4", source="/dev/sda1")
 SCRATCH = Mount(destination="/scratch", type="tmpfs")
@@ -230,6 +249,8 @@ SCRATCH = Mount(destination="/scratch", type="tmpfs")
         (CONFIG, FOLDER, {"shares": "maybe"}, "copy"),
         (CONFIG, FILE, {"shares": "no"}, "copy"),
         (CONFIG, LARGE, {"shares": "maybe"}, "share"),
+        (RECURSIVE, FOLDER, {}, "share"),
+        (RECURSIVE, FOLDER, {"shares": "maybe"}, "copy"),
         (TOKEN, FOLDER, {}, "share"),
         (TOKEN, FOLDER, {"shares": "no"}, "copy"),
         (DISK, BLOCK, {}, "disk"),
@@ -240,7 +261,7 @@ def test_volumes(mount: Mount, source: checks.Source, changes: dict[str, object]
     found = checks.classify_mounts(
         GOOD.replace(mounts=(mount,)), takes_files=True, takes=ALL.replace(**changes), sources={0: source}
     )
-    readonly = "ro" in mount.options
+    readonly = bool({"ro", "rro"} & set(mount.options))
     assert found.volumes == (checks.Volume(mount=mount, way=way, readonly=readonly, source=source),)
     assert found.dropped == ()
     assert bool(found.messages) == (way == "copy")

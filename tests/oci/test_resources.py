@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from urunc.errors import SpecError
 from urunc.oci import resources
-from urunc.oci.spec import Resources
+from urunc.oci.spec import DeviceWeight, Resources
 
 MIB = 1024 * 1024
 
@@ -79,6 +79,17 @@ def test_nothing_asked_is_nothing_written() -> None:
         ),
         ({"block_io_weight": 500}, ["blkio.weight=500"], ["io.bfq.weight=500"]),
         (
+            {
+                "block_io_device_weights": (
+                    DeviceWeight(major=8, minor=0, weight=500),
+                    DeviceWeight(major=8, minor=16),
+                    DeviceWeight(major=8, minor=32, weight=10),
+                )
+            },
+            ["blkio.weight_device=8:0 500", "blkio.weight_device=8:32 10"],
+            ["io.bfq.weight=8:0 500", "io.bfq.weight=8:32 10"],
+        ),
+        (
             {"block_io_throttle": (("read_bps", 8, 0, 1000), ("write_iops", 8, 16, 0))},
             ["blkio.throttle.read_bps_device=8:0 1000", "blkio.throttle.write_iops_device=8:16 0"],
             ["io.max=8:0 rbps=1000", "io.max=8:16 wiops=max"],
@@ -92,6 +103,8 @@ def test_writes_of_both_versions(asked: dict[str, object], v1: list[str], v2: li
 
 def test_what_only_v1_has() -> None:
     asked = Resources(
+        block_io_leaf_weight=11,
+        block_io_device_weights=(DeviceWeight(major=8, minor=0, weight=500, leaf_weight=300),),
         memory_swappiness=0,
         memory_disable_oom_killer=True,
         cpu_realtime_period=1000,
@@ -104,6 +117,9 @@ def test_what_only_v1_has() -> None:
         "memory.swappiness=0",
         "cpu.rt_period_us=1000",
         "cpu.rt_runtime_us=950",
+        "blkio.leaf_weight=11",
+        "blkio.weight_device=8:0 500",
+        "blkio.leaf_weight_device=8:0 300",
         "net_cls.classid=1048577",
         "net_prio.ifpriomap=eth0 500",
         "net_prio.ifpriomap=lo 0",
@@ -117,12 +133,15 @@ def test_unified_is_written_last_a_line_at_a_time() -> None:
 
 
 def test_weight_falls_back_to_the_plain_scheduler() -> None:
-    (v1,) = resources.writes(Resources(block_io_weight=10), 1)
-    (v2,) = resources.writes(Resources(block_io_weight=1000), 2)
-    assert v1.fallback is not None
-    assert v2.fallback is not None
-    assert (v1.fallback.file, v1.fallback.value) == ("blkio.bfq.weight", "10")
-    assert (v2.fallback.file, v2.fallback.value) == ("io.weight", "10000")
+    devices = (DeviceWeight(major=8, minor=0, weight=10),)
+    v1 = resources.writes(Resources(block_io_weight=10, block_io_device_weights=devices), 1)
+    v2 = resources.writes(Resources(block_io_weight=1000, block_io_device_weights=devices), 2)
+    assert [(write.fallback.file, write.fallback.value) for write in v1 + v2 if write.fallback] == [
+        ("blkio.bfq.weight", "10"),
+        ("blkio.bfq.weight_device", "8:0 10"),
+        ("io.weight", "10000"),
+        ("io.weight", "8:0 1"),
+    ]
 
 
 def test_only_what_loses_nothing_is_optional() -> None:
@@ -154,6 +173,24 @@ def test_only_what_loses_nothing_is_optional() -> None:
         ({"cpus": "0-99999999999"}, 2, "cpu.cpus"),
         ({"mems": "a"}, 2, "cpu.mems"),
         ({"block_io_weight": 9}, 1, "blockIO.weight"),
+        ({"block_io_leaf_weight": 1001}, 1, "blockIO.leafWeight"),
+        ({"block_io_leaf_weight": 10}, 2, "blockIO.leafWeight"),
+        (
+            {
+                "block_io_device_weights": (
+                    DeviceWeight(major=8, minor=0, weight=10),
+                    DeviceWeight(major=8, minor=0, weight=9),
+                )
+            },
+            2,
+            "blockIO.weightDevice[1].weight",
+        ),
+        (
+            {"block_io_device_weights": (DeviceWeight(major=8, minor=0, leaf_weight=9),)},
+            1,
+            "blockIO.weightDevice[0].leafWeight",
+        ),
+        ({"block_io_device_weights": (DeviceWeight(major=8, minor=0, leaf_weight=10),)}, 2, "blockIO.leafWeight"),
         ({"hugepage_limits": (("../2MB", 1),)}, 1, "hugepageLimits"),
         ({"hugepage_limits": (("MB", 1),)}, 2, "hugepageLimits"),
         ({"unified": (("memory.max", "1"),)}, 1, "unified"),

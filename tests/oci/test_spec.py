@@ -15,7 +15,7 @@ from urunc.errors import SpecError
 from urunc.oci import spec
 from urunc.oci.node import Node
 from urunc.oci.parse_linux import read_resources
-from urunc.oci.spec import DeviceRule, Hook, IdMap, Mount, Namespace, Rlimit, User
+from urunc.oci.spec import DeviceRule, DeviceWeight, Hook, IdMap, Mount, Namespace, Rlimit, User
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 
@@ -59,7 +59,8 @@ FULL: dict[str, Any] = {
         "devices": [{"path": "/dev/x", "type": "c", "major": 1, "minor": 2, "fileMode": 438, "uid": 3, "gid": 4}],
         "cgroupsPath": "/a/b",
         "resources": {
-            "memory": {"limit": 1000, "reservation": 900, "swap": -1, "swappiness": 10, "disableOOMKiller": True},
+            "memory": {"limit": 1000, "reservation": 900, "swap": -1, "swappiness": 10, "disableOOMKiller": True,
+                       "checkBeforeUpdate": True},
             "cpu": {
                 "shares": 5, "quota": 50000, "period": 100000, "burst": 1, "realtimeRuntime": 2,
                 "realtimePeriod": 3, "cpus": "0-1", "mems": "0", "idle": 1,
@@ -67,6 +68,10 @@ FULL: dict[str, Any] = {
             "pids": {"limit": 0},
             "blockIO": {
                 "weight": 10,
+                "leafWeight": 11,
+                "weightDevice": [
+                    {"major": 8, "minor": 0, "weight": 500, "leafWeight": 300}, {"major": 8, "minor": 16, "weight": 0},
+                ],
                 "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 600}],
                 "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 7}],
             },
@@ -152,7 +157,13 @@ def test_the_resources() -> None:
     found = spec.parse(FULL).resources
     assert (found.memory_limit, found.memory_swap, found.memory_disable_oom_killer) == (1000, -1, True)
     assert (found.cpu_shares, found.cpu_quota, found.cpu_idle, found.cpus) == (5, 50000, 1, "0-1")
+    assert found.memory_check_before_update is True
     assert found.pids_limit == 0
+    assert (found.block_io_weight, found.block_io_leaf_weight) == (10, 11)
+    assert found.block_io_device_weights == (
+        DeviceWeight(major=8, minor=0, weight=500, leaf_weight=300),
+        DeviceWeight(major=8, minor=16),
+    )
     assert found.block_io_throttle == (("read_bps", 8, 0, 600), ("write_iops", 8, 0, 7))
     assert found.hugepage_limits == (("2MB", 5),)
     assert (found.network_class_id, found.network_priorities) == (9, (("eth0", 1),))
@@ -262,6 +273,10 @@ def test_bad_versions(version: str) -> None:
          "linux.rootfsPropagation: unknown value `open`, want one of shared, rshared, slave, rslave, private, "
          "rprivate, unbindable, runbindable"),
         ("linux/seccomp/defaultAction", "KILL", "linux.seccomp.defaultAction: unknown action `KILL`"),
+        ("linux/resources/blockIO/weightDevice/0", {"major": 8, "minor": 0},
+         "linux.resources.blockIO.weightDevice[0]: want weight or leafWeight"),
+        ("linux/resources/memory/checkBeforeUpdate", 1,
+         "linux.resources.memory.checkBeforeUpdate: want a boolean, got 1"),
         ("linux/seccomp/syscalls/0/names", [], "linux.seccomp.syscalls[0]: names no system call"),
         ("linux/seccomp/syscalls/0/args/0/op", "EQ", "linux.seccomp.syscalls[0].args[0].op: unknown operator `EQ`"),
         ("linux/seccomp/syscalls/0/args/0/index", 6,
@@ -302,21 +317,51 @@ def test_what_cannot_be_given_is_listed() -> None:
     data["linux"]["intelRdt"] = {"closID": "x"}
     data["linux"]["netDevices"] = {}
     data["linux"]["resources"]["rdma"] = {"mlx5_1": {"hcaHandles": 3}}
-    data["linux"]["resources"]["blockIO"]["weightDevice"] = [{"major": 8, "minor": 0, "weight": 5}]
-    data["linux"]["resources"]["blockIO"]["leafWeight"] = 0
+    data["linux"]["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "0"}
     data["linux"]["resources"]["memory"].update(kernel=4096, kernelTCP=0)
     data["linux"]["personality"] = {"domain": "LINUX32"}
     data["mounts"][1]["uidMappings"] = [{"containerID": 0, "hostID": 1, "size": 1}]
     data["mounts"][1]["gidMappings"] = []
+    data["mounts"][1]["options"] = ["rbind", "ridmap"]
     assert spec.parse(data).unsupported == (
         "process.scheduler",
         "mounts[1].uidMappings",
+        "mounts[1].options[1]",
         "linux.intelRdt",
+        "linux.memoryPolicy",
         "linux.resources.rdma",
-        "linux.resources.blockIO.weightDevice",
         "linux.resources.memory.kernel",
         "linux.personality.domain",
     )
+
+
+@pytest.mark.parametrize(
+    ("vm", "listed"),
+    [
+        ({"kernel": {"path": "/boot/vmlinuz", "initrd": "/boot/initrd.img"}}, ("vm.kernel",)),
+        (
+            {"hwConfig": {"vcpus": 1}, "image": {"path": "/a"}, "hypervisor": {"path": "/b"}, "kernel": {"path": "/c"}},
+            ("vm.hypervisor", "vm.kernel", "vm.image", "vm.hwConfig"),
+        ),
+        ({}, ()),
+        ({"kernel": {}, "of another version": 1}, ()),
+    ],
+)
+def test_no_part_of_the_vm_section_can_be_given(vm: dict[str, Any], listed: tuple[str, ...]) -> None:
+    assert spec.parse({**MINIMAL, "vm": vm}).unsupported == listed
+
+
+@pytest.mark.parametrize("vm", [[], "qemu", True])
+def test_a_vm_section_that_is_no_object(vm: object) -> None:
+    with pytest.raises(SpecError, match=r"^vm: want an object"):
+        spec.parse({**MINIMAL, "vm": vm})
+
+
+def test_what_speaks_of_other_systems_is_left_alone() -> None:
+    """config.md, "Platform-specific configuration"; Windows' `commandLine` and `username`."""
+    others = {name: {"any": ["thing"]} for name in ("windows", "solaris", "zos", "freebsd")}
+    process = {**MINIMAL["process"], "commandLine": "a b", "user": {"username": "me"}}
+    assert spec.parse({**MINIMAL, **others, "process": process}) == spec.parse(MINIMAL)
 
 
 @pytest.mark.parametrize("file", GOLDEN, ids=lambda file: file.stem)

@@ -98,6 +98,39 @@ def test_the_files_are_written(tmp_path: Path) -> None:
     assert v2.read("pids.max") == "100"
 
 
+@pytest.mark.parametrize(
+    ("asked", "refused"),
+    [
+        ({"memory_limit": 299 * MIB}, "resources.memory.limit: "),
+        ({"memory_limit": 300 * MIB}, "resources.memory.limit: "),
+        ({"memory_limit": 301 * MIB}, ""),
+        ({"memory_limit": -1, "memory_swap": -1}, ""),
+        ({"cpu_quota": 70_000}, ""),
+    ],
+)
+def test_a_limit_is_compared_with_what_is_in_use_where_that_is_asked_for(
+    tmp_path: Path, asked: dict[str, int], refused: str
+) -> None:
+    """config-linux.md, "Memory": checkBeforeUpdate MUST reject a limit below what is in use."""
+    v2 = V2(tmp_path)
+    (v2.folder / "memory.current").write_text(f"{300 * MIB}\n")
+    change = Resources(memory_check_before_update=True, **asked)
+    if not refused:
+        update.update(v2.root, NAME, change)
+        return
+    with pytest.raises(SpecError, match=refused):
+        update.update(v2.root, NAME, change)
+    assert v2.read("memory.max") == str(256 * MIB)
+    update.update(v2.root, NAME, change.replace(memory_check_before_update=False))
+    assert v2.read("memory.max") == str(change.memory_limit)
+
+
+def test_usage_that_cannot_be_read_refuses_nothing(tmp_path: Path) -> None:
+    v2 = V2(tmp_path)
+    update.update(v2.root, NAME, Resources(memory_check_before_update=True, memory_limit=300 * MIB))
+    assert v2.read("memory.max") == str(300 * MIB)
+
+
 def test_a_change_that_fails_half_way_is_taken_back(tmp_path: Path) -> None:
     v2 = V2(tmp_path)
     (v2.folder / "pids.max").unlink()  # written last

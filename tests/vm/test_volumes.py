@@ -62,7 +62,7 @@ def test_disks_come_behind_the_roots() -> None:
 
 def test_the_guests_own_and_copies() -> None:
     scratch = Volume(mount=Mount(destination="/scratch", type="tmpfs"), way="tmpfs")
-    options = ("nosuid", "noexec", "size=64k", "ro", "mode=700")
+    options = ("nosuid", "rnoexec", "size=64k", "ro", "mode=700")
     small = Volume(mount=Mount(destination="/small", type="tmpfs", options=options), way="tmpfs", readonly=True)
     copy = Volume(mount=bind("/config", "/c"), way="copy")
     found = volumes.attach((scratch, small, copy), (), CAN, 0, 0)

@@ -165,12 +165,14 @@ def _attached(group: int) -> list[int]:
     attributes = pack("IIIIQII", group, _ATTACH_CGROUP_DEVICE, 0, 0, libc.address(ids), _MOST_PROGRAMS, 0)
     libc.bpf(_PROG_QUERY, attributes)
     (count,) = unpack_from("I", attributes, 24)
-    found = []
+    found: list[int] = []
     for number in unpack_from(f"{min(count, _MOST_PROGRAMS)}I", ids):
         try:
             found.append(libc.bpf(_PROG_GET_FD_BY_ID, pack("I", number)))
         except OSError as error:
             # One that a security module hides from us only restricts further: it may stay (runc).
             if error.errno not in (errno.EACCES, errno.EPERM, errno.ENOENT):
+                for fd in found:
+                    os.close(fd)
                 raise
     return found

@@ -19,11 +19,27 @@ class MountInfo(Record):
 
 
 def find(point: str) -> MountInfo | None:
-    """Return what is mounted at exactly that path (the topmost, where several are), None where nothing is."""
-    for fields in reversed(_lines()):
-        if _decode(fields[4]) == point:
-            return _mount(fields)
-    return None
+    """Return the mount that the path, without links, leads to the root of; None where there is none.
+
+    The kernel is asked which mount that is: of several at one place, or of one below a place that was mounted over
+    later, the table does not tell which is hidden.
+    """
+    try:
+        place = os.open(point, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        number = _mount_id(place)
+        found = [fields for fields in _lines() if fields[0] == number]
+    finally:
+        os.close(place)
+    return _mount(found[0]) if found and _decode(found[0][4]) == point else None
+
+
+def _mount_id(fd: int) -> bytes:
+    """Return the number, in the table, of the mount that the descriptor's file is on (Linux 3.15)."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb", buffering=0) as file:
+        return dict(line.split(b":\t") for line in file.read(4096).splitlines() if b":\t" in line)[b"mnt_id"]
 
 
 def points_below(path: str) -> list[str]:

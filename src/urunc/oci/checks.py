@@ -138,7 +138,22 @@ def _devices(spec: Spec) -> None:
 
 def _unsupported(spec: Spec) -> None:
     for path in spec.unsupported:
-        raise SpecError(f"{path}: not supported")
+        raise SpecError(f"{path}: not supported", hint=_INSTEAD.get(path))
+
+
+_IMAGES_OWN = (
+    "an image names its own, below its root: the annotations `com.urunc.unikernel.binary`, `initrd` and `block`"
+)
+_INSTEAD = {
+    "vm.hypervisor": "an image names its monitor, by the annotation `com.urunc.unikernel.hypervisor`; its program is "
+    "`path` in [monitors.NAME] of the configuration",
+    "vm.kernel": _IMAGES_OWN,
+    "vm.image": _IMAGES_OWN,
+    "vm.hwConfig": "memory and vCPUs follow linux.resources",
+    "linux.netDevices": "an engine's network plugin, or a createRuntime hook, can move them into the network namespace",
+    "linux.memoryPolicy": "linux.resources.cpu.mems binds a container to memory nodes",
+}
+"""What to do about some of what is not supported."""
 
 
 CHECKS = (
@@ -312,7 +327,7 @@ def _find_volume(mount: Mount, source: Source, takes: Takes, spec: Spec) -> Volu
     if _is_kernel_mount(mount) or _is_engine_file(mount) or mount.destination in _OWN_FOLDERS:
         return None
     unasked = _is_engine_bind(mount, spec)
-    readonly = "ro" in mount.options
+    readonly = mount.has("ro")
     way = ""
     if mount.type == "tmpfs" and takes.tmpfs and not unasked:
         way = "tmpfs"

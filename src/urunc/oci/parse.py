@@ -1,4 +1,4 @@
-"""From a decoded config.json to a Spec: config.md of the OCI runtime specification 1.2, one function a section.
+"""From a decoded config.json to a Spec: config.md of the OCI runtime specification 1.3, one function a section.
 
 Not part of `spec` because only create and run read a config.json: the other verbs need no more than the records.
 """
@@ -34,6 +34,8 @@ _RLIMITS = (
 )
 _UNSUPPORTED_PROCESS = ("scheduler", "ioPriority")
 _UNSUPPORTED_MOUNT = ("uidMappings", "gidMappings")
+_UNSUPPORTED_OPTIONS = ("idmap", "ridmap")
+_UNSUPPORTED_VM = ("hypervisor", "kernel", "image", "hwConfig")
 
 
 def read_spec(data: Any) -> Spec:
@@ -44,9 +46,9 @@ def read_spec(data: Any) -> Spec:
     root = top.need("root")
     linux = top.section("linux")
     unsupported = tuple(f"process.{name}" for name in _UNSUPPORTED_PROCESS if process.key(name))
-    unsupported += tuple(
-        f"{item.path}.{name}" for item in top.items("mounts") for name in _UNSUPPORTED_MOUNT if item.items(name)
-    )
+    unsupported += tuple(path for item in top.items("mounts") for path in _unsupported_of_mount(item))
+    vm = top.section("vm")
+    unsupported += tuple(f"vm.{name}" for name in _UNSUPPORTED_VM if parse_linux.is_given(vm.key(name)))
     return Spec(
         version=version,
         process=_process(process),
@@ -113,6 +115,11 @@ def _mount(node: Node) -> Mount:
         source=node.text("source"),
         options=options,
     )
+
+
+def _unsupported_of_mount(node: Node) -> list[str]:
+    maps = [f"{node.path}.{name}" for name in _UNSUPPORTED_MOUNT if node.items(name)]
+    return maps + [item.path for item in node.items("options") if item.value in _UNSUPPORTED_OPTIONS]
 
 
 def _process(node: Node) -> Process:

@@ -1,9 +1,9 @@
-"""From `linux` of a decoded config.json to the Spec's fields: config-linux.md of the OCI runtime specification 1.2."""
+"""From `linux` of a decoded config.json to the Spec's fields: config-linux.md of the OCI runtime specification 1.3."""
 
 from __future__ import annotations
 
 from .node import INT64, UINT16, UINT32, UINT64, Node, show
-from .spec import Device, DeviceRule, IdMap, Namespace, Resources
+from .spec import Device, DeviceRule, DeviceWeight, IdMap, Namespace, Resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ CAPABILITIES = (
 _UNSUPPORTED = ("intelRdt", "netDevices", "memoryPolicy")
 _UNSUPPORTED_RESOURCES = (
     ("rdma",),
-    ("blockIO", "leafWeight"),
-    ("blockIO", "weightDevice"),
     ("memory", "kernel"),
     ("memory", "kernelTCP"),
 )
@@ -72,11 +70,11 @@ def read_linux(node: Node) -> dict[str, Any]:
 
 def unsupported(node: Node) -> tuple[str, ...]:
     """Return the JSON paths of what is asked for and cannot be given, where leaving it out would break a promise."""
-    found = [f"linux.{name}" for name in _UNSUPPORTED if _is_given(node.key(name))]
+    found = [f"linux.{name}" for name in _UNSUPPORTED if is_given(node.key(name))]
     resources = node.section("resources")
     for names in _UNSUPPORTED_RESOURCES:
         at = resources if len(names) == 1 else resources.section(names[0])
-        if _is_given(at.key(names[-1])):
+        if is_given(at.key(names[-1])):
             found.append("linux.resources." + ".".join(names))
     if node.section("personality").text("domain", _DOMAIN) != _DOMAIN:
         found.append("linux.personality.domain")
@@ -91,8 +89,8 @@ def unknown_capabilities(process: Node) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in named if name not in known))
 
 
-def _is_given(node: Node | None) -> bool:
-    """Engines write empty lists, empty objects and zeros for what their user did not ask for."""
+def is_given(node: Node | None) -> bool:
+    """Return whether it is asked for: engines write empty lists, objects and zeros for what their user did not."""
     return node is not None and bool(node.value)
 
 
@@ -193,6 +191,8 @@ def read_resources(node: Node) -> Resources:
         **_cpu(cpu),
         pids_limit=node.section("pids").number("limit"),
         block_io_weight=block.number("weight", UINT16) or None,
+        block_io_leaf_weight=block.number("leafWeight", UINT16) or None,
+        block_io_device_weights=tuple(_device_weight(item) for item in block.items("weightDevice")),
         block_io_throttle=_throttles(block),
         hugepage_limits=tuple(_hugepage_limit(item) for item in node.items("hugepageLimits")),
         network_class_id=network.number("classID", UINT32),
@@ -210,6 +210,7 @@ def _memory(node: Node) -> dict[str, Any]:
         "memory_swap": node.number("swap", sizes) or None,
         "memory_swappiness": _swappiness(node),
         "memory_disable_oom_killer": node.flag("disableOOMKiller"),
+        "memory_check_before_update": node.flag("checkBeforeUpdate"),
     }
 
 
@@ -257,6 +258,17 @@ def _throttle(node: Node) -> tuple[int, int, int]:
         node.need("major").as_number(UINT32),
         node.need("minor").as_number(UINT32),
         node.need("rate").as_number(UINT64),
+    )
+
+
+def _device_weight(node: Node) -> DeviceWeight:
+    if node.key("weight") is None and node.key("leafWeight") is None:
+        raise node.fail("want weight or leafWeight")
+    return DeviceWeight(
+        major=node.need("major").as_number(UINT32),
+        minor=node.need("minor").as_number(UINT32),
+        weight=node.number("weight", UINT16) or None,
+        leaf_weight=node.number("leafWeight", UINT16) or None,
     )
 
 

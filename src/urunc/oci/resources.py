@@ -57,11 +57,25 @@ def check(resources: Resources) -> None:
         raise SpecError(f"{_AT}memory.swap: {swap} is memory and swap together, and below memory.limit ({limit})")
     if limit == -1 and swap > 0:
         raise SpecError(f"{_AT}memory.swap: {swap} is below memory.limit, which is unlimited")
-    if resources.block_io_weight and not 10 <= resources.block_io_weight <= 1000:
-        raise SpecError(f"{_AT}blockIO.weight: {resources.block_io_weight} is not within 10 and 1000")
+    for path, weight in _weights(resources):
+        if weight and not 10 <= weight <= 1000:
+            raise SpecError(f"{_AT}blockIO.{path}: {weight} is not within 10 and 1000")
     for name, text in (("cpus", resources.cpus), ("mems", resources.mems)):
         if text:
             parse_list(text, f"{_AT}cpu.{name}")
+
+
+def _weights(resources: Resources) -> tuple[tuple[str, int | None], ...]:
+    """Return every weight of `blockIO` with its path there."""
+    return (
+        ("weight", resources.block_io_weight),
+        ("leafWeight", resources.block_io_leaf_weight),
+        *((f"weightDevice[{at}].weight", one.weight) for at, one in enumerate(resources.block_io_device_weights)),
+        *(
+            (f"weightDevice[{at}].leafWeight", one.leaf_weight)
+            for at, one in enumerate(resources.block_io_device_weights)
+        ),
+    )
 
 
 def _set(controller: str, file: str, value: int | None, *, optional: bool = False) -> tuple[CgroupWrite, ...]:
@@ -165,29 +179,50 @@ def cpu_weight(shares: int) -> int:
 
 
 def _io1(resources: Resources) -> tuple[CgroupWrite, ...]:
-    found: tuple[CgroupWrite, ...] = ()
+    found = _set("blkio", "blkio.leaf_weight", resources.block_io_leaf_weight)
     if resources.block_io_weight:
-        bfq = CgroupWrite(controller="blkio", file="blkio.bfq.weight", value=str(resources.block_io_weight))
-        found = (bfq.replace(file="blkio.weight", fallback=bfq),)
+        found = (*_weight1("weight", str(resources.block_io_weight)), *found)
+    for one in resources.block_io_device_weights:
+        place = f"{one.major}:{one.minor}"
+        if one.weight:
+            found += _weight1("weight_device", f"{place} {one.weight}")
+        if one.leaf_weight:
+            value = f"{place} {one.leaf_weight}"
+            found += (CgroupWrite(controller="blkio", file="blkio.leaf_weight_device", value=value),)
     return found + tuple(
         CgroupWrite(controller="blkio", file=f"blkio.throttle.{kind}_device", value=f"{major}:{minor} {rate}")
         for kind, major, minor, rate in resources.block_io_throttle
     )
 
 
+def _weight1(file: str, value: str) -> tuple[CgroupWrite, ...]:
+    """Return the write for the scheduler CFQ, which Linux 5.0 removed, and BFQ's instead where it is not there."""
+    bfq = CgroupWrite(controller="blkio", file=f"blkio.bfq.{file}", value=value)
+    return (bfq.replace(file=f"blkio.{file}", fallback=bfq),)
+
+
 _IO_MAX = {"read_bps": "rbps", "write_bps": "wbps", "read_iops": "riops", "write_iops": "wiops"}
 
 
 def _io2(resources: Resources) -> tuple[CgroupWrite, ...]:
+    if any(weight for path, weight in _weights(resources) if path.endswith("eafWeight")):
+        raise SpecError(f"{_AT}blockIO.leafWeight: cgroup v2 has no leaf weights")
     found: tuple[CgroupWrite, ...] = ()
     if resources.block_io_weight:
-        weight = 1 + (resources.block_io_weight - 10) * 9999 // 990
-        plain = CgroupWrite(controller="io", file="io.weight", value=str(weight))
-        found = (plain.replace(file="io.bfq.weight", value=str(resources.block_io_weight), fallback=plain),)
+        found = _weight2("", resources.block_io_weight)
+    for one in resources.block_io_device_weights:
+        if one.weight:
+            found += _weight2(f"{one.major}:{one.minor} ", one.weight)
     return found + tuple(
         CgroupWrite(controller="io", file="io.max", value=f"{major}:{minor} {_IO_MAX[kind]}={rate or 'max'}")
         for kind, major, minor, rate in resources.block_io_throttle
     )
+
+
+def _weight2(device: str, weight: int) -> tuple[CgroupWrite, ...]:
+    """Return the write for the scheduler BFQ, and io.weight's (1 to 10000) instead where it is not there."""
+    plain = CgroupWrite(controller="io", file="io.weight", value=f"{device}{1 + (weight - 10) * 9999 // 990}")
+    return (plain.replace(file="io.bfq.weight", value=f"{device}{weight}", fallback=plain),)
 
 
 def _net1(resources: Resources) -> tuple[CgroupWrite, ...]:

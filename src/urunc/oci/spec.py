@@ -1,6 +1,6 @@
 """The fields of config.json that urunc reads, typed. Reading them is `parse`'s, imported when there is one to read.
 
-Implements the reading side of the OCI runtime specification 1.2: config.md and config-linux.md. Unknown
+Implements the reading side of the OCI runtime specification 1.3: config.md and config-linux.md. Unknown
 properties are ignored (config.md, "Extensibility"); a known property of a wrong type is an error that starts
 with its JSON path.
 """
@@ -60,6 +60,10 @@ class Mount(Record):
     source: str = ""
     options: tuple[str, ...] = ()
 
+    def has(self, option: str) -> bool:
+        """Return whether the option is given, or its recursive kin: `rro` for `ro` (config.md, "Mounts")."""
+        return option in self.options or f"r{option}" in self.options
+
 
 class Rlimit(Record):
     """One entry of `process.rlimits`; `kind` is RLIMIT_NOFILE and so on; the limits are unsigned 64 bit."""
@@ -116,6 +120,15 @@ class DeviceRule(Record):
     access: str = "rwm"
 
 
+class DeviceWeight(Record):
+    """One entry of `linux.resources.blockIO.weightDevice`; None is "not given"."""
+
+    major: int
+    minor: int
+    weight: int | None = None
+    leaf_weight: int | None = None
+
+
 class Resources(Record):
     """`linux.resources`. Sizes are bytes, times microseconds.
 
@@ -127,6 +140,7 @@ class Resources(Record):
     memory_swap: int | None = None
     memory_swappiness: int | None = None
     memory_disable_oom_killer: bool = False
+    memory_check_before_update: bool = False  # a limit that is not above what is in use is refused
     cpu_shares: int | None = None
     cpu_quota: int | None = None
     cpu_period: int | None = None
@@ -138,6 +152,8 @@ class Resources(Record):
     mems: str = ""
     pids_limit: int | None = None
     block_io_weight: int | None = None
+    block_io_leaf_weight: int | None = None
+    block_io_device_weights: tuple[DeviceWeight, ...] = ()
     # (read_bps|write_bps|read_iops|write_iops, major, minor, rate)
     block_io_throttle: tuple[tuple[str, int, int, int], ...] = ()
     hugepage_limits: tuple[tuple[str, int], ...] = ()  # (page size such as 2MB, bytes)

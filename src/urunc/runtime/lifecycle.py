@@ -74,7 +74,7 @@ def hand_over(settings: Globals, options: Options) -> NoReturn:
 
 
 def start(root: str, name: str) -> None:
-    """Let a created container's init execute the monitor. Raises what a startContainer hook or execve failed with."""
+    """Let a created container's init execute the monitor. Raises what a hook or execve failed with."""
     began = time.monotonic_ns()
     with store.Lock(root, name):
         container = store.want(root, name)
@@ -86,9 +86,22 @@ def start(root: str, name: str) -> None:
             raise
         _note_start(root, container, began)
     if container.hooks.get("poststart"):
-        from . import teardown
+        _run_poststart(container)
 
+
+def _run_poststart(container: Container) -> None:
+    """Run the poststart hooks; one that fails stops the container (runtime.md, "Lifecycle", step 9; since 1.3)."""
+    from . import teardown
+
+    try:
         teardown.run_late_hooks(container, "poststart", status.RUNNING)
+    except BaseException:
+        try:
+            _signal_monitor(container, SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended by itself
+        _end_failed_start(container)
+        raise
 
 
 def _note_start(root: str, container: Container, began: int) -> None:

@@ -190,6 +190,7 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
         spec = _with_joined_maps(spec)
         checks.check(spec)
         _check_rlimits(spec)
+        _check_sockets()
         layout = cgroup_layout.detect()
         facts = look(root, spec, app, config, rootfs, layout)
         mounts = _find_volumes(options.bundle, spec, app, config, facts)
@@ -238,6 +239,19 @@ def _check_rlimits(spec: Spec) -> None:
                 f"process.rlimits[{index}].hard: {limit.kind} cannot be set to {limit.hard}, above urunc's own limit",
                 hint="give a lower one (docker run --ulimit), or CAP_SYS_RESOURCE to whoever calls urunc",
             )
+
+
+def _check_sockets() -> None:
+    """Raise HostError where sockets were handed to this process for the container (sd_listen_fds(3)).
+
+    runc gives them to the container's process; a guest has no descriptors of the host's, and would never answer.
+    """
+    count = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and count.isdecimal() and int(count) > 0:
+        raise HostError(
+            f"LISTEN_FDS: {count} listening sockets cannot be given to a virtual machine",
+            hint="let the guest listen itself: systemd-socket-proxyd passes connections on to its address",
+        )
 
 
 def _find_volumes(bundle: str, spec: Spec, app: App, config: Config, facts: Facts) -> MountPlan:

@@ -15,6 +15,7 @@ from . import status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .store import Container
@@ -53,18 +54,18 @@ def remove_folder(root: str, name: str) -> None:
 
 def run_poststop(container: Container) -> None:
     """Run the poststop hooks; a failure is logged and the next one runs (runtime.md, "Lifecycle", step 13)."""
-    run_late_hooks(container, "poststop", status.STOPPED)
+    run_late_hooks(container, "poststop", status.STOPPED, warn=log.warn)
 
 
-def run_late_hooks(container: Container, kind: str, state: str) -> None:
-    """Run the hooks that the record keeps for later: a failure of theirs stops nothing, and is logged."""
+def run_late_hooks(container: Container, kind: str, state: str, *, warn: Callable[[str], None] | None = None) -> None:
+    """Run the hooks that the record keeps for later, as `hooks.run_hooks` does."""
     items: list[dict[str, Any]] = container.hooks.get(kind, [])
     if not items:
         return
     from . import hooks
 
     listed = tuple(hooks.from_data(item) for item in items)
-    hooks.run_hooks(listed, status.document(container, state), kind=kind, warn=log.warn)
+    hooks.run_hooks(listed, status.document(container, state), kind=kind, warn=warn)
 
 
 def _end_process(container: Container) -> None:

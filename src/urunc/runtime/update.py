@@ -169,6 +169,8 @@ def _limit(text: str) -> int:
 def _apply(container: Container, change: Resources) -> None:
     """Write the files, then tell systemd where it holds the cgroup; take all back where either refuses."""
     paths, version = container.cgroup, cgroup_files.version_of(container.cgroup)
+    if change.memory_check_before_update and version == 2:
+        _check_usage(paths[""], change)
     if container.scope:
         from ..linux import systemd
         from ..oci import scope
@@ -184,6 +186,20 @@ def _apply(container: Container, change: Resources) -> None:
     except UruncError:
         _take_back(paths, before)
         raise
+
+
+def _check_usage(place: str, change: Resources) -> None:
+    """Refuse a memory limit that is not above what is in use, as v1's kernel does; v2's would kill the guest.
+
+    config-linux.md, "Memory", checkBeforeUpdate. The kernel's figure counts files that it keeps and could drop.
+    """
+    used = _text(place, "memory.current")
+    for name, limit in (("limit", change.memory_limit), ("swap", change.memory_swap)):
+        if used.isdecimal() and limit is not None and 0 < limit <= int(used):
+            raise SpecError(
+                f"resources.memory.{name}: {limit} bytes are not more than the {used} in use, and "
+                "memory.checkBeforeUpdate is given"
+            )
 
 
 def _before(paths: dict[str, str], writes: tuple[CgroupWrite, ...]) -> list[CgroupWrite]:

@@ -41,7 +41,7 @@ def look(bundle: str, mount: Mount, index: int) -> Source:
     if stat.S_ISREG(status.st_mode):
         return Source(kind="file", small=status.st_size <= MAX_BYTES)
     if stat.S_ISDIR(status.st_mode):
-        return Source(kind="folder", small="ro" in mount.options and _is_small(path))
+        return Source(kind="folder", small=mount.has("ro") and _is_small(path))
     return Source()
 
 

@@ -106,7 +106,7 @@ def _add_disk(found: Attached, volume: Volume, can: Capabilities, index: int) ->
 
 
 def _is_noexec(volume: Volume) -> bool:
-    return "noexec" in volume.mount.options
+    return volume.mount.has("noexec")
 
 
 def _add_device(found: Attached, device: Node, can: Capabilities, index: int) -> Attached:
