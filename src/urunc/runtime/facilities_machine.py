@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import HostError
 from ..vm import monitors
 from . import host, load, probe
-from .facility import Facility, try_to_open
+from .facility import Facility, tried, try_to_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,13 +59,12 @@ def find_clock(arch: str, cache: str) -> Facility:
 
 def find_loop() -> Facility:
     """What makes a block device of a file, for a monitor that opens its disks by path."""
-    problem = try_to_open("/dev/loop-control")
-    return Facility(
-        name="loop devices",
-        used="disk images that the monitor's user may not open",
-        ok=not problem,
-        what=problem or "/dev/loop-control can be opened",
-        hint="load the module loop" if problem else None,
+    return tried(
+        "loop devices",
+        "disk images that the monitor's user may not open",
+        try_to_open("/dev/loop-control"),
+        works="/dev/loop-control can be opened",
+        hint="load the module loop",
     )
 
 

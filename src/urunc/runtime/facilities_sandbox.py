@@ -10,7 +10,7 @@ import os
 from ..errors import UruncError
 from ..linux import cgroup_layout, fsops, libc, mounts, ns
 from ..oci.spec import DeviceRule
-from .facility import Facility, try_in_child, why_not
+from .facility import Facility, tried, try_in_child, why_not
 
 _NEEDED_NAMESPACES = ("mount", "network", "pid", "ipc", "uts")
 _CONTROLLERS = ("cpu", "cpuset", "memory", "pids", "io", "hugetlb")
@@ -133,14 +133,12 @@ def find_namespaces() -> Facility:
 
 def find_user_namespaces() -> Facility:
     """User namespaces, made in a child."""
-    problem = try_in_child(lambda: ns.unshare(("user",)))
-    hint = "raise user.max_user_namespaces (sysctl)" if problem else None
-    return Facility(
-        name="user namespaces",
-        used="linux.uidMappings",
-        ok=not problem,
-        what=problem or "can be made",
-        hint=hint,
+    return tried(
+        "user namespaces",
+        "linux.uidMappings",
+        try_in_child(lambda: ns.unshare(("user",))),
+        works="can be made",
+        hint="raise user.max_user_namespaces (sysctl)",
     )
 
 

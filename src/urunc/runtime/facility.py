@@ -26,6 +26,11 @@ class Facility(Record):
     needed: bool = False
 
 
+def tried(name: str, used: str, problem: str, *, works: str, hint: str) -> Facility:
+    """Return what was tried: `problem` is why it failed, "" where it `works`; the `hint` is for the failure."""
+    return Facility(name=name, used=used, ok=not problem, what=problem or works, hint=hint if problem else None)
+
+
 def try_in_child(work: Callable[[], object]) -> str:
     """Return why `work` failed in a child process, "" where it did not; what it made is gone with the child."""
     reader, writer = os.pipe()
