@@ -4,9 +4,10 @@
 
 Interleaved: one round is one container with each, and what the container executes alone: the very command line of the
 process, run once more in the mount namespace of a container that waits. The overhead is the whole time less that: what
-a runtime does in the container before it executes the monitor is so its own. `first` is when the first byte arrives,
-and its overhead the same difference. The figures are medians of milliseconds, the ratios those of medians. Then so many
-pods are started with each shim, and what one costs idle is read from smaps_rollup: proportional and private KiB.
+a runtime does in the container before it executes the monitor is so its own. The part of shim and runtime is what is
+left without the engine's: what `ctr` takes to make and remove a container that never runs. `first` is when the first
+byte arrives. The figures are medians of milliseconds, the ratios those of medians. Then so many pods are started with
+each shim, and what one costs idle is read from smaps_rollup: proportional and private KiB.
 
 Needs root, containerd, runc, QEMU and the test guest (make -C guest). `--shim` is an installed one, as only that has
 compiled modules. `--spt` is a kernel of Solo5's for spt that prints something and ends with 0 (its test_globals.spt);
@@ -146,7 +147,9 @@ def times(engine: Engine, cases: dict[str, Case], rounds: int) -> dict[str, dict
     """Return, for each case, the medians of the times and of the overheads, in milliseconds."""
     alone = {name: process(engine, case, f"w{number}") for number, (name, case) in enumerate(cases.items())}
     found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in cases}
+    engines = []
     for number in range(rounds):
+        engines.append(never_run(engine, f"n{number}"))
         for name, case in cases.items():
             container = f"c{number}-{len(name)}"
             command = engine.ctr("run", "--rm", *case.runtime, case.image, container, *case.ends)
@@ -157,17 +160,34 @@ def times(engine: Engine, cases: dict[str, Case], rounds: int) -> dict[str, dict
             if container in engine("container", "ls", "--quiet").stdout.split():
                 engine.remove(container)
     engine.remove_all()
-    return {name: medians(rows) for name, rows in found.items()}
+    return {name: medians(rows, statistics.median(engines)) for name, rows in found.items()}
 
 
-def medians(rows: list[tuple[float, float, float, float]]) -> dict[str, float]:
+def never_run(engine: Engine, name: str) -> float:
+    """Return the milliseconds that `ctr` takes of its own: to start once, and to make and remove a container."""
+    started, made, removed = (
+        elapsed(engine.world.argv(engine.ctr(*argv)))
+        for argv in (("--version",), ("container", "create", BUSYBOX, name), ("container", "rm", name))
+    )
+    return made + removed - started
+
+
+def elapsed(command: list[str]) -> float:
+    """Return the milliseconds of a command."""
+    begin = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return (time.monotonic() - begin) * 1000
+
+
+def medians(rows: list[tuple[float, float, float, float]], engine: float) -> dict[str, float]:
     """Return the medians of the rows: when the first byte came and when the end, in the container and alone."""
+    overhead = statistics.median(row[1] - row[3] for row in rows)
     return {
         "first": statistics.median(row[0] for row in rows),
         "whole": statistics.median(row[1] for row in rows),
         "alone": statistics.median(row[3] for row in rows),
-        "first_overhead": statistics.median(row[0] - row[2] for row in rows),
-        "overhead": statistics.median(row[1] - row[3] for row in rows),
+        "overhead": overhead,
+        "runtime": overhead - engine,
     }
 
 
@@ -247,17 +267,18 @@ def rollup(world: World, pid: int) -> dict[str, int]:
 
 def report(found: dict[str, Any]) -> str:
     base, mine = "runc's shim, sh", "urunc's shim, guest"
-    columns = ("first", "whole", "alone", "first_overhead", "overhead")
-    lines = [f"{'milliseconds':<24}{'first':>8}{'whole':>8}{'alone':>8}{'first-':>8}{'overhead':>10}{'/ runc':>8}"]
+    columns = ("first", "whole", "alone", "overhead", "runtime")
+    lines = [f"{'milliseconds':<24}" + "".join(f"{column:>10}" for column in (*columns, "/ runc", "/ runc"))]
     for name, one in found["times"].items():
-        ratio = one["overhead"] / found["times"][base]["overhead"]
+        ratios = [one[key] / found["times"][base][key] for key in ("overhead", "runtime")]
         lines.append(
-            f"{name:<24}" + "".join(f"{one[key]:{8 + 2 * (key == 'overhead')}.0f}" for key in columns) + f"{ratio:8.2f}"
+            f"{name:<24}"
+            + "".join(f"{one[key]:10.0f}" for key in columns)
+            + "".join(f"{value:10.2f}" for value in ratios)
         )
-    over = {name: one["overhead"] for name, one in found["times"].items()}
-    lines.append(f"guest / runc: {over[mine] / over[base]:.2f} (aim {LIMIT_RUNC})")
-    if GO in over:
-        lines.append(f"spt / Go urunc: {over[SPT] / over[GO]:.2f} (aim {LIMIT_GO})")
+    lines.append(f"guest / runc: {ratio(found, mine, base)} (aim {LIMIT_RUNC})")
+    if GO in found["times"]:
+        lines.append(f"spt / Go urunc: {ratio(found, SPT, GO)} (aim {LIMIT_GO})")
     theirs, ours = found["memory"]["runc's shim"], found["memory"]["urunc's shim"]
     lines.append(f"{'':<28}{'pss':>8}{'private':>10}  KiB")
     for name, one in found["memory"].items():
@@ -265,6 +286,12 @@ def report(found: dict[str, Any]) -> str:
     lines.append(f"pss: {ours['pss'] / theirs['pss']:.2f} (aim {LIMIT_PSS})")
     lines.append(f"private: {ours['private'] / theirs['private']:.2f} (aim {LIMIT_PRIVATE})")
     return "\n".join(lines)
+
+
+def ratio(found: dict[str, Any], one: str, other: str) -> str:
+    """Return how the overheads of two cases compare, and those without the engine's part."""
+    whole, runtime = (found["times"][one][key] / found["times"][other][key] for key in ("overhead", "runtime"))
+    return f"{whole:.2f}, without the engine's part {runtime:.2f}"
 
 
 if __name__ == "__main__":
