@@ -206,7 +206,7 @@ def _monitors() -> list[tuple[str, ...]]:
         "NICs at most": [str(can.max_nics) for can in known],
         "disks at most": [str(can.max_disks) for can in known],
         "shared folders": [", ".join(can.shares) for can in known],
-        "standard input": ["yes" if can.stdin else "" for can in known],
+        "standard input": [", ".join(can.stdin) for can in known],
         "ends by TERM": ["yes" if can.handles_term else "" for can in known],
         "needs beside the guest's memory, MiB": [str(can.overhead_mib) for can in known],
         "least memory of a guest, MiB": [str(can.min_memory_mib) for can in known],

@@ -46,7 +46,7 @@ urunc.runtime.assemble urunc.runtime.bundle urunc.runtime.channel urunc.runtime.
 urunc.runtime.handover
 urunc.runtime.host urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words
 urunc.runtime.load urunc.runtime.options urunc.runtime.plan urunc.runtime.plan_devices urunc.runtime.plan_machine
-urunc.runtime.plan_storage urunc.runtime.settings urunc.runtime.timeline
+urunc.runtime.plan_storage urunc.runtime.settings urunc.runtime.streams urunc.runtime.timeline
 urunc.vm urunc.vm.bootstring urunc.vm.choose urunc.vm.elf urunc.vm.guests urunc.vm.guests.unikraft
 urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port urunc.vm.storage
 """

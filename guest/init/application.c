@@ -92,8 +92,9 @@ static bool set_identity(void)
 	    !config_number("umask", 022, 0777, &mask) || !set_groups())
 		return false;
 	call(umask, mask);
-	/* So that the application can open /dev/stdout, which leads here, once more. */
+	/* So that the application can open /dev/stdin and /dev/stdout, which lead here, once more. */
 	call(fchown, 0, uid, -1);
+	call(fchown, 1, uid, -1);
 	if (call(setresgid, gid, gid, gid) < 0 || call(setresuid, uid, uid, uid) < 0) {
 		say("cannot become the user");
 		return false;
@@ -221,13 +222,15 @@ static int execute(void)
 	return error == -ENOENT || error == -ENOTDIR ? NOT_FOUND : NOT_EXECUTABLE;
 }
 
-static void run(void) __attribute__((noreturn));
-static void run(void)
+static void run(long input) __attribute__((noreturn));
+static void run(long input)
 {
 	uint64_t none = 0;
 	int status = SETUP_FAILED;
 
 	join_session();
+	if (input >= 0)
+		call(dup3, input, 0, 0);
 	if (set_limits() && enter_folder() && set_identity()) {
 		call(rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
 		status = execute();
@@ -236,11 +239,13 @@ static void run(void)
 		call(exit_group, status);
 }
 
-long start_application(void)
+long start_application(long input)
 {
 	long pid = call(clone, SIGCHLD);
 
 	if (pid == 0)
-		run();
+		run(input);
+	if (input >= 0)
+		call(close, input);
 	return pid;
 }

@@ -7,76 +7,22 @@
  */
 #include "init.h"
 
-#define PORTS "/sys/class/virtio-ports"
-#define PATIENCE_MS 3000
 #define SIGNAL_MAX 64
-
-struct entry { /* of getdents64 */
-	uint64_t inode;
-	int64_t offset;
-	uint16_t length;
-	uint8_t type;
-	char name[];
-};
 
 static long port = -1;
 static char waiting[256]; /* what the host has not taken yet */
 static size_t waiting_length;
 
-/* Does PORTS/NAME/name hold `wanted`? */
-static bool is_named(const char *entry, const char *wanted)
-{
-	char path[PATH_MAX], name[256];
-	long length;
-
-	if (!join(path, sizeof(path), PORTS "/", entry, "/name"))
-		return false;
-	length = read_file(path, name, sizeof(name));
-	if (length <= 0)
-		return false;
-	if (name[length - 1] == '\n')
-		name[length - 1] = '\0';
-	return equal(name, wanted);
-}
-
-static bool find_port(const char *wanted, char *path, size_t size)
-{
-	char entries[4096] __attribute__((aligned(8)));
-	long folder = call(openat, AT_FDCWD, PORTS, O_RDONLY | O_DIRECTORY | O_CLOEXEC), length;
-	bool found = false;
-
-	if (folder < 0)
-		return false;
-	while (!found && (length = call(getdents64, folder, entries, sizeof(entries))) > 0)
-		for (long at = 0; at < length && !found;) {
-			const struct entry *entry = (const void *)(entries + at);
-
-			found = entry->name[0] != '.' && is_named(entry->name, wanted) &&
-				join(path, size, "/dev/", entry->name, "");
-			at += entry->length;
-		}
-	call(close, folder);
-	return found;
-}
-
-/* The port appears some time after its driver. */
 long open_control_port(void)
 {
 	const char *wanted = config_value("control", NULL);
-	char path[PATH_MAX];
 
 	if (!wanted)
 		return -1;
-	for (int ms = 0; ms < PATIENCE_MS; ms += 5) {
-		if (find_port(wanted, path, sizeof(path))) {
-			port = call(openat, AT_FDCWD, path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-			if (port >= 0)
-				return port;
-		}
-		sleep_ms(5);
-	}
-	say("no virtio-serial port `%s`: signals will not reach the application", wanted);
-	return -1;
+	port = open_port(wanted, O_RDWR);
+	if (port < 0)
+		say("no virtio-serial port `%s`: signals will not reach the application", wanted);
+	return port;
 }
 
 void control_resume(void)

@@ -5,6 +5,8 @@
 #include "freestanding.h"
 #include "system.h"
 
+#include <linux/eventpoll.h>
+
 #define PATH_MAX 4096
 
 #define URUNC "/.urunc"
@@ -75,9 +77,19 @@ void lead_session(void); /* in the first process */
 void join_session(void); /* in the application */
 void drain_console(void);
 
+/* ports.c */
+
+long open_port(const char *wanted, int flags); /* its descriptor, which never blocks; negative without one */
+
+/* stdin.c */
+
+long open_stdin(void); /* the application's; -1 where that is the console */
+void watch_stdin(long epoll);
+int pass_stdin(void); /* milliseconds until it is to be called again, if nothing happens before; -1 for ever */
+
 /* application.c */
 
-long start_application(void); /* its pid */
+long start_application(long input); /* its pid; `input`, where it is not negative, is its descriptor 0 */
 
 /* control.c: the control port */
 
@@ -86,6 +98,10 @@ void control_say(const char *line, uint64_t number); /* number only where the li
 int control_read(void); /* a signal to pass on, or 0 */
 void control_resume(void); /* send what has not been sent yet */
 void control_close(void); /* the host has taken what was said then */
+
+/* main.c */
+
+void watch(long epoll, long file, uint32_t events); /* nothing happens for a negative file */
 
 /* end.c */
 

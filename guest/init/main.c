@@ -8,7 +8,6 @@
 
 #include <asm/siginfo.h>
 #include <asm/signal.h>
-#include <linux/eventpoll.h>
 #include <linux/mount.h>
 #include <linux/reboot.h>
 #include <linux/signalfd.h>
@@ -78,7 +77,7 @@ static bool reap(long application, int *status)
 	return ended;
 }
 
-static void watch(long epoll, long file, uint32_t events)
+void watch(long epoll, long file, uint32_t events)
 {
 	struct epoll_event event = { .events = events, .data = (uint64_t)file };
 
@@ -112,16 +111,18 @@ static int serve(long application, long port, long signals)
 {
 	long epoll = call(epoll_create1, O_CLOEXEC);
 	struct epoll_event event;
-	int status = 0, signal;
+	int status = 0, signal, wait = 0;
 
 	watch(epoll, signals, EPOLLIN);
 	watch(epoll, port, EPOLLIN | EPOLLOUT | EPOLLET);
+	watch_stdin(epoll);
 	while (!reap(application, &status)) {
-		call(epoll_pwait, epoll, &event, 1, -1, 0, 0);
+		call(epoll_pwait, epoll, &event, 1, wait, 0, 0);
 		take_signals(signals, application);
 		control_resume();
 		while (port >= 0 && (signal = control_read()))
 			call(kill, application, signal);
+		wait = pass_stdin();
 	}
 	return status;
 }
@@ -145,7 +146,7 @@ static bool tells_panics(void)
 static int run_application(void)
 {
 	uint64_t all = ~0ul;
-	long port = open_control_port(), signals, pid;
+	long port = open_control_port(), input = open_stdin(), signals, pid;
 	bool panics = tells_panics();
 	int status;
 
@@ -153,7 +154,7 @@ static int run_application(void)
 	signals = open_signals();
 	remove_own_files();
 	close_root();
-	pid = start_application();
+	pid = start_application(input);
 	if (pid < 0) {
 		say("cannot start a process: %s", error_text(pid));
 		return SETUP_FAILED;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import images
 import pytest
 from engines import Docker
 from shims import INTERPRETER, NAME, write_entry
+from test_linux import image as linux_image
 from tree import Tree, want_tree
 
 from world import wait_for
@@ -162,6 +164,24 @@ class TestGuest:
         done = docker("run", RUNTIME, "--network=host", GUEST, check=False)
         assert done.returncode == 125
         assert "network" in done.stderr
+
+
+class TestLinux:
+    @pytest.mark.parametrize("machine", ["q35", "microvm"])
+    def test_standard_input_and_its_end(self, docker: NewDocker, tmp_path: Path, machine: str) -> None:
+        """By the newer Debian's QEMU, whose character devices are not the older one's."""
+        docker.load(linux_image("test/linux:1", {}), tmp_path)
+        config = docker.world.path("/etc/urunc/config.toml")
+        config.parent.mkdir(exist_ok=True)
+        config.write_text(f'[monitors.qemu]\nmachine = "{machine}"\n')
+        data = os.urandom(3 << 20)
+        argv = (docker.client, f"--host={docker.socket}", "run", "--rm", "-i", RUNTIME, "--memory=320m", "test/linux:1")
+        script = "sleep 0.3; busybox sha256sum; busybox wc -c"
+        try:
+            done = docker.world.run(*argv, "sh", "-c", script, stdin=data)
+        finally:
+            config.unlink()
+        assert done.stdout.split()[-3:] == [hashlib.sha256(data).hexdigest(), "-", "0"]
 
 
 class TestOrdinary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import socket
@@ -242,6 +243,32 @@ def serial_port(machine: str, path: Path) -> list[str]:
     bus = "virtio-serial-device" if machine.startswith("microvm") else "virtio-serial-pci"
     chardev = f"socket,id=control,path={path},server=on,wait=off"
     return ["-device", bus, "-chardev", chardev, "-device", f"virtserialport,chardev=control,name={PORT}"]
+
+
+def test_standard_input_by_a_port(linux: Linux, tmp_path: Path) -> None:
+    """What comes before anyone listens waits; who has not connected yet has not ended; the end comes once."""
+    path = tmp_path / "input"
+    chardev = ("-chardev", f"socket,id=input,path={path},server=on,wait=off")
+    ports = (*serial_port("microvm", tmp_path / "control"), *chardev)
+    device = ("-device", "virtserialport,chardev=input,name=in")
+    script = "busybox dd bs=4096 count=256 iflag=fullblock 2>&- | busybox sha256sum; read x || echo ended; exit 0"
+    sent = bytes(range(256)) * 4096
+    with linux.boot(shell(script, ("control", PORT), ("stdin", "in")), *ports, *device) as qemu:
+        with connect(path) as visitor:
+            visitor.sendall(sent)
+            qemu.wait_for(b"  -\n")  # QEMU forgets what a socket still holds when its other side goes
+        assert qemu.wait() == 0
+    assert qemu.output.endswith(hashlib.sha256(sent).hexdigest().encode() + b"  -\nended\n")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [("null", b""), ("none", b"urunc-init: no virtio-serial port `none`: the application gets no standard input\n")],
+)
+def test_no_standard_input(linux: Linux, wanted: str, message: bytes) -> None:
+    with linux.boot(shell("cat; echo end; exit 0", ("stdin", wanted))) as qemu:
+        assert qemu.wait() == 0
+    assert qemu.output.endswith(message + b"end\n")
 
 
 @contextlib.contextmanager

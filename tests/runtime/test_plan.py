@@ -1,4 +1,4 @@
-"""The plan's device rules: what a loop device adds once it is known which it is."""
+"""The plan: what a loop device adds to its device rules, and what a guest module is told of standard input."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import pytest
 
 from urunc.oci import cgroup_path
 from urunc.oci import spec as specs
-from urunc.runtime import plan
-from urunc.runtime.plan import Plan
+from urunc.runtime import plan, plan_machine
+from urunc.runtime.plan import Facts, Plan
 from urunc.runtime.plan_devices import Node
 from urunc.vm.machine import KernelInfo, Machine
 
+DOCUMENT = {"ociVersion": "1.0.2", "root": {"path": "r"}, "process": {"args": ["a"], "cwd": "/"}, "linux": {}}
 NULL = Node(path="null", major=1, minor=3)
 LOOP = Node(path="disk0", major=7, minor=42, kind="b")
 
 
 @pytest.mark.parametrize("systemd", [False, True])
 def test_a_loop_device_opens_itself_and_no_other(systemd: bool) -> None:
-    document = {
-        "ociVersion": "1.0.2",
-        "root": {"path": "r"},
-        "process": {"args": ["a"], "cwd": "/"},
-        "linux": {"resources": {"devices": [{"allow": False, "access": "rwm"}]}},
-    }
+    document = {**DOCUMENT, "linux": {"resources": {"devices": [{"allow": False, "access": "rwm"}]}}}
     made = Plan(
         id="web",
         rootfs="/r",
@@ -41,3 +37,27 @@ def test_a_loop_device_opens_itself_and_no_other(systemd: bool) -> None:
     told = [value for name, _type, value in changed.cgroup_properties if name == "DeviceAllow"]
     assert bool(told) == systemd
     assert not systemd or ("/dev/block/7:42", "rw") in told[-1]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("stdin", "lacks", "told"),
+    [
+        ("port", (), "port"),
+        ("port", ("9p",), "port"),
+        ("port", ("virtio_console",), "console"),
+        ("null", ("virtio_console",), "null"),
+    ],
+)
+def test_a_kernel_without_ports_has_its_input_on_the_console(stdin: str, lacks: tuple[str, ...], told: str) -> None:
+    facts = Facts(
+        arch="x86_64",
+        cpus=1,
+        kvm="none",
+        cgroup_version=1,
+        own_network=True,
+        kernel=KernelInfo(format="raw"),
+        binary="/usr/bin/qemu-system-x86_64",
+        stdin=stdin,
+        lacks=lacks,
+    )
+    assert plan_machine.guest_context(specs.parse(DOCUMENT), facts, "q35", "tcg").stdin == told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from urunc.errors import HostError, ImageError, SpecError
 from urunc.oci.app import App
 from urunc.vm.guests import linux
 from urunc.vm.machine import Boot, GuestFile, GuestMount, Network, Root
-from urunc.vm.monitors import hvt, qemu
+from urunc.vm.monitors import firecracker, hvt, qemu
 from vmcases import LINUX_KERNEL, NETWORKS, WITH_IPV6, make_context
 
 
@@ -55,7 +57,31 @@ def test_config_of_init() -> None:
         ("end", "poweroff"),
         ("exit", "debug-exit"),
         ("control", "org.urunc.control"),
+        ("stdin", "org.urunc.stdin"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "stdin", "record"),
+    [
+        (qemu, "port", "org.urunc.stdin"),
+        (firecracker, "port", None),
+        (qemu, "console", None),
+        (qemu, "null", "null"),
+        (firecracker, "null", "null"),
+    ],
+)
+def test_where_standard_input_comes_from(monitor: ModuleType, stdin: str, record: str | None) -> None:
+    result = boot("/x", monitor=monitor, stdin=stdin)
+    assert dict(records(result)).get("stdin") == record
+    assert result.stdin_port == (record == "org.urunc.stdin")
+
+
+def test_a_port_for_standard_input_takes_memory_of_a_microvm() -> None:
+    least = {(model, stdin): boot("/x", model=model, stdin=stdin).min_memory_mib for model in ("q35", "microvm")
+             for stdin in ("port", "null")}  # fmt: skip
+    assert least["microvm", "port"] == least["microvm", "null"] + 4
+    assert least["q35", "port"] == least["q35", "null"] == least["microvm", "null"]
 
 
 def test_limits_umask_and_terminal() -> None:

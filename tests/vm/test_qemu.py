@@ -80,6 +80,19 @@ def test_descriptors_are_numbered_in_order() -> None:
         assert word in text
 
 
+def test_standard_input_by_a_port_leaves_the_console_its_output() -> None:
+    boot, disk = Boot(control=True, stdin_port=True), (Disk(path="/disk0"),)
+    result = qemu.launch(make(disks=disk, boot=boot), Host(binary="q"))
+    output = 3 + result.fds.index("output:1")
+    text = " ".join(result.argv)
+    assert "-chardev stdio,id=stdin,signal=off -serial chardev:console" in text
+    assert f"-add-fd fd={output},set=1 -chardev file,id=console,path=/dev/fdset/1,append=on" in text
+    assert "virtio-serial-pci,max_ports=3" in text and text.count("virtserialport,") == 2
+    plain = qemu.launch(make(boot=Boot(control=True)), Host(binary="q"))
+    assert "output:1" not in plain.fds and "max_ports=2" in " ".join(plain.argv)
+    assert option(list(plain.argv), "-chardev") == "stdio,id=console,signal=off"
+
+
 def test_no_control_port_unless_the_guest_serves_it() -> None:
     assert "virtserialport" not in " ".join(argv(make()))
     assert "virtserialport,chardev=control,name=org.urunc.control" in argv(make(boot=Boot(control=True)))

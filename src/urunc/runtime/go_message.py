@@ -6,7 +6,7 @@ import os
 
 from .. import jsonio
 from ..errors import KernelError
-from . import inherit
+from . import inherit, streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,4 +62,6 @@ def _descriptor(name: str, place: str, taps: dict[str, int], disks: dict[str, in
         return held.add(inherit.listen(place, which))
     if kind == "fifo":
         return held.add(os.open(f"{place}/{which}", os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+    if kind == "output":
+        return held.add(streams.output(int(which)))
     raise KernelError(f"the monitor wants a descriptor `{name}` that nobody makes")

@@ -17,7 +17,7 @@ from ..oci.spec import IdMap
 from ..record import Record
 from ..vm import choose, elf, guests, monitors
 from . import bundle as bundles
-from . import host, settings, store
+from . import host, settings, store, streams
 from . import plan as plans
 from .plan import Facts, plan
 
@@ -320,6 +320,7 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
         modules=modules,
         has=has,
         lacks=lacks,
+        stdin=streams.look(spec),
         guest_init=read_guest_init(arch) if own_init else None,
         tsc_khz=host.tsc_khz(cache) if emulates and arch == "x86_64" else 0,
     )

@@ -55,6 +55,7 @@ class Facts(Record):
     has: tuple[str, ...] = ()  # drivers that a Linux guest's kernel surely has
     lacks: tuple[str, ...] = ()  # .. and has not
     guest_init: bytes | None = None  # urunc's own init for Linux guests
+    stdin: str = "console"  # see Context.stdin
     tsc_khz: int = 0  # the host's clock rate, for a guest that cannot measure it; 0 where unknown
 
 

@@ -70,6 +70,7 @@ def guest_context(
         gid=user.gid,
         groups=user.groups,
         umask=user.umask,
+        stdin="console" if "virtio_console" in facts.lacks and facts.stdin == "port" else facts.stdin,
         rlimits=tuple((limit.kind, limit.soft, limit.hard) for limit in process.rlimits),
         terminal=process.terminal,
         console_size=process.console_size,

@@ -191,7 +191,7 @@ class Capabilities(Record):
     handles_term: bool = False  # it ends by TERM even as PID 1 of a namespace
     qmp: bool = False  # it speaks QMP on a socket of its own
     ctrl_alt_del: bool = False  # it can press Ctrl-Alt-Del on x86_64, by its HTTP API (`vm.api`)
-    stdin: bool = False  # the guest's console reads its standard input
+    stdin: tuple[str, ...] = ()  # how its standard input can come to the guest: "console", "port" (see `vm.port`)
     power_off: bool = True  # False: on x86_64 a guest ends the machine by a reset through the keyboard controller
     inserts_words: bool = False
     """It puts words of its own before the ` -- ` of a boot string, after a `--` that nothing follows."""
@@ -218,6 +218,7 @@ class Context(Record):
     groups: tuple[int, ...] = ()
     umask: int | None = None
     rlimits: tuple[tuple[str, int, int], ...] = ()  # (RLIMIT_.., soft, hard)
+    stdin: str = "console"  # "null" where there is none, "port" where it need not be the console's
     terminal: bool = False
     console_size: tuple[int, int] | None = None  # (height, width) in characters
     files: tuple[GuestFile, ...] = ()  # files for the guest's root, such as /etc/hosts
@@ -237,6 +238,7 @@ class Boot(Record):
     arguments: tuple[str, ...] = ()
     initrd_tail: tuple[GuestFile, ...] = ()  # a newc archive behind the initrd, or in the place of none
     control: bool = False  # the guest serves the control port: signals in, exit status out
+    stdin_port: bool = False  # the guest takes standard input from a port, and none from its console
     ctrl_alt_del: bool = False  # the guest ends by Ctrl-Alt-Del, and the monitor can press it
     acpi_shutdown: bool = False  # the guest listens to the ACPI power button
     exit_device: bool = False  # the guest reports a failure by isa-debug-exit at I/O port 0x501
@@ -313,7 +315,8 @@ class Launch(Record):
     fds: tuple[str, ...] = ()
     """Descriptors to keep, in order from `Machine.first_fd`: "tap:<name>" an open tap queue, "listen:<name>" a
     listening unix socket <name>.sock in the state directory, "fifo:<name>" a fifo there that is bound at /<name>,
-    "disk:<path>" the open disk of that path, "read:<path>" the same for reading alone."""
+    "disk:<path>" the open disk of that path, "read:<path>" the same for reading alone, "output:1" standard
+    output, for writing alone."""
     folders: tuple[str, ...] = ()  # the folders of its root that it may write to, each a tmpfs of 64 kB
     own_descriptors: bool = False  # it finds its own descriptors at /proc/self/fd, and nothing else of /proc
     devices: tuple[str, ...] = ()  # nodes below /dev: "kvm", "net/tun", ..

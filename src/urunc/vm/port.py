@@ -1,13 +1,16 @@
-"""The guest's control port, by which a signal comes in and an exit status out: what both of its ends call it.
+"""The ports between a guest's init and the outside: what both of their ends call them.
 
-A pair of fifos, since a fifo, unlike a socket, keeps what is written by one who does not stay until the guest's
-init listens; and anyone may write to it while the shim reads.
+The control port, by which signals come in and an exit status out, is a pair of fifos, since a fifo, unlike a socket,
+keeps what is written by one who does not stay until the guest's init listens; and anyone may write to it while the
+shim reads. The other one is the monitor's own standard input: it reads no more of that than the guest takes, and
+passes its end on, neither of which a serial line can do.
 """
 
 from __future__ import annotations
 
 NAME = "org.urunc.control"
-"""The name of the virtio-serial port in the guest."""
+STDIN = "org.urunc.stdin"
+"""The names of the virtio-serial ports in the guest."""
 
 FIFOS = ("control.in", "control.out")
 """Lines to the guest and lines from it, in the container's folder and in the monitor's root."""

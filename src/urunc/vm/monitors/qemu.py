@@ -53,14 +53,14 @@ CAPABILITIES = Capabilities(
     panic_device=True,
     handles_term=True,
     qmp=True,
-    stdin=True,
+    stdin=("console", "port"),
     parts=(
         ("-machine", "microvm", 'machine = "microvm"'),
         ("-device", "virtio-net-pci", "networks"),
         ("-device", "virtio-blk-pci", "disks"),
         ("-device", "virtio-9p-pci", "folders shared by 9p"),
         ("-device", "virtio-balloon-pci", "balloon = true"),
-        ("-device", "virtserialport", "stop signals for Linux guests"),
+        ("-device", "virtserialport", "stop signals and standard input of Linux guests"),
         ("-device", "isa-debug-exit", "exit status"),
         ("-device", "pvpanic", "exit status"),
     ),
@@ -117,7 +117,7 @@ def check_kernel(kernel: KernelInfo, arch: str) -> None:
 
 
 def launch(machine: Machine, host: Host) -> Launch:
-    """Return QEMU's command line. Descriptors: one for each NIC, each disk, "listen:qmp", then the control port's.
+    """Return QEMU's command line. Descriptors: one for each NIC, each disk, "listen:qmp", then the ports'.
 
     Raises HostError where the guest would not find its NICs, ImageError where its manifest declares other devices.
     """
@@ -146,6 +146,8 @@ def launch(machine: Machine, host: Host) -> Launch:
         for name in port.FIFOS:
             descriptor(f"fifo:{name}")  # held, so that what is written before QEMU opens them is not lost
         argv += _control(machine)
+    if machine.boot.stdin_port:
+        argv += _stdin(descriptor("output:1"), len(machine.disks))
     if machine.balloon:  # what the guest gives back the host may take; a guest out of memory takes it again by itself
         device = f"{_virtio('balloon', machine)},id={BALLOON},guest-stats-polling-interval={BALLOON_SECONDS}"
         argv += ["-device", f"{device},deflate-on-oom=on"]
@@ -190,7 +192,8 @@ def _base(machine: Machine, host: Host) -> list[str]:
         argv += ["-L", host.data_path]
     argv += ["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot"]
     argv += ["-sandbox", _SANDBOX]
-    argv += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+    reader = "stdin" if machine.boot.stdin_port else "console"
+    argv += ["-chardev", f"stdio,id={reader},signal=off", "-serial", "chardev:console"]
     return argv
 
 
@@ -270,13 +273,31 @@ def _qmp(fd: int) -> list[str]:
 
 
 def _control(machine: Machine) -> list[str]:
+    ports = 3 if machine.boot.stdin_port else 2  # port 0 is the console's, which is not there
     return [
         "-device",
-        f"{_virtio('serial', machine)},max_ports=2",  # port 0 is the console's, which is not there
+        f"{_virtio('serial', machine)},max_ports={ports}",
         "-chardev",
         "pipe,id=control,path=/control",
         "-device",
         f"virtserialport,chardev=control,name={port.NAME}",
+    ]
+
+
+def _stdin(output: int, number: int) -> list[str]:
+    """Give the guest standard input by a port, and its console standard output alone.
+
+    `stdio` is the only character device of 7.2 that reads a pipe and hears of its end, and there can be only one. So
+    the console writes to a file, which QEMU would open: it finds the descriptor `output` in a set of its own. What a
+    guest writes to the port goes to standard output as well.
+    """
+    return [
+        "-device",
+        f"virtserialport,chardev=stdin,name={port.STDIN}",
+        "-add-fd",
+        f"fd={output},set={number}",
+        "-chardev",
+        f"file,id=console,path=/dev/fdset/{number},append=on",  # else it would empty the file
     ]
 
 
