@@ -61,7 +61,7 @@ static long copy_file(const char *source, const char *target)
 	call(unlinkat, AT_FDCWD, target, 0);
 	to = call(openat, AT_FDCWD, target, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
 	if (to < 0)
-		return to;
+		return n == -EROFS ? n : to;
 	do
 		n = call(sendfile, to, from, 0, 1 << 20);
 	while (n > 0);
@@ -73,14 +73,20 @@ static long copy_file(const char *source, const char *target)
 	return n;
 }
 
-/* On a read-only root: a copy in /run, bound to what is there. */
+/* On a read-only root: a copy in /run, bound to what is there. Without anything there, the file is left out. */
 static long bind_copy(const char *source, const char *path, const char *target)
 {
 	char copy[PATH_MAX];
 	long error = call(faccessat, AT_FDCWD, target, 0);
 
-	if (error < 0 || !join(copy, sizeof(copy), COPIES, path, ""))
-		return -EROFS;
+	if (error == -ENOENT) {
+		say("`%s` is left out: the read-only root has no such file", path);
+		return 0;
+	}
+	if (error < 0)
+		return error;
+	if (!join(copy, sizeof(copy), COPIES, path, ""))
+		return -ENAMETOOLONG;
 	error = copy_file(source, copy);
 	return error < 0 ? error : call(mount, copy, target, 0, MS_BIND, 0);
 }
@@ -116,18 +122,17 @@ static void write_all(long file, const char *a, const char *b, const char *c)
 	call(write, file, c, strlen(c));
 }
 
+/* What no engine gave is made where an engine's would lie, and placed as that is. */
 static bool write_resolv_conf(const char *root)
 {
 	char **servers = config_list("dns"), **search = config_list("search");
-	char path[PATH_MAX];
+	bool placed;
 	long file;
 
 	if ((!*servers && !*search) || is_placed("/etc/resolv.conf"))
 		return true;
-	join(path, sizeof(path), root, "/etc/resolv.conf", "");
-	make_parents(path);
-	call(unlinkat, AT_FDCWD, path, 0);
-	file = call(openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+	make_parents(FILES "/etc/resolv.conf");
+	file = call(openat, AT_FDCWD, FILES "/etc/resolv.conf", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
 	if (file < 0) {
 		say("cannot write /etc/resolv.conf: %s", error_text(file));
 		return false;
@@ -137,7 +142,9 @@ static bool write_resolv_conf(const char *root)
 	for (const char *before = "search "; *search; search++, before = " ")
 		write_all(file, before, *search, search[1] ? "" : "\n");
 	call(close, file);
-	return true;
+	placed = place_file(root, "/etc/resolv.conf");
+	call(unlinkat, AT_FDCWD, FILES "/etc/resolv.conf", 0);
+	return placed;
 }
 
 bool place_files(const char *root)

@@ -1,12 +1,15 @@
 """containerd's blockfile snapshotter: the container's own ext4 file is the guest's root (`mountRootfs`).
 
 It is in containerd 1.7 and later: in the tree of a newer Debian (URUNC_TEST_TREE), or built (URUNC_TEST_CONTAINERD).
+The guest is a small Linux, and a whole Debian where there is one (URUNC_TEST_DEBIAN).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +20,9 @@ from shims import NAME, write_entry
 from test_built_containerd import VARIABLE, Built
 from tree import Tree, want_tree
 
+import debian
 import linuxes
+from bundles import PREFIX
 from guest import linux_guest
 from world import World, wait_for
 
@@ -25,7 +30,10 @@ pytestmark = [pytest.mark.root, pytest.mark.engine, pytest.mark.slow]
 
 SNAPSHOTTER = "--snapshotter=blockfile"
 IMAGE = "docker.io/test/root:1"
+DEBIANS = "docker.io/test/debian:1"
 SCRATCH = "scratch.ext4"
+SCRATCH_BYTES = "640M"
+"""A sparse file, as are the copies that are made of it."""
 CONFIG = """
 [plugins."io.containerd.snapshotter.v1.blockfile"]
 root_path = "/run/data/blockfile"
@@ -40,7 +48,7 @@ class Blockfile(Containerd):
     def __init__(self, world: World, shim: Path) -> None:
         self.by = f"--runtime={shim}"
         scratch = world.path(f"/run/data/{SCRATCH}")
-        subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", str(scratch), "160M"], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", str(scratch), SCRATCH_BYTES], check=True)
         super().__init__(world, Path("/usr/bin/runc"))
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -53,15 +61,29 @@ class Blockfile(Containerd):
         self("image", "import", SNAPSHOTTER, "--local", str(image.write(folder / "image.tar")))
         return f"docker.io/{image.name}"
 
-    def run(self, name: str, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, name: str, *command: str, image: str = IMAGE, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a container of the image to its end; it stays."""
-        memory = ("--memory-limit", str(320 << 20))
-        return self("run", self.by, SNAPSHOTTER, *memory, IMAGE, name, *command, check=check)
+        memory = ("--memory-limit", str(debian.MEMORY))
+        return self("run", self.by, SNAPSHOTTER, *memory, image, name, *command, check=check, timeout=120)
+
+    def remove(self, *names: str) -> None:
+        """Remove containers, whose shims end."""
+        for name in names:
+            self("task", "rm", name, check=False)
+            self("container", "rm", name)
+        wait_for("the shim ends", lambda: not [one for _, one in self.world.processes() if f"{NAME} " in one])
+        wait_for("no loop device is left", lambda: not self.loops(), 10)
+        assert self.mounts() == []
 
     def mounts(self) -> list[str]:
         """Return where anything of the snapshotter's is mounted."""
         lines = self.world.run("cat", "/proc/mounts").stdout.splitlines()
         return [line.split()[1] for line in lines if line.startswith("/dev/loop") and "/run/" in line]
+
+    def loops(self) -> list[str]:
+        """Return the loop devices over the snapshotter's files."""
+        grep = "grep --files-with-matches /blockfile/ /sys/block/loop*/loop/backing_file"
+        return self.world.run("sh", "-c", grep, check=False).stdout.split()
 
 
 class BuiltBlockfile(Built, Blockfile):
@@ -79,10 +101,25 @@ def root_image(folder: Path) -> images.Image:
             image.links[inside] = os.readlink(path)
         elif path.is_file():
             image.file(inside, path, path.stat().st_mode & 0o777)
-    keys = {"unikernelType": "linux", "hypervisor": "qemu", "binary": "/boot/vmlinux", "mountRootfs": "true"}
-    image.file("urunc.json", images._json({f"com.urunc.unikernel.{key}": value for key, value in keys.items()}))
+    image.file("urunc.json", urunc_json("/boot/vmlinux"))
     image.config = {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"], "WorkingDir": "/"}
     return image
+
+
+def urunc_json(kernel: str) -> bytes:
+    """Return what an image says of itself that asks for its root as a disk."""
+    keys = {"unikernelType": "linux", "hypervisor": "qemu", "binary": kernel, "mountRootfs": "true"}
+    return json.dumps({PREFIX + key: value for key, value in keys.items()}).encode()
+
+
+class DebianImage(images.Image):
+    """A whole Debian, as its tree lies there."""
+
+    def layer(self) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "urunc.json").write_bytes(urunc_json(debian.KERNEL))
+            argv = ["tar", "--create", f"--directory={debian.want_tree()}", ".", f"--directory={folder}", "urunc.json"]
+            return subprocess.run(argv, check=True, capture_output=True).stdout
 
 
 @pytest.fixture(scope="module", params=["tree", "built"])
@@ -111,19 +148,41 @@ def test_the_guest_has_the_containers_own_file_system(engine: Blockfile) -> None
     assert "/dev/vda / ext4 rw" in first.stdout, first.stdout + first.stderr
     assert first.returncode == 3
     assert engine.mounts() == []
+    assert engine.loops() == []
     engine("task", "rm", "guest", check=False)
     again = engine("task", "start", "guest", check=False)
     assert "one" in again.stdout, "what it wrote is gone"
-    engine("task", "rm", "guest", check=False)
-    engine("container", "rm", "guest")
-    wait_for("the shim ends", lambda: not [one for _, one in engine.world.processes() if f"{NAME} " in one])
+    engine.remove("guest")
 
 
 def test_a_second_container_has_another(engine: Blockfile) -> None:
     engine.run("first", "sh", "-c", "echo one > /kept")
     second = engine.run("second", "sh", "-c", "cat /kept || echo none")
     assert "none" in second.stdout
-    for name in ("first", "second"):
-        engine("task", "rm", name, check=False)
-        engine("container", "rm", name)
+    engine.remove("first", "second")
+
+
+def test_a_whole_debian(engine: Blockfile, tmp_path: Path) -> None:
+    """bash, dpkg, perl and useradd, from and on the snapshot; what they write is there for its next life."""
+    image = DebianImage("test/debian:1")
+    image.config = {"Cmd": ["/bin/bash"], "Env": ["PATH=/usr/sbin:/usr/bin", "LC_ALL=C"], "WorkingDir": "/"}
+    engine.load(image, tmp_path)
+    (tmp_path / "image.tar").unlink()
+    script = """
+    . /etc/os-release; echo "$ID $VERSION_ID by $BASH"; grep ' / ' /proc/mounts; uname -r
+    dpkg -l base-files perl-base | grep -c ^ii; dpkg --verify coreutils; perl -e 'print 6 * 7, "\\n"'
+    id joe || useradd --create-home joe; su joe -c 'id -un; echo life >> ~/lives; cat ~/lives'
+    exit 9
+    """
+    done = engine.run("debian", "/bin/bash", "-c", script, image=DEBIANS, check=False)
+    assert done.returncode == 9, done.stdout + done.stderr
+    console = done.stdout.replace("\r\n", "\n")
+    assert "debian 12 by /bin/bash\n/dev/vda / ext4 rw" in console
+    assert "-cloud-amd64\n2\n42\n" in console
+    assert "\njoe\nlife\n" in console
     assert engine.mounts() == []
+    engine("task", "rm", "debian", check=False)
+    again = engine("task", "start", "debian", check=False, timeout=120)
+    assert "life\nlife\n" in again.stdout.replace("\r\n", "\n")
+    engine.remove("debian")
+    engine("image", "rm", "--sync", DEBIANS)

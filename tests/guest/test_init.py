@@ -455,7 +455,8 @@ def test_volumes_and_files_on_a_read_only_root(linux: Linux, tmp_path: Path) -> 
     empty.mkdir()
     shutil.copy(busybox, tree / "bin/busybox")
     (tree / "bin/sh").symlink_to("busybox")
-    (tree / "etc/hosts").write_text("the image's\n")
+    for name in ("hosts", "resolv.conf"):
+        (tree / "etc" / name).write_text("the image's\n")
     drives: list[str] = []
     for number, folder in enumerate((tree, empty)):
         disk = tmp_path / f"disk{number}"
@@ -463,17 +464,23 @@ def test_volumes_and_files_on_a_read_only_root(linux: Linux, tmp_path: Path) -> 
         readonly = "" if number else ",readonly=on"
         drives += ["-drive", f"if=none,id=d{number},format=raw{readonly},file={disk}"]
         drives += ["-device", f"virtio-blk-device,drive=d{number}"]
-    script = "PATH=/bin; busybox cat /etc/hosts /proc/mounts; echo kept > '/the data/kept'; [ -b /dev/my/disk ]"
+    script = "PATH=/bin; busybox cat /etc/hosts /etc/resolv.conf /proc/mounts; echo kept > '/the data/kept';"
+    script += "[ -b /dev/my/disk ]"
     configuration = shell(
         script,
         ("root", "/dev/vda ext4 ro"),
         ("mount", "/dev/vdb ext4 rw /the data"),
         ("mount", "tmpfs tmpfs ro /scratch"),
         ("mount", "/dev/vdb bind rw /dev/my/disk"),
-        ("file", "/etc/hosts"),
+        *(("file", name) for name in ("/etc/hosts", "/etc/hostname", "/no/such")),
+        *(("dns", "192.0.2.53"), ("search", "one.test")),
     )
-    status, text = linux.run(configuration, *drives, files={"/etc/hosts": b"the engine's\n"})
+    files = {"/etc/hosts": b"the engine's\n", "/etc/hostname": b"left out\n", "/no/such": b"left out\n"}
+    status, text = linux.run(configuration, *drives, files=files)
     assert status == 0, text
+    for name in ("/etc/hostname", "/no/such"):
+        assert f"urunc-init: `{name}` is left out: the read-only root has no such file\n" in text
+    assert "nameserver 192.0.2.53\nsearch one.test\n" in text
     assert "the engine's\n" in text and "the image's" not in text
     assert "/dev/vda / ext4 ro" in text and "/dev/vdb /the\\040data ext4 rw,nosuid,nodev" in text
     assert "tmpfs /scratch tmpfs ro" in text
