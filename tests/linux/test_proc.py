@@ -72,6 +72,22 @@ def test_a_stranger_with_the_same_pid_is_not_signalled(sleeper: subprocess.Popen
     assert sleeper.poll() is None
 
 
+def test_a_strangers_files_are_not_opened(sleeper: subprocess.Popen[bytes]) -> None:
+    started = proc.start_time(sleeper.pid)
+    assert started
+    fd = proc.open_file(sleeper.pid, started, "ns/net")
+    assert os.fstat(fd).st_ino == os.stat(f"/proc/{sleeper.pid}/ns/net").st_ino
+    os.close(fd)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(ProcessLookupError):
+        proc.open_file(sleeper.pid, started - 1, "ns/net")
+    assert os.listdir("/proc/self/fd") == before
+    sleeper.kill()
+    sleeper.wait()
+    with pytest.raises(ProcessLookupError):
+        proc.open_file(sleeper.pid, started, "ns/net")
+
+
 def test_signal_and_wait(sleeper: subprocess.Popen[bytes]) -> None:
     started = _started(sleeper.pid)
     proc.send_signal(sleeper.pid, started, 0)

@@ -16,12 +16,14 @@ import bundles
 import linuxes
 from urunc.errors import HostError, KernelError, StateError, UruncError
 from urunc.linux import cgroup, mountinfo, mounts, ns, proc
-from urunc.runtime import init, lifecycle, status, store
+from urunc.runtime import create, init, lifecycle, status, store
 from urunc.runtime.options import Globals, Options
 from urunc.runtime.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from urunc.vm.machine import Network
 
 pytestmark = pytest.mark.root
 
@@ -199,6 +201,25 @@ def test_a_failure_between_the_cgroups_leaves_nothing(place: Place) -> None:
         place.create()
 
     assert in_child(body) == 1
+    assert place.leftovers() == []
+
+
+def test_whoever_has_inits_pid_after_it_is_left_alone(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
+    attach = create._Creation._attach_network
+
+    def attach_late(self: create._Creation) -> tuple[Network, dict[str, int]]:
+        known, self.container = self.container, self.container.replace(start_time=self.container.start_time - 1)
+        try:
+            return attach(self)
+        finally:
+            self.container = known
+
+    def body() -> None:
+        create._Creation._attach_network = attach_late  # type: ignore[method-assign]
+        place.create()
+
+    assert in_child(body) == 1
+    assert "init ended before its network was looked at" in capfd.readouterr().out
     assert place.leftovers() == []
 
 

@@ -118,7 +118,7 @@ def test_taps_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     table.write_text("".join(f"  {name}: {' '.join(['7'] * 16)}\n" for name in ("lo", "eth0", "urunc0-x")))
     with table.open() as file:
         lines = file.read()
-    monkeypatch.setattr(events, "_net_dev", lambda pid: lines.splitlines())
+    monkeypatch.setattr(events, "_net_dev", lambda pid, started: lines.splitlines())
     assert [entry["Name"] for entry in events._interfaces(record, taps=True)] == ["urunc0-x"]
     assert [entry["Name"] for entry in events._interfaces(record, taps=False)] == ["eth0"]
 

@@ -543,6 +543,27 @@ def test_a_failure_at_any_step_leaves_nothing(killed: bool, persistent: bool, mo
     assert run_in(OUTSIDE, body) == 9
 
 
+def test_an_undo_that_fails_does_not_hide_the_failure(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    def body() -> None:
+        _pod()
+        with Rtnl() as rtnl:
+            network = nat.look(rtnl, (TAP,))
+            Nftables.add_table = fail  # type: ignore[method-assign,assignment]
+            nat._remove = refuse  # type: ignore[assignment]
+            with pytest.raises(KernelError, match="cannot put the guest behind NAT: no space left on device"):
+                nat.attach(rtnl, network, 0, 0, persistent=True, vnet_hdr=False)
+        assert TAP not in shown("ip", "link")
+
+    run_in(OUTSIDE, body)
+    assert "cannot undo what was done of the guest's network: operation not permitted" in capfd.readouterr().err
+
+
 def test_the_rules_read_as_they_should() -> None:
     def body() -> str:
         _pod("addr add 10.0.0.6/32 dev eth0", "addr add fd00::5/64 dev eth0 nodad")

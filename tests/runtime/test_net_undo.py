@@ -167,6 +167,23 @@ def test_a_failure_at_any_step_leaves_nothing(persistent: bool) -> None:
     assert run_in(OUTSIDE, body) == 12
 
 
+@pytest.mark.root
+def test_an_undo_that_fails_does_not_hide_the_failure(capfd: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    def body() -> None:
+        make_veth()
+        with _Failing(2) as rtnl:
+            network = net.look(rtnl, ("urunc-t0",))
+            net.remove = refuse
+            with pytest.raises(KernelError, match="no space left on device"):
+                net.attach(rtnl, network, 0, 0, persistent=False, vnet_hdr=False)
+
+    run_in(OUTSIDE, body)
+    assert "cannot undo what was done of the guest's network: operation not permitted" in capfd.readouterr().err
+
+
 class _Failing(Rtnl):
     """Fails in its `failing`th change."""
 

@@ -49,16 +49,24 @@ def test_the_only_ones_are_taken(rootfs: int, tmp_path: Path) -> None:
     assert paths(rootfs, VMLINUX) == {f"/lib/modules/{NEW}"}
 
 
-@pytest.mark.parametrize("what", ["another", "fifo", "nothing", "many folders"])
+def test_one_of_many(rootfs: int, tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / "lib/modules" / str(number)).mkdir()
+    assert paths(rootfs, VMLINUX) == {f"/lib/modules/{OLD}"}
+
+
+@pytest.mark.parametrize("what", ["another", "fifo", "nothing", "two banners", "too many banners"])
 def test_none_where_it_cannot_be_told(rootfs: int, tmp_path: Path, what: str) -> None:
     kernel = tmp_path / "vmlinux"
-    if what == "many folders":
-        for number in range(100):
-            (tmp_path / "lib/modules" / str(number)).mkdir()
-    else:
-        kernel.unlink()
-    if what == "another":
-        kernel.write_bytes(b"Linux version 6.1.0-1 (")
+    kernel.unlink()
+    banner = f"Linux version {OLD} (".encode()
+    contents = {
+        "another": b"Linux version 6.1.0-1 (",
+        "two banners": banner + banner.replace(OLD.encode(), NEW.encode()),
+        "too many banners": b"Linux version " * 64 + banner,
+    }
+    if what in contents:
+        kernel.write_bytes(contents[what])
     if what == "fifo":
         os.mkfifo(kernel)
     assert paths(rootfs, VMLINUX) == set()

@@ -48,6 +48,13 @@ def test_a_word_across_two_reads_is_found() -> None:
     assert elf.contains(lambda offset, length: data[offset : offset + length], b"needle")
 
 
+def test_what_stands_behind_a_word_is_whole_wherever_it_stands() -> None:
+    data = b"a word: 1234 ".rjust(1024 * 1024 + 3) + b"a word: 56 a word: 78 a word: 90"
+    found = elf.behind(lambda offset, length: data[offset : offset + length], b"a word: ", 4, 3)
+    assert found == [b"1234", b"56 a", b"78 a"]
+    assert elf.behind(lambda offset, length: data[offset : offset + length], b"a word: ", 4, 99)[3:] == [b"90"]
+
+
 def test_sixty_three_devices_are_the_most() -> None:
     devices = [(b"d%d" % index, 2) for index in range(64)]
     kernel = inspect(make_elf(manifest_note(*devices[:63]), abi_note()))

@@ -79,6 +79,21 @@ def open_process(pid: int, started: int) -> int:
     raise ProcessLookupError(ESRCH, os.strerror(ESRCH))
 
 
+def open_file(pid: int, started: int, name: str, flags: int = os.O_RDONLY) -> int:
+    """Open /proc/PID/`name` of the process that has this pid and start time, and of no other. Return the descriptor.
+
+    Raises ProcessLookupError where the process is gone, OSError for what it does not let be opened.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/{name}", flags | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ProcessLookupError(ESRCH, os.strerror(ESRCH)) from None
+    if start_time(pid) == started:
+        return fd  # as with a pidfd: what is open already cannot become another's
+    os.close(fd)
+    raise ProcessLookupError(ESRCH, os.strerror(ESRCH))
+
+
 def send_signal(pid: int, started: int, signum: int) -> None:
     """Signal the process that has this pid and start time, never another. Raise ProcessLookupError where it is gone."""
     pidfd = open_process(pid, started)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..oci.spec import IdMap
+    from ..vm.machine import Network
     from ..vm.storage import Device
     from .channel import Channel, Message
     from .load import Request
@@ -221,8 +222,11 @@ class _Creation:
     def _expect(self, speaker: Channel, kind: str) -> Message:
         message = speaker.receive()
         if message is None:
-            raise KernelError(f"init ended before it was `{kind}`{self._how_it_ended()}")
+            raise self._ended(f"it was `{kind}`")
         return message
+
+    def _ended(self, before: str) -> KernelError:
+        return KernelError(f"init ended before {before}{self._how_it_ended()}")
 
     def _how_it_ended(self) -> str:
         """Return why a dead init died, as far as the kernel tells."""
@@ -280,7 +284,7 @@ class _Creation:
         """Look at the network that the hooks left, make the Launch, and send init on."""
         held = Descriptors()
         try:
-            network, taps = assemble.attach_network(self.request, self.container.pid)
+            network, taps = self._attach_network()
             for fd in taps.values():
                 held.add(fd)
             machine = assemble.finish_machine(self.request, network)
@@ -292,6 +296,12 @@ class _Creation:
             speaker.send("go", fds=(orders, *fds))
         finally:
             held.close()
+
+    def _attach_network(self) -> tuple[Network, dict[str, int]]:
+        try:
+            return assemble.attach_network(self.request, self.container.pid, self.container.start_time)
+        except ProcessLookupError:
+            raise self._ended("its network was looked at") from None
 
     def _hand_over(self) -> None:
         """Give the engine what it asked for, and write the record that says: created."""

@@ -98,14 +98,14 @@ def _interfaces(container: Container, *, taps: bool) -> list[dict[str, Any]]:
 
     As the guest is behind these, they are the guest's own: what they receive, it does. A tap receives what it sends.
     """
-    lines = _net_dev(container.pid)
+    lines = _net_dev(container.pid, container.start_time)
     entries = [entry for line in lines if (entry := _interface(line)) and entry["Name"] != "lo"]
     return [entry for entry in entries if (entry["Name"] in container.taps) == taps]
 
 
-def _net_dev(pid: int) -> list[str]:
+def _net_dev(pid: int, started: int) -> list[str]:
     try:
-        with open(f"/proc/{pid}/net/dev", encoding="utf-8", errors="replace") as file:
+        with open(proc.open_file(pid, started, "net/dev"), encoding="utf-8", errors="replace") as file:
             return file.read().splitlines()
     except OSError:
         return []

@@ -107,10 +107,8 @@ def _is_whole(answer: bytes) -> bool:
 
 def _open_socket(pid: int, started: int) -> int:
     """Return the socket's file, opened without a look at anything outside of the monitor's root."""
-    fds = [os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+    fds = [proc.open_file(pid, started, "root", os.O_PATH | os.O_DIRECTORY)]
     try:
-        if proc.start_time(pid) != started:
-            raise ProcessLookupError(3, "gone")
         fds.append(os.open(api.FOLDER.lstrip("/"), _PATH | os.O_DIRECTORY, dir_fd=fds[-1]))
         socket = os.open(api.SOCKET, _PATH, dir_fd=fds[-1])
     finally:

@@ -129,8 +129,7 @@ def attach(rtnl: Rtnl, network: Network, uid: int, gid: int, *, persistent: bool
             fds[nic.tap] = net.open_tap(nic.tap, uid, gid, persistent=persistent, vnet_hdr=vnet_hdr)
             _connect(rtnl, tables, nic)
         except BaseException as error:
-            _remove(rtnl, tables, nic.tap)
-            net.remove(rtnl, (nic.tap,))
+            net.undo(lambda: _remove(rtnl, tables, nic.tap), lambda: net.remove(rtnl, (nic.tap,)))
             net.close(fds)
             if isinstance(error, OSError):
                 raise _kernel_error(error) from error

@@ -17,6 +17,7 @@ import _socket
 import os
 from errno import ENODEV
 
+from .. import log
 from ..errors import HostError, KernelError, SpecError, reason
 from ..linux import ns, tap, tc
 from ..linux.rtnl import ACCEPT_LOCAL, ARPHRD_ETHER, RP_FILTER, Rtnl
@@ -24,7 +25,7 @@ from ..vm.machine import Address, Neighbour, Network, Nic, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..linux.rtnl import Link, LinkAddress, LinkNeighbour, LinkRoute
 
@@ -141,7 +142,7 @@ def attach(
                 fds[nic.tap] = open_tap(nic.tap, uid, gid, persistent=persistent, vnet_hdr=vnet_hdr, device=device)
                 _connect(rtnl, nic, indexes[nic.ifname], _socket.if_nametoindex(nic.tap))
         except BaseException:
-            remove(rtnl, tuple(fds))
+            undo(lambda: remove(rtnl, tuple(fds)))
             close(fds)
             raise
     except OSError as error:
@@ -268,6 +269,15 @@ def remove(rtnl: Rtnl, taps: Sequence[str]) -> None:
         except OSError as error:
             if error.errno != ENODEV:
                 raise
+
+
+def undo(*steps: Callable[[], None]) -> None:
+    """Do every step. What cannot be undone is logged, and is `detach`'s: the failure behind this is the one to show."""
+    for step in steps:
+        try:
+            step()
+        except OSError as error:
+            log.warn(str(kernel_error("cannot undo what was done of the guest's network", error)))
 
 
 def close(fds: dict[str, int]) -> None:

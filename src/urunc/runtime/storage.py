@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 _MODULES = "/lib/modules"
 _MODULES_DEP_LIMIT = 4 << 20
 _MODULE_LIMIT = 32 << 20
-_MOST_RELEASES = 8  # that a kernel is searched for: an image may have any number of folders
+_BANNER = b"Linux version "  # linux_banner in linux/init/version.c: the release, blank, who built it
+_MAX_RELEASE = 64  # __NEW_UTS_LEN
+_MOST_BANNERS = 64  # a kernel has two or three
 
 
 def look_at_block(image: int, *, readonly: bool, uid: int, gids: Iterable[int]) -> BlockImage:
@@ -116,26 +118,27 @@ def _find_release(rootfs: int, path: str, kernel: KernelInfo) -> str:
         os.close(folder)
     if kernel.release:
         return kernel.release if kernel.release in names else ""
-    if 1 < len(names) <= _MOST_RELEASES:
-        names = _named_by(rootfs, path, names)
+    if len(names) > 1:
+        spoken = _releases(rootfs, path)
+        names = [name for name in names if os.fsencode(name) in spoken]
     return names[0] if len(names) == 1 else ""
 
 
-def _named_by(rootfs: int, path: str, releases: list[str]) -> list[str]:
-    """Return those releases of which the kernel says that it is one (`linux_banner` in linux/init/version.c)."""
+def _releases(rootfs: int, path: str) -> set[bytes]:
+    """Return what the kernel says that it is: one release, or none, but for kernels that lie."""
     try:
         kernel = fsops.open_in_root(rootfs, path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
-        return []
+        return set()
     try:
-        banners = [(release, f"Linux version {release} (".encode("utf-8", "surrogateescape")) for release in releases]
-        return [
-            release for release, banner in banners if elf.contains(lambda at, size: os.pread(kernel, size, at), banner)
-        ]
+        banners = elf.behind(
+            lambda at, size: os.pread(kernel, size, at), _BANNER, _MAX_RELEASE + len(b" ("), _MOST_BANNERS
+        )
     except OSError:
-        return []
+        return set()
     finally:
         os.close(kernel)
+    return {release for release, builder, _ in (banner.partition(b" (") for banner in banners) if builder}
 
 
 def _read_text(rootfs: int, path: str) -> str | None:

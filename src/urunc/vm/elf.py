@@ -22,6 +22,7 @@ _MAX_SEGMENTS = 128
 _MAX_NOTE_BYTES = 64 * 1024
 _MAX_RELEASE = 128
 _MAX_SCAN_BYTES = 256 * 1024 * 1024
+_SCAN_BYTES = 1024 * 1024
 _BOOT_PROTOCOL_2_10 = 0x20A
 _SETUP_HEADER_END = 0x264  # of what is read of it; a bzImage is longer by megabytes
 _MOST_LEAST_BYTES = 1 << 30  # no kernel needs as much: a header that says so is not to cost the host more
@@ -263,12 +264,22 @@ def _device_name(raw: bytes) -> str:
 
 def contains(read_at: ReadAt, word: bytes) -> bool:
     """Return whether `word` stands anywhere in the file (its first 256 MiB)."""
-    size = 1024 * 1024
-    overlap = len(word) - 1
-    for offset in range(0, _MAX_SCAN_BYTES, size):
-        data = read_at(offset, size + overlap)
-        if word in data:
-            return True
-        if len(data) < size:
+    return bool(behind(read_at, word, 0, 1))
+
+
+def behind(read_at: ReadAt, word: bytes, size: int, most: int) -> list[bytes]:
+    """Return the `size` bytes that follow each of the first `most` places where `word` stands in the file.
+
+    Its first 256 MiB are read, a MiB at a time. The word is urunc's own: one that an image chose can be slow to find.
+    """
+    found: list[bytes] = []
+    for offset in range(0, _MAX_SCAN_BYTES, _SCAN_BYTES):
+        data = read_at(offset, _SCAN_BYTES + len(word) - 1 + size)
+        at = -1
+        while (at := data.find(word, at + 1, _SCAN_BYTES + len(word) - 1)) >= 0:
+            found.append(data[at + len(word) : at + len(word) + size])
+            if len(found) == most:
+                return found
+        if len(data) < _SCAN_BYTES:
             break
-    return False
+    return found
