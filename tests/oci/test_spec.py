@@ -357,6 +357,25 @@ def test_a_vm_section_that_is_no_object(vm: object) -> None:
         spec.parse({**MINIMAL, "vm": vm})
 
 
+def test_unknown_properties_are_ignored() -> None:
+    """config.md, "Extensibility": in every object of the document."""
+
+    def extended(value: Any) -> Any:
+        if isinstance(value, list):
+            return [extended(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        return {key: extended(item) for key, item in value.items()} | {"ofVersion2": {"a": [1]}}
+
+    maps = ("annotations", "sysctl", "timeOffsets", "unified")  # whose keys are their user's to choose
+    data = extended(FULL)
+    for holder, name in ((data, maps[0]), (data["linux"], maps[1]), (data["linux"], maps[2])):
+        del holder[name]["ofVersion2"]
+    del data["linux"]["resources"][maps[3]]["ofVersion2"]
+    found, seccomp = spec.parse(data), data["linux"]["seccomp"]
+    assert found == spec.parse(FULL).replace(seccomp=seccomp)
+
+
 def test_what_speaks_of_other_systems_is_left_alone() -> None:
     """config.md, "Platform-specific configuration"; Windows' `commandLine` and `username`."""
     others = {name: {"any": ["thing"]} for name in ("windows", "solaris", "zos", "freebsd")}

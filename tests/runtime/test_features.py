@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from urunc.errors import HostError, UsageError
-from urunc.oci import spec
+from urunc.oci import parse_linux, spec
 from urunc.oci.parse_linux import NAMESPACES
 from urunc.runtime import features, template
 from urunc.vm import choose
@@ -37,7 +37,19 @@ def test_no_more_is_claimed_than_is_there() -> None:
     document = features.document()
     assert "SCMP_ACT_NOTIFY" not in document["linux"]["seccomp"]["actions"]
     assert "rro" not in document["mountOptions"]
-    assert "netDevices" not in document["linux"]  # of specification 1.3, which is not ociVersionMax
+    assert "idmap" not in document["mountOptions"]
+    refused = {"intelRdt", "netDevices", "memoryPolicy"}
+    assert {name for name in refused if any(document["linux"][name].values())} == set()
+    assert refused == set(parse_linux._UNSUPPORTED)
+
+
+def test_the_versions_that_are_claimed_are_read() -> None:
+    """features.md, "Specification version"."""
+    document = features.document()
+    lowest, highest = document["ociVersionMin"], document["ociVersionMax"]
+    assert lowest.split(".") <= highest.split(".")
+    for version in (lowest, highest):
+        assert spec.parse({**config(), "ociVersion": version}).version == version
 
 
 def test_the_matrix_is_the_registries() -> None:
