@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from world import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Self
 
     from world import World
@@ -168,3 +170,18 @@ class Netns:
         """Remove the veth and the name."""
         self.world.run("ip", "link", "del", self.peer)
         self.world.run("ip", "netns", "del", self.name)
+
+
+def ping(world: World, address: str) -> bool:
+    """Whether the address answers."""
+    return world.run("ping", "-c1", "-W1", address, check=False).returncode == 0
+
+
+def solo5(make: Callable[..., Bundle], kernel: bytes, monitor: str = "spt") -> Bundle:
+    """Return a bundle with a kernel of that content for one of Solo5's tenders."""
+    bundle = make("app")
+    if shutil.which(f"solo5-{monitor}") is None:
+        pytest.skip(f"solo5-{monitor} is not installed")
+    (bundle.rootfs / "unikernel/solo5").write_bytes(kernel)
+    bundle.annotate(unikernelType="mirage", hypervisor=monitor, binary="/unikernel/solo5")
+    return bundle

@@ -14,7 +14,7 @@ import pytest
 
 import bundles
 import linuxes
-from bundles import Bundle
+from bundles import Bundle, Netns
 from driver import ROOT, Cli
 from guest import linux_guest
 from world import World, wait_for
@@ -120,3 +120,10 @@ def make_small_linux(
         return linuxes.add_initrd(bundle, small_initrd)
 
     return make
+
+
+@pytest.fixture
+def netns(world: World) -> Iterator[Netns]:
+    """A namespace with eth0 in it; after the test it must hold exactly what it held before."""
+    with Netns(world, "test") as made:
+        yield made

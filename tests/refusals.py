@@ -1,0 +1,36 @@
+"""What a refused container must look like: one clear error, and nothing of the container."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bundles import Bundle
+from driver import Cli
+
+
+def assert_refused(cli: Cli, name: str, *words: str) -> str:
+    """Assert that exactly one error was logged, as its last line, with these words in it; return its message."""
+    errors = [line for line in cli.log_lines() if line["level"] == "error"]
+    assert len(errors) == 1, errors
+    assert cli.log_lines()[-1] == errors[0]
+    message = str(errors[0]["msg"])
+    assert "Traceback" not in cli.console(name) + message
+    for word in words:
+        assert word in message
+    return message
+
+
+def try_create(cli: Cli, name: str, folder: Path) -> None:
+    """Create from a folder as it is; it must fail, and there must be no container then."""
+    assert cli.to_file(name, "create", f"--bundle={folder}", name, check=False, timeout=30) != 0
+    assert name not in cli("list", "--quiet").stdout.split()
+
+
+def refuse(cli: Cli, bundle: Bundle, *words: str) -> str:
+    """Create, which must fail with one short error that holds the words; return it."""
+    try_create(cli, "bad", bundle.write())
+    message = assert_refused(cli, "bad", *words)
+    assert len(message) < 1000
+    assert message.isprintable()
+    assert "internal" not in message
+    return message
