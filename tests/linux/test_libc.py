@@ -121,3 +121,34 @@ def test_a_new_session_keyring_is_another() -> None:
 
     first, second = run_in((), body)
     assert first != second
+
+
+@pytest.mark.root
+def test_scheduling() -> None:
+    def body() -> list[object]:
+        libc.sched_setattr(os.SCHED_RR, 0, 0, 3, (0, 0, 0))
+        first = [os.sched_getscheduler(0), os.sched_getparam(0).sched_priority]
+        libc.sched_setattr(os.SCHED_OTHER, 0, -5, 0, (0, 0, 0))
+        libc.ioprio_set(2 << 13 | 5)
+        with pytest.raises(OSError, match="sched_setattr: invalid argument"):
+            libc.sched_setattr(os.SCHED_OTHER, 0, 0, 3, (0, 0, 0))
+        with pytest.raises(OSError, match="ioprio_set: invalid argument"):
+            libc.ioprio_set(5 << 13)
+        return [*first, os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)]
+
+    assert run_in((), body) == [os.SCHED_RR, 3, os.SCHED_OTHER, -5]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/numa_maps"), reason="this kernel has no memory policies")
+def test_a_memory_policy() -> None:
+    def body() -> bool:
+        libc.set_mempolicy(2, (0,))
+        with open("/proc/self/numa_maps", encoding="ascii") as file:
+            bound = " bind:0 " in file.read()
+        libc.set_mempolicy(0, ())
+        with pytest.raises(OSError, match="set_mempolicy: invalid argument"):
+            libc.set_mempolicy(2, (1000,))
+        with open("/proc/self/numa_maps", encoding="ascii") as file:
+            return bound and " bind:0 " not in file.read()
+
+    assert run_in((), body) is True

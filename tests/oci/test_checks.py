@@ -100,7 +100,6 @@ def test_bad_ones(bad: Spec, message: str) -> None:
         ("vm.hypervisor", "com.urunc.unikernel.hypervisor"),
         ("vm.hwConfig", "linux.resources"),
         ("linux.netDevices", "createRuntime hook"),
-        ("linux.memoryPolicy", "linux.resources.cpu.mems"),
     ],
 )
 def test_what_is_not_supported_says_what_is(path: str, hint: str) -> None:

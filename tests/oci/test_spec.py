@@ -313,22 +313,18 @@ def test_capabilities_are_looked_at_for_names_alone() -> None:
 
 def test_what_cannot_be_given_is_listed() -> None:
     data = copy.deepcopy(FULL)
-    data["process"]["scheduler"] = {"policy": "SCHED_FIFO"}
     data["linux"]["intelRdt"] = {"closID": "x"}
     data["linux"]["netDevices"] = {}
     data["linux"]["resources"]["rdma"] = {"mlx5_1": {"hcaHandles": 3}}
-    data["linux"]["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "0"}
     data["linux"]["resources"]["memory"].update(kernel=4096, kernelTCP=0)
     data["linux"]["personality"] = {"domain": "LINUX32"}
     data["mounts"][1]["uidMappings"] = [{"containerID": 0, "hostID": 1, "size": 1}]
     data["mounts"][1]["gidMappings"] = []
     data["mounts"][1]["options"] = ["rbind", "ridmap"]
     assert spec.parse(data).unsupported == (
-        "process.scheduler",
         "mounts[1].uidMappings",
         "mounts[1].options[1]",
         "linux.intelRdt",
-        "linux.memoryPolicy",
         "linux.resources.rdma",
         "linux.resources.memory.kernel",
         "linux.personality.domain",

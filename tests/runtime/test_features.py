@@ -38,7 +38,7 @@ def test_no_more_is_claimed_than_is_there() -> None:
     assert "SCMP_ACT_NOTIFY" not in document["linux"]["seccomp"]["actions"]
     assert "rro" not in document["mountOptions"]
     assert "idmap" not in document["mountOptions"]
-    refused = {"intelRdt", "netDevices", "memoryPolicy"}
+    refused = {"intelRdt", "netDevices"}
     assert {name for name in refused if any(document["linux"][name].values())} == set()
     assert refused == set(parse_linux._UNSUPPORTED)
 

@@ -90,7 +90,7 @@ def test_a_flag_out_of_range_names_the_field() -> None:
         (b"{", "resources: not JSON"),
         (b"[]", "resources: want an object"),
         (b'{"memory": {"limit": "1"}}', "resources.memory.limit: want"),
-        (b'{"blockIO": {"leafWeight": 10}}', "resources.blockIO.leafWeight: urunc has no way to give it"),
+        (b'{"blockIO": {"weightDevice": [{}]}}', "resources.blockIO.weightDevice[0]: want weight or leafWeight"),
         (b'{"rdma": {"mlx5": {}}}', "resources.rdma: urunc has no way to give it"),
     ],
 )

@@ -15,7 +15,7 @@ from sys import byteorder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
@@ -73,6 +73,8 @@ _FSMOUNT_CLOEXEC = 1
 _SECCOMP_SET_MODE_FILTER = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+_SCHED_ATTR_SIZE = 56  # of struct sched_attr since Linux 5.3
+_IOPRIO_WHO_PROCESS = 1
 _HIGHEST_CAPABILITY = 63  # what two 32-bit words hold; the kernel answers EINVAL after its own last one
 
 _X86_64 = {
@@ -88,6 +90,9 @@ _X86_64 = {
     "seccomp": 317,
     "bpf": 321,
     "keyctl": 250,
+    "sched_setattr": 314,
+    "ioprio_set": 251,
+    "set_mempolicy": 238,
 }
 _AARCH64 = {
     "mount": 40,
@@ -102,6 +107,9 @@ _AARCH64 = {
     "seccomp": 277,
     "bpf": 280,
     "keyctl": 219,
+    "sched_setattr": 274,
+    "ioprio_set": 30,
+    "set_mempolicy": 237,
 }
 _EVERYWHERE = {  # calls younger than 5.1 have one number on every architecture
     "open_tree": 428,
@@ -291,6 +299,25 @@ def setdomainname(name: str) -> None:
 def set_rlimit(resource: int, soft: int, hard: int) -> None:
     """prlimit(2) on this process; the limits are unsigned 64 bit, 2**64-1 for none."""
     _call("prlimit64", 0, resource, pack("QQ", soft, hard), None)
+
+
+def sched_setattr(policy: int, flags: int, nice: int, priority: int, deadline: tuple[int, int, int]) -> None:
+    """sched_setattr(2) on this thread; `deadline` is SCHED_DEADLINE's (runtime, deadline, period) in nanoseconds."""
+    attributes = pack("IIQiIQQQII", _SCHED_ATTR_SIZE, policy, flags, nice, priority, *deadline, 0, 0)
+    _call("sched_setattr", 0, attributes, 0)
+
+
+def ioprio_set(value: int) -> None:
+    """ioprio_set(2) on this thread: class << 13 | level."""
+    _call("ioprio_set", _IOPRIO_WHO_PROCESS, 0, value)
+
+
+def set_mempolicy(mode: int, nodes: Iterable[int]) -> None:
+    """set_mempolicy(2) on this thread; `mode` holds its flags."""
+    mask = sum(1 << node for node in nodes)
+    words = mask.bit_length() // 64 + 1
+    # the kernel looks at one bit less than it is told of
+    _call("set_mempolicy", mode, mask.to_bytes(8 * words, byteorder) if mask else None, 64 * words + 1 if mask else 0)
 
 
 def seccomp_install(program: bytes, flags: int = 0) -> None:

@@ -151,7 +151,6 @@ _INSTEAD = {
     "vm.image": _IMAGES_OWN,
     "vm.hwConfig": "memory and vCPUs follow linux.resources",
     "linux.netDevices": "an engine's network plugin, or a createRuntime hook, can move them into the network namespace",
-    "linux.memoryPolicy": "linux.resources.cpu.mems binds a container to memory nodes",
 }
 """What to do about some of what is not supported."""
 

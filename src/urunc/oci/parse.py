@@ -32,7 +32,6 @@ _RLIMITS = (
     "RLIMIT_SIGPENDING",
     "RLIMIT_STACK",
 )
-_UNSUPPORTED_PROCESS = ("scheduler", "ioPriority")
 _UNSUPPORTED_MOUNT = ("uidMappings", "gidMappings")
 _UNSUPPORTED_OPTIONS = ("idmap", "ridmap")
 _UNSUPPORTED_VM = ("hypervisor", "kernel", "image", "hwConfig")
@@ -45,8 +44,7 @@ def read_spec(data: Any) -> Spec:
     process = top.need("process")
     root = top.need("root")
     linux = top.section("linux")
-    unsupported = tuple(f"process.{name}" for name in _UNSUPPORTED_PROCESS if process.key(name))
-    unsupported += tuple(path for item in top.items("mounts") for path in _unsupported_of_mount(item))
+    unsupported = tuple(path for item in top.items("mounts") for path in _unsupported_of_mount(item))
     vm = top.section("vm")
     unsupported += tuple(f"vm.{name}" for name in _UNSUPPORTED_VM if parse_linux.is_given(vm.key(name)))
     return Spec(
@@ -134,10 +132,23 @@ def _process(node: Node) -> Process:
         user=_user(node.section("user")),
         rlimits=_rlimits(node.items("rlimits")),
         oom_score_adj=node.number("oomScoreAdj", (-1000, 1000)),
+        **_scheduling(node),
         apparmor=node.text("apparmorProfile"),
         selinux=node.text("selinuxLabel"),
         unknown_capabilities=parse_linux.unknown_capabilities(node),
     )
+
+
+def _scheduling(node: Node) -> dict[str, Any]:
+    scheduler, io_priority = node.key("scheduler"), node.key("ioPriority")
+    if scheduler is None and io_priority is None:
+        return {}
+    from . import parse_scheduling as names
+
+    return {
+        "scheduler": names.read_scheduler(scheduler) if scheduler else None,
+        "io_priority": names.read_io_priority(io_priority) if io_priority else None,
+    }
 
 
 def _environment(node: Node) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .node import INT64, UINT16, UINT32, UINT64, Node, show
-from .spec import Device, DeviceRule, DeviceWeight, IdMap, Namespace, Resources
+from .spec import Device, DeviceRule, DeviceWeight, IdMap, MemoryPolicy, Namespace, Resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ CAPABILITIES = (
 )
 """Without their CAP_. Accepted, and none is kept: the application has its own kernel, and its monitor needs none."""
 
-_UNSUPPORTED = ("intelRdt", "netDevices", "memoryPolicy")
+_UNSUPPORTED = ("intelRdt", "netDevices")
 _UNSUPPORTED_RESOURCES = (
     ("rdma",),
     ("memory", "kernel"),
@@ -61,6 +61,7 @@ def read_linux(node: Node) -> dict[str, Any]:
         "cgroups_path": node.text("cgroupsPath"),
         "resources": read_resources(node.section("resources")),
         "rootfs_propagation": node.word("rootfsPropagation", PROPAGATIONS),
+        "memory_policy": _memory_policy(node.key("memoryPolicy")),
         "seccomp": _seccomp(node.key("seccomp")),
         "sysctl": tuple((key, item.as_text()) for key, item in node.entries("sysctl")),
         "masked_paths": node.texts("maskedPaths"),
@@ -288,6 +289,14 @@ def _unified(name: str, node: Node) -> tuple[str, str]:
     if not name or "/" in name or "\0" in name or name in (".", ".."):
         raise node.fail("want the name of a cgroup file")
     return name, node.as_text()
+
+
+def _memory_policy(node: Node | None) -> MemoryPolicy | None:
+    if node is None:
+        return None
+    from .parse_scheduling import read_memory_policy
+
+    return read_memory_policy(node)
 
 
 def _seccomp(node: Node | None) -> dict[str, Any] | None:

@@ -82,6 +82,25 @@ class User(Record):
     groups: tuple[int, ...] = ()
 
 
+class Scheduler(Record):
+    """`process.scheduler`: the kernel's numbers; times are nanoseconds."""
+
+    policy: int
+    flags: int = 0
+    nice: int = 0
+    priority: int = 0
+    runtime: int = 0
+    deadline: int = 0
+    period: int = 0
+
+
+class MemoryPolicy(Record):
+    """`linux.memoryPolicy`: the kernel's number of the mode, with its flags, and the nodes."""
+
+    mode: int
+    nodes: tuple[int, ...] = ()
+
+
 class Process(Record):
     """`process`. `args` may be empty: then the image's own command line is used."""
 
@@ -93,6 +112,8 @@ class Process(Record):
     user: User = User()
     rlimits: tuple[Rlimit, ...] = ()
     oom_score_adj: int | None = None
+    scheduler: Scheduler | None = None
+    io_priority: int | None = None  # ioPriority, as ioprio_set(2) takes it
     apparmor: str = ""  # apparmorProfile
     selinux: str = ""  # selinuxLabel
     unknown_capabilities: tuple[str, ...] = ()  # names in `capabilities` that are none
@@ -183,6 +204,7 @@ class Spec(Record):
     cgroups_path: str = ""
     resources: Resources = Resources()
     rootfs_propagation: str = ""
+    memory_policy: MemoryPolicy | None = None
     seccomp: dict[str, Any] | None = None  # linux.seccomp, shape checked, compiled by `linux.seccomp`
     sysctl: tuple[tuple[str, str], ...] = ()
     masked_paths: tuple[str, ...] = ()

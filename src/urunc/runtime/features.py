@@ -6,6 +6,7 @@ from .. import __version__
 from ..linux import seccomp, seccomp_profile
 from ..oci.annotations import PREFIX
 from ..oci.parse_linux import CAPABILITIES, NAMESPACES
+from ..oci.parse_scheduling import MODE_FLAGS, MODES
 from ..oci.spec import Hooks
 from ..usage import SPEC_VERSION, find_commit
 from ..vm import choose
@@ -44,7 +45,7 @@ def document() -> dict[str, Any]:
             },
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
-            "memoryPolicy": {"modes": [], "flags": []},
+            "memoryPolicy": {"modes": sorted(MODES), "flags": sorted(MODE_FLAGS)},
             "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
             "mountExtensions": {"idmap": {"enabled": False}},
             "netDevices": {"enabled": False},

@@ -196,6 +196,7 @@ def _prepare(orders: Orders, timeline: Timeline) -> tuple[_socket.socket, dict[s
     mounts.enter_root(".") if plan.no_pivot else mounts.pivot(".")
     if orders.terminal >= 0:
         _take_terminal(orders.terminal)
+    _set_scheduling(orders.spec)
     timeline.done("init/pivot")
     speaker.send("ready", {"timeline": timeline.ages()})
     speaker.close()
@@ -297,6 +298,25 @@ def _take_terminal(slave: int) -> None:
     from . import console  # which has opened it, in `create`
 
     console.attach(slave)
+
+
+def _set_scheduling(spec: Spec) -> None:
+    """Set what every thread of the monitor inherits. Init itself forks no more: that may take a policy back."""
+    process, memory, name = spec.process, spec.memory_policy, ""
+    try:
+        if process.scheduler is not None:
+            name, one = "process.scheduler", process.scheduler
+            times = (one.runtime, one.deadline, one.period)
+            libc.sched_setattr(one.policy, one.flags, one.nice, one.priority, times)
+        if process.io_priority is not None:
+            name = "process.ioPriority"
+            libc.ioprio_set(process.io_priority)
+        if memory is not None:
+            name = "linux.memoryPolicy"
+            libc.set_mempolicy(memory.mode, memory.nodes)
+    except OSError as error:
+        hint = "it may take CAP_SYS_NICE, also outside of a new user namespace" if error.errno == errno.EPERM else None
+        raise KernelError(f"{name}: cannot be set: {reason(error)}", errno=error.errno or 0, hint=hint) from None
 
 
 def _await_start(orders: Orders) -> _socket.socket:
