@@ -26,7 +26,7 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
         "urunc.cli urunc.verbs urunc.runtime.lifecycle urunc.runtime.init_words urunc.linux.atomic",
         {
             "create": """
-                urunc.runtime.create urunc.runtime.options urunc.oci.parse urunc.oci.parse_linux
+                urunc.runtime.create urunc.runtime.load urunc.runtime.options urunc.oci.parse urunc.oci.parse_linux
                 urunc.vm.bootstring urunc.vm.monitors.qemu
             """,
             "create.linux": "urunc.vm.guests.linux urunc.vm.cpio",

@@ -12,7 +12,7 @@ import pytest
 from urunc.errors import HostError, KernelError
 from urunc.linux import cgroup_layout, devices_bpf, libc, mounts, nftables, ns, seccomp, tc
 from urunc.oci.config import Config
-from urunc.runtime import facilities, facilities_machine, facilities_network, facilities_sandbox, facility, host, load
+from urunc.runtime import facilities, facilities_machine, facilities_network, facilities_sandbox, facility, host
 from urunc.runtime.facility import Facility
 from urunc.vm import monitors
 
@@ -201,14 +201,14 @@ def test_another_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (found.name, found.ok, found.hint) == (f"{other} kernels", False, f"install {package}, for {other} kernels")
     assert found.what == f"there is no `qemu-system-{other}` on PATH"
     emulator = program(tmp_path, f"qemu-system-{other}", "")
-    monkeypatch.setattr(load, "read_guest_init", lambda arch: b"init")
+    monkeypatch.setattr(host, "read_guest_init", lambda arch: b"init")
     (found,) = facilities_machine.find_emulation(Config(), here)
     assert (found.ok, found.what, found.hint) == (True, str(emulator), None)
 
     def none(arch: str) -> bytes:
         raise HostError(f"urunc's init for Linux guests of {arch} is not installed", hint="install a compiler")
 
-    monkeypatch.setattr(load, "read_guest_init", none)
+    monkeypatch.setattr(host, "read_guest_init", none)
     (found,) = facilities_machine.find_emulation(Config(), here)
     assert (found.ok, "no Linux guests" in found.what) == (True, True)
 
@@ -247,7 +247,7 @@ def test_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     assert facilities_sandbox.find_namespaces().ok
     assert facilities_network.find_ipv6().ok == os.path.exists("/proc/sys/net/ipv6")
-    monkeypatch.setattr(load, "read_guest_init", lambda arch: b"x" * 2048)
+    monkeypatch.setattr(host, "read_guest_init", lambda arch: b"x" * 2048)
     assert facilities_machine.find_guest_init("x86_64").what == "installed, 2 kB"
 
 

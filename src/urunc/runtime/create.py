@@ -16,11 +16,10 @@ from .. import log
 from ..errors import HostError, KernelError, SpecError, UruncError, UsageError, describe
 from ..linux import atomic, cgroup, cgroup_files, cgroup_layout, libc, ns, proc
 from ..oci import network as networks
-from . import assemble, go_message, handover, inherit, init, status, store
+from . import assemble, go_message, handover, image, inherit, init, status, store
 from . import channel as wire
 from . import plan as plans
 from .inherit import Descriptors
-from .load import open_rootfs
 from .store import Container
 from .timeline import Timeline
 
@@ -202,7 +201,7 @@ class _Creation:
     def _open_images(self) -> tuple[Node, ...]:
         from . import storage
 
-        rootfs = open_rootfs(self.plan.rootfs)
+        rootfs = image.open_rootfs(self.plan.rootfs)
         try:
             self.disks = storage.open_images(rootfs, self.plan, self.held)
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import HostError
 from ..vm import monitors
-from . import host, load, probe
+from . import host, probe
 from .facility import Facility, tried, try_to_open
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ def _find_emulator(name: str, config: Config, arch: str) -> Facility:
         package = (error.hint or "").partition(",")[0]
         return found.replace(what=error.message.rpartition(": ")[2], hint=f"{package}, for {arch} kernels")
     try:
-        load.read_guest_init(arch)
+        host.read_guest_init(arch)
     except HostError as error:
         return found.replace(ok=True, what=f"{what}; no Linux guests: {error.message}")
     return found.replace(ok=True, what=what)
@@ -72,7 +72,7 @@ def find_guest_init(arch: str) -> Facility:
     """The init that Linux guests get."""
     found = Facility(name="guest init", used="Linux guests", ok=True, what="")
     try:
-        size = len(load.read_guest_init(arch))
+        size = len(host.read_guest_init(arch))
     except HostError as error:
         return found.replace(ok=False, what=error.message, hint=error.hint)
     return found.replace(what=f"installed, {size >> 10} kB")

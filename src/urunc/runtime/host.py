@@ -1,4 +1,4 @@
-"""What this host has: monitors with all the files they open, whether KVM is real, CPUs, the TSC's frequency.
+"""What this host has: monitors with all the files they open, whether KVM is real, CPUs, the TSC's frequency, an init.
 
 Effects. What costs a process or a vCPU is asked once, by `probe`, and kept in `cache` (a folder of the state
 directory), keyed by what would change the answer: a file's inode, size and time, or the boot id.
@@ -113,6 +113,29 @@ def tsc_khz(cache: str) -> int:
 
     answer: int = _cached_by_boot(cache, "tsc", ask)
     return answer
+
+
+def read_guest_init(arch: str) -> bytes:
+    """Return urunc's own init for Linux guests of that architecture: it is installed beside the library.
+
+    Raises HostError.
+    """
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    foreign = arch != os.uname().machine
+    name = f"urunc-init-{arch}" if foreign else "urunc-init"
+    for path in (f"{here}/../guest/{name}", f"{here}/../../guest/build/{name}"):
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            continue
+    how = "run `make install`, or `make guest` in a checkout"
+    if foreign:
+        raise HostError(
+            f"urunc's init for Linux guests of {arch} is not installed",
+            hint=f"install a compiler for it, {arch}-linux-gnu-gcc with its C library's headers, and {how}",
+        )
+    raise HostError("urunc's init for Linux guests is not installed", hint=how)
 
 
 def cpu_count() -> int:

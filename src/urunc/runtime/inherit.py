@@ -15,7 +15,7 @@ from errno import ENXIO
 from ..errors import HostError, ImageError, SpecError, reason
 from ..linux import fsops, mounts
 from ..vm.machine import INITRD
-from . import load
+from . import image
 from .init import Orders
 
 TYPE_CHECKING = False
@@ -160,9 +160,9 @@ def _own_files(plan: Plan, owned: Descriptors) -> list[tuple[str, int]]:
 
 def _image_trees(request: Request, place: str, owned: Descriptors) -> list[tuple[str, int]]:
     plan = request.plan
-    rootfs = load.open_rootfs(plan.rootfs)
+    rootfs = image.open_rootfs(plan.rootfs)
     try:
-        trees = [(image.target, owned.add(_image_tree(rootfs, image, plan, place))) for image in plan.images]
+        trees = [(file.target, owned.add(_image_tree(rootfs, file, plan, place))) for file in plan.images]
         if plan.machine.boot.initrd_tail:
             trees.append((INITRD, owned.add(_initrd_tree(rootfs, request, place))))
         return trees
@@ -199,15 +199,15 @@ def _fifo_trees(plan: Plan, place: str, owned: Descriptors) -> list[tuple[str, i
     return trees
 
 
-def _image_tree(rootfs: int, image: ImageFile, plan: Plan, place: str) -> int:
-    fd = load.open_image_file(rootfs, image.source, "file")
+def _image_tree(rootfs: int, file: ImageFile, plan: Plan, place: str) -> int:
+    fd = image.open_file(rootfs, file.source, "file")
     try:
         status = os.fstat(fd)
-        if image.copy or not (image.disk or fsops.may_open(status, plan.host_uid, (plan.host_gid, *plan.host_groups))):
-            copy = f"{place}/{os.path.basename(image.target)}.copy"  # the image's own name may be any, or there twice
+        if file.copy or not (file.disk or fsops.may_open(status, plan.host_uid, (plan.host_gid, *plan.host_groups))):
+            copy = f"{place}/{os.path.basename(file.target)}.copy"  # the image's own name may be any, or there twice
             _copy(fd, copy, plan)
             return mounts.clone_tree(copy, readonly=True)
-        return mounts.clone_tree(fd, readonly=image.readonly)
+        return mounts.clone_tree(fd, readonly=file.readonly)
     finally:
         os.close(fd)
 
@@ -216,7 +216,7 @@ def _initrd_tree(rootfs: int, request: Request, place: str) -> int:
     """Make the file that becomes the guest's initrd. Its last part is written once the network is known."""
     path = f"{place}/initrd"
     if request.app.initrd:
-        fd = load.open_image_file(rootfs, request.app.initrd, "initrd")
+        fd = image.open_file(rootfs, request.app.initrd, "initrd")
         try:
             _copy(fd, path, request.plan)
         finally:

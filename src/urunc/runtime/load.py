@@ -5,26 +5,24 @@ from __future__ import annotations
 import os
 import time
 
-from ..errors import HostError, ImageError, SpecError, reason
-from ..linux import cgroup_layout, fsops, proc
-from ..oci import app as apps
+from ..errors import HostError, SpecError
+from ..linux import cgroup_layout, proc
 from ..oci import checks
 from ..oci import spec as specs
 from ..oci.annotations import PREFIX
-from ..oci.app import MAX_URUNC_JSON, URUNC_JSON
+from ..oci.app import URUNC_JSON
 from ..oci.checks import Takes
 from ..oci.spec import IdMap
 from ..record import Record
-from ..vm import choose, elf, guests, monitors
+from ..vm import choose, guests, monitors
 from . import bundle as bundles
-from . import host, settings, store, streams
+from . import host, image, settings, store, streams
 from . import plan as plans
 from .plan import Facts, plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, BinaryIO
+    from typing import Any
 
     from ..linux.cgroup_layout import Layout
     from ..linux.idmap import Line
@@ -72,104 +70,6 @@ def rootfs_path(bundle: str, spec: Spec) -> str:
     return os.path.realpath(os.path.join(bundle, spec.rootfs))
 
 
-def open_rootfs(path: str) -> int:
-    """Return an O_PATH descriptor of the rootfs. Raises SpecError where it is no folder."""
-    try:
-        return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise SpecError(f"root.path: cannot open `{path}`: {reason(error)}") from None
-
-
-def find_app(spec: Spec, rootfs: int) -> App | None:
-    """Return what the bundle boots, None where it is no unikernel. Raises ImageError for one that is broken."""
-    try:
-        urunc_json = fsops.read_in_root(rootfs, URUNC_JSON, MAX_URUNC_JSON)
-    except OSError as error:  # too large, or a link that leads in a circle
-        raise ImageError(f"{URUNC_JSON}: {reason(error)}") from None
-    return apps.find_app(
-        spec,
-        urunc_json,
-        guests=guests.GUESTS,
-        monitors=monitors.MONITORS,
-        supports=choose.supports,
-        has_file=lambda path: _is_there(rootfs, path),
-        infer=lambda path, guest, monitor: _infer(rootfs, path, guest, monitor),
-    )
-
-
-def _infer(rootfs: int, path: str, guest: str | None, monitor: str | None) -> tuple[str, str]:
-    """Return guest and monitor of a kernel, of which the image does not give both. Raises ImageError."""
-    from ..vm import infer
-
-    with _open_kernel(rootfs, path) as file:
-        read_at = _reader(file.fileno())
-        kernel = elf.inspect(read_at, path)
-        return infer.infer(kernel, infer.Signs(read_at, kernel), guest, monitor, os.uname().machine)
-
-
-def _is_there(rootfs: int, path: str) -> bool:
-    """A folder or a link that leads in a circle is a broken kernel, which is an error, and not an absent one."""
-    try:
-        os.close(fsops.open_in_root(rootfs, path))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def open_image_file(rootfs: int, path: str, what: str) -> int:
-    """Return an O_PATH descriptor of a regular file beneath the rootfs. Raises ImageError, naming `what` it is."""
-    try:
-        fd = fsops.open_in_root(rootfs, path)
-    except OSError as error:
-        raise ImageError(f"{what} `{path}`: {reason(error)} in the container's rootfs") from None
-    if not fsops.is_regular(fd):
-        os.close(fd)
-        raise ImageError(f"{what} `{path}` is not a regular file")
-    return fd
-
-
-def read_kernel_info(rootfs: int, path: str) -> KernelInfo:
-    """Return what the kernel's headers say. Raises ImageError where there is no such kernel."""
-    with _open_kernel(rootfs, path) as file:
-        kernel = elf.inspect(_reader(file.fileno()), path)
-        size = os.fstat(file.fileno()).st_size
-    return kernel if kernel.format.startswith("elf") else kernel.replace(load_bytes=size)
-
-
-def _open_kernel(rootfs: int, path: str) -> BinaryIO:
-    fd = open_image_file(rootfs, path, "kernel")
-    try:
-        return open(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC), "rb")
-    finally:
-        os.close(fd)
-
-
-def _reader(fd: int) -> Callable[[int, int], bytes]:
-    """Return what reads (offset, length) of an open file, less or nothing at its end."""
-    size = os.fstat(fd).st_size
-
-    def read_at(offset: int, length: int) -> bytes:
-        return os.pread(fd, length, offset) if offset < size else b""  # pread takes 63 bits
-
-    return read_at
-
-
-def file_bytes(rootfs: int, path: str | None, what: str) -> int:
-    """Return the size of an image's file in bytes, 0 where `path` is None. Raises ImageError for an empty one."""
-    if path is None:
-        return 0
-    fd = open_image_file(rootfs, path, what)
-    try:
-        size = os.fstat(fd).st_size
-    finally:
-        os.close(fd)
-    if size == 0:
-        raise ImageError(f"{what} `{path}` is empty")
-    return size
-
-
 def load(root: str, options: Options, *, systemd: bool) -> Request | None:
     """Read and decide everything. None: not a unikernel, the delegate takes the container."""
     began = time.monotonic_ns()
@@ -181,9 +81,9 @@ def load(root: str, options: Options, *, systemd: bool) -> Request | None:
             raise
         return None
     path = rootfs_path(options.bundle, spec)
-    rootfs = open_rootfs(path)
+    rootfs = image.open_rootfs(path)
     try:
-        app = find_app(spec, rootfs)
+        app = image.find_app(spec, rootfs)
         if app is None:
             return None
         config = read_settings(root)
@@ -290,7 +190,7 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
     """Return what the plan must know of the host and the image."""
     cache = store.cache(root)
     can, settings_of_monitor = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
-    kernel = read_kernel_info(rootfs, app.kernel)
+    kernel = image.read_kernel(rootfs, app.kernel)
     arch = choose.architecture(can, kernel, os.uname().machine)
     found = host.probe_monitor(app.monitor, settings_of_monitor, arch, cache)
     emulates, own_init = can.kvm == "optional", guests.load(app.guest).OWN_INIT
@@ -314,14 +214,14 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
         version=found.version,
         binds=found.binds,
         data_path=settings_of_monitor.data_path or can.data_path,
-        initrd_bytes=file_bytes(rootfs, app.initrd, "initrd"),
+        initrd_bytes=image.file_bytes(rootfs, app.initrd, "initrd"),
         block=block,
         device=device,
         modules=modules,
         has=has,
         lacks=lacks,
         stdin=streams.look(spec),
-        guest_init=read_guest_init(arch) if own_init else None,
+        guest_init=host.read_guest_init(arch) if own_init else None,
         tsc_khz=host.tsc_khz(cache) if emulates and arch == "x86_64" else 0,
     )
 
@@ -343,12 +243,12 @@ def _look_at_storage(
 
     block = device = None
     if app.block:
-        image = open_image_file(rootfs, app.block, "block image")
+        file = image.open_file(rootfs, app.block, "block image")
         try:
             uid, gids = plans.monitor_user(spec)
-            block = storage.look_at_block(image, readonly=spec.root_readonly, uid=uid, gids=gids)
+            block = storage.look_at_block(file, readonly=spec.root_readonly, uid=uid, gids=gids)
         finally:
-            os.close(image)
+            os.close(file)
     if app.mount_rootfs:
         device = storage.find_device(os.path.realpath(f"/proc/self/fd/{rootfs}"))
     if app.initrd or not guests.load(app.guest).OWN_INIT:
@@ -356,29 +256,6 @@ def _look_at_storage(
     filesystems = [driver(found.filesystem) for found in (block, device) if found and found.filesystem]
     names = (*DRIVERS, *SHARE_DRIVERS, *filesystems, *(("virtio_balloon",) if balloon else ()))
     return block, device, *storage.read_modules(rootfs, app.kernel, kernel, names)
-
-
-def read_guest_init(arch: str) -> bytes:
-    """Return urunc's own init for Linux guests of that architecture: it is installed beside the library.
-
-    Raises HostError.
-    """
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    foreign = arch != os.uname().machine
-    name = f"urunc-init-{arch}" if foreign else "urunc-init"
-    for path in (f"{here}/../guest/{name}", f"{here}/../../guest/build/{name}"):
-        try:
-            with open(path, "rb") as file:
-                return file.read()
-        except FileNotFoundError:
-            continue
-    how = "run `make install`, or `make guest` in a checkout"
-    if foreign:
-        raise HostError(
-            f"urunc's init for Linux guests of {arch} is not installed",
-            hint=f"install a compiler for it, {arch}-linux-gnu-gcc with its C library's headers, and {how}",
-        )
-    raise HostError("urunc's init for Linux guests is not installed", hint=how)
 
 
 def _own_network(spec: Spec) -> bool:

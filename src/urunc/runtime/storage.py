@@ -16,6 +16,7 @@ from ..linux.mount_options import MountOptions
 from ..vm import elf, filesystems, modules
 from ..vm.machine import GuestFile
 from ..vm.storage import BlockImage, Device
+from . import image as images
 from . import plan_devices
 
 TYPE_CHECKING = False
@@ -182,9 +183,7 @@ def _open_volume(disk: DiskSource) -> int:
 
 
 def _open_image(rootfs: int, disk: DiskSource) -> int:
-    from .load import open_image_file
-
-    place = open_image_file(rootfs, disk.source, "block image")
+    place = images.open_file(rootfs, disk.source, "block image")
     try:
         flags = os.O_RDONLY if disk.readonly else os.O_RDWR
         file = os.open(f"/proc/self/fd/{place}", flags | os.O_CLOEXEC)
