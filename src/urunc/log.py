@@ -35,8 +35,8 @@ def open_log(path: str = "", form: str = "text", *, debug: bool = False) -> None
     if path:
         try:
             _fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
-        except (OSError, ValueError) as failure:
-            why = reason(failure) if isinstance(failure, OSError) else str(failure)
+        except (OSError, ValueError) as error:
+            why = reason(error) if isinstance(error, OSError) else str(error)
             raise HostError(f"cannot open the log `{path}`: {why}") from None
     _json = form == "json"
     _lowest = 0 if debug else 1 if path else 2

@@ -104,8 +104,8 @@ def _ps_lines(options: list[str]) -> list[str]:
 
     try:
         done = subprocess.run(["ps", *options], capture_output=True, check=False, stdin=subprocess.DEVNULL)
-    except OSError as failure:
-        raise HostError(f"cannot run ps: {reason(failure)}", hint="install procps, or use --format json") from None
+    except OSError as error:
+        raise HostError(f"cannot run ps: {reason(error)}", hint="install procps, or use --format json") from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()[:1]
         raise HostError(f"ps failed: {said[0] if said else f'exit status {done.returncode}'}")

@@ -92,8 +92,8 @@ def write(text: str) -> None:
             data = data[os.write(1, data) :]
     except BrokenPipeError:
         raise SystemExit(141) from None
-    except OSError as failure:
-        raise HostError(f"cannot write to stdout: {reason(failure)}") from None
+    except OSError as error:
+        raise HostError(f"cannot write to stdout: {reason(error)}") from None
 
 
 def is_ours(call: Call) -> bool:
@@ -160,8 +160,8 @@ def kill(call: Call) -> int:
 
     try:
         signum = parse_signal("".join(call.args[1:]) or "TERM")
-    except ValueError as failure:
-        raise UsageError(str(failure), hint="give a number, or a name such as TERM") from None
+    except ValueError as error:
+        raise UsageError(str(error), hint="give a number, or a name such as TERM") from None
     lifecycle.kill(call.root, call.args[0], signum, everything=call.flags.get("all", False))
     return 0
 

@@ -60,7 +60,7 @@ def unshare(kinds: Iterable[str]) -> None:
             hint = "the kernel lacks one of these kinds"
         raise KernelError(
             f"cannot make new namespaces ({names}): {reason(error)}", errno=error.errno or 0, hint=hint
-        ) from error
+        ) from None
 
 
 def join(path: str, kind: str) -> None:
@@ -93,7 +93,7 @@ def _open(path: str, kind: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         why = "there is none" if error.errno == ENOENT else reason(error)
-        raise SpecError(f"linux.namespaces: cannot join the {kind} namespace `{path}`: {why}") from error
+        raise SpecError(f"linux.namespaces: cannot join the {kind} namespace `{path}`: {why}") from None
 
 
 def _enter(fd: int, path: str, kind: str) -> None:
@@ -101,9 +101,9 @@ def _enter(fd: int, path: str, kind: str) -> None:
         libc.setns(fd, NS_FLAGS[kind])
     except OSError as error:
         if error.errno == EINVAL:
-            raise SpecError(f"linux.namespaces: `{path}` is not a {kind} namespace that can be joined") from error
+            raise SpecError(f"linux.namespaces: `{path}` is not a {kind} namespace that can be joined") from None
         message = f"cannot join the {kind} namespace `{path}`: {reason(error)}"
-        raise KernelError(message, errno=error.errno or 0) from error
+        raise KernelError(message, errno=error.errno or 0) from None
 
 
 class inside:  # noqa: N801  # it reads as the statement it is
@@ -172,7 +172,7 @@ def set_time_offsets(offsets: Iterable[tuple[str, int, int]]) -> None:
             file.write(lines.encode())
     except OSError as error:
         message = f"cannot set the time namespace's offsets: {reason(error)}"
-        raise KernelError(message, errno=error.errno or 0) from error
+        raise KernelError(message, errno=error.errno or 0) from None
 
 
 def own_path(kind: str) -> str:

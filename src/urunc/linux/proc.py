@@ -179,7 +179,7 @@ def set_rlimits(limits: Iterable[tuple[str, int, int]]) -> None:
         try:
             libc.set_rlimit(RLIMITS[kind], soft, hard)
         except OSError as error:
-            raise OSError(error.errno, f"cannot set {kind}: {reason(error)}") from error
+            raise OSError(error.errno, f"cannot set {kind}: {reason(error)}") from None
 
 
 def may_set_rlimit(kind: str, hard: int, *, raising: bool = True) -> bool:
@@ -257,7 +257,7 @@ def _set_groups(groups: list[int]) -> None:
         os.setgroups(groups)
     except PermissionError as error:
         if groups:
-            raise OSError(EPERM, f"cannot set the supplementary groups: {reason(error)}") from error
+            raise OSError(EPERM, f"cannot set the supplementary groups: {reason(error)}") from None
 
 
 def die_with_parent(signum: int = 9) -> None:

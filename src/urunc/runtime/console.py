@@ -42,8 +42,8 @@ def open_pty(size: tuple[int, int] | None = None, owner: int | None = None) -> t
     flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
     try:
         master = os.open("/dev/ptmx", flags)
-    except OSError as failure:
-        raise HostError(f"cannot open a terminal: `/dev/ptmx`: {reason(failure)}") from None
+    except OSError as error:
+        raise HostError(f"cannot open a terminal: `/dev/ptmx`: {reason(error)}") from None
     slave = -1
     try:
         fcntl.ioctl(master, _TIOCSPTLCK, pack("i", 0))
@@ -52,11 +52,11 @@ def open_pty(size: tuple[int, int] | None = None, owner: int | None = None) -> t
             set_size(master, size)
         if owner is not None:
             os.fchown(slave, owner, -1)
-    except OSError as failure:
+    except OSError as error:
         for fd in (master, slave):
             if fd >= 0:
                 os.close(fd)
-        raise HostError(f"cannot open a terminal: {reason(failure)}") from None
+        raise HostError(f"cannot open a terminal: {reason(error)}") from None
     return master, slave
 
 
@@ -97,8 +97,8 @@ def send_descriptor(path: str, fd: int, name: str) -> None:
         _send(path, fd, name)
     except BlockingIOError:
         raise HostError(f"nobody answers at the socket `{path}`") from None
-    except OSError as failure:
-        raise HostError(f"cannot use the socket `{path}`: {reason(failure)}") from None
+    except OSError as error:
+        raise HostError(f"cannot use the socket `{path}`: {reason(error)}") from None
 
 
 def _send(path: str, fd: int, name: str) -> None:
@@ -211,8 +211,8 @@ def _read_some(master: int) -> bytes | None:
         return os.read(master, 65536) or None
     except BlockingIOError:
         return b""
-    except OSError as failure:
-        if failure.errno == errno.EIO:
+    except OSError as error:
+        if error.errno == errno.EIO:
             return None
         raise
 
@@ -223,8 +223,8 @@ def _write_some(master: int, data: bytes) -> int:
         return os.write(master, data)
     except BlockingIOError:
         return 0
-    except OSError as failure:
-        if failure.errno == errno.EIO:
+    except OSError as error:
+        if error.errno == errno.EIO:
             return len(data)
         raise
 

@@ -57,8 +57,8 @@ def exec_delegate(program: str, argv: tuple[str, ...]) -> NoReturn:
         _signal.signal(signum, _signal.SIG_DFL)
     try:
         os.execv(path, (path, *argv[1:]))  # noqa: S606
-    except OSError as failure:
-        raise HostError(f"cannot run the delegate `{path}`: {reason(failure)}") from None
+    except OSError as error:
+        raise HostError(f"cannot run the delegate `{path}`: {reason(error)}") from None
 
 
 def _is_urunc(path: str) -> bool:

@@ -132,8 +132,8 @@ def _become(
             _signal.signal(signum, _signal.SIG_DFL)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         os.execve(hook.path, hook.args or (hook.path,), environment)  # noqa: S606
-    except BaseException as failure:
-        why = reason(failure) if isinstance(failure, OSError) else str(failure)
+    except BaseException as error:
+        why = reason(error) if isinstance(error, OSError) else str(error)
         os.write(2, f"cannot be executed: {why}".encode("utf-8", "backslashreplace"))
     finally:
         os._exit(127)

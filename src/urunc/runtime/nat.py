@@ -59,7 +59,7 @@ def look(rtnl: Rtnl, tap_names: Sequence[str]) -> Network:
     try:
         link, addresses = _find_primary(rtnl), _global(rtnl.addresses())
     except OSError as error:
-        raise net.kernel_error("cannot look at the container's network", error) from error
+        raise net.kernel_error("cannot look at the container's network", error) from None
     if link is None:
         return Network()
     _check_addresses(addresses)
@@ -132,7 +132,7 @@ def attach(rtnl: Rtnl, network: Network, uid: int, gid: int, *, persistent: bool
             net.undo(lambda: _remove(rtnl, tables, nic.tap), lambda: net.remove(rtnl, (nic.tap,)))
             net.close(fds)
             if isinstance(error, OSError):
-                raise _kernel_error(error) from error
+                raise _kernel_error(error) from None
             raise
     if persistent:
         net.close(fds)
@@ -143,7 +143,7 @@ def _open() -> Nftables:
     try:
         return Nftables()
     except OSError as error:
-        raise _kernel_error(error) from error
+        raise _kernel_error(error) from None
 
 
 def _kernel_error(error: OSError) -> HostError | KernelError:

@@ -44,7 +44,7 @@ def is_own_namespace(path: str) -> bool:
     try:
         return not ns.is_hosts(path, "network")
     except OSError as error:
-        raise SpecError(f"linux.namespaces: cannot use the network namespace `{path}`: {reason(error)}") from error
+        raise SpecError(f"linux.namespaces: cannot use the network namespace `{path}`: {reason(error)}") from None
 
 
 def look(rtnl: Rtnl, tap_names: Sequence[str]) -> Network:
@@ -57,7 +57,7 @@ def look(rtnl: Rtnl, tap_names: Sequence[str]) -> Network:
         links, addresses = rtnl.links(), rtnl.addresses()
         routes, neighbours = rtnl.routes(), rtnl.neighbours()
     except OSError as error:
-        raise kernel_error("cannot look at the container's network", error) from error
+        raise kernel_error("cannot look at the container's network", error) from None
     chosen = eligible(links, addresses)
     if len(chosen) > len(tap_names):
         names = ", ".join(f"`{link.name}`" for link in chosen)
@@ -146,7 +146,7 @@ def attach(
             close(fds)
             raise
     except OSError as error:
-        raise kernel_error("cannot connect the guest to the container's network", error) from error
+        raise kernel_error("cannot connect the guest to the container's network", error) from None
     if persistent:
         close(fds)
     return fds
@@ -180,10 +180,10 @@ def open_tap(name: str, uid: int, gid: int, *, persistent: bool, vnet_hdr: bool,
     """Make a tap and return its descriptor. Raises HostError, KernelError."""
     try:
         return tap.open_tap(name, persistent=persistent, uid=uid, gid=gid, vnet_hdr=vnet_hdr, device=device)
-    except FileNotFoundError as error:
-        raise HostError(f"cannot make a tap: `{device}` is not there", hint="load the kernel module tun") from error
+    except FileNotFoundError:
+        raise HostError(f"cannot make a tap: `{device}` is not there", hint="load the kernel module tun") from None
     except OSError as error:
-        raise kernel_error(f"cannot make the tap `{name}`", error) from error
+        raise kernel_error(f"cannot make the tap `{name}`", error) from None
 
 
 def _connect(rtnl: Rtnl, nic: Nic, interface: int, made: int) -> None:
@@ -254,7 +254,7 @@ def detach(path: str, taps: Sequence[str], *, behind_nat: bool = False) -> None:
     except (FileNotFoundError, SpecError):
         return
     except OSError as error:
-        raise kernel_error(f"cannot disconnect the guest from the network namespace `{path}`", error) from error
+        raise kernel_error(f"cannot disconnect the guest from the network namespace `{path}`", error) from None
 
 
 def remove(rtnl: Rtnl, taps: Sequence[str]) -> None:

@@ -56,11 +56,11 @@ def write(bundle: str, data: dict[str, Any]) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:
         raise HostError(f"`{path}` exists already", hint="remove it, or give another folder with --bundle") from None
-    except OSError as failure:
-        raise HostError(f"cannot write `{path}`: {reason(failure)}") from None
+    except OSError as error:
+        raise HostError(f"cannot write `{path}`: {reason(error)}") from None
     try:
         with open(fd, "w", encoding="utf-8") as file:
             file.write(indented(data, "    ") + "\n")
-    except OSError as failure:
+    except OSError as error:
         os.unlink(path)  # half of it would be in the way of the next attempt
-        raise HostError(f"cannot write `{path}`: {reason(failure)}") from None
+        raise HostError(f"cannot write `{path}`: {reason(error)}") from None
