@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from urunc.linux import libc, mounts, ns, proc
+from urunc.linux.mount_options import MountOptions
 from urunc.linux.rtnl import Rtnl
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _be_child(
             proc.become(0, 0, ())
         ns.unshare(kind for kind in kinds if kind != "user")
         if "mount" in kinds:
-            mounts.set_propagation("rprivate")
+            set_propagation("rprivate")
         result = (False, body(*arguments))
     except BaseException:
         result = (True, traceback.format_exc())
@@ -118,13 +119,18 @@ def shown(*argv: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
-def bind_file(source: int | str, root_fd: int, target: str, *, readonly: bool = True, nodev: bool = True) -> None:
+def bind_file(source: int | str, root_fd: int, target: str, *, readonly: bool = True) -> None:
     """Bind a file or folder at `target` below `root_fd`, making what it stands on. Raises OSError."""
-    tree = mounts.clone_tree(source, readonly=readonly, nodev=nodev)
+    tree = mounts.clone_tree(source, readonly=readonly)
     try:
         mounts.attach_file(tree, root_fd, target)
     finally:
         os.close(tree)
+
+
+def set_propagation(option: str, target: str = "/") -> None:
+    """Set how mounts at `target` reach other mount namespaces, by mount(8)'s option: `rprivate`, `shared`, .."""
+    libc.mount("none", target, None, MountOptions([option]).propagation)
 
 
 def mount_tmpfs(target: str, options: str = "", flags: int = libc.MS_NOSUID | libc.MS_NODEV) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,6 +19,9 @@ from urunc.vm.machine import Network
 MAC = "02:00:00:00:00:01"
 PEER_MAC = "02:00:00:00:00:02"
 GATEWAY_MAC = "02:00:00:00:00:fe"
+
+TUNSETIFF = 0x400454CA
+TAP_WITHOUT_INFO, VNET_HDR = 0x1002, 0x4000  # IFF_TAP with IFF_NO_PI, and IFF_VNET_HDR
 
 
 def make_veth(name: str = "eth0", *, mtu: int = 1500, address: str = "10.0.0.5/24") -> None:
@@ -40,6 +45,18 @@ def attached(taps: tuple[str, ...] = ("urunc-t0",), *, vnet_hdr: bool = False) -
     finally:
         for fd in fds.values():
             os.close(fd)
+
+
+def attach_tap(name: str, *, vnet_hdr: bool) -> int:
+    """Attach to a tap that is there, as a monitor does, and return its descriptor. Raises OSError."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    flags = TAP_WITHOUT_INFO | (VNET_HDR if vnet_hdr else 0)
+    try:
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def traces() -> tuple[set[str], dict[int, int]]:

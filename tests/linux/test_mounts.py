@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inchild import bind_file, enter_user_namespace, mount_tmpfs, run_in
+from inchild import bind_file, enter_user_namespace, mount_tmpfs, run_in, set_propagation
 from urunc.linux import fsops, libc, mounts, ns
 
 pytestmark = pytest.mark.root
@@ -120,7 +120,7 @@ def test_a_tree_made_by_the_parent_is_attached_in_a_user_namespace(source: Path)
 @EITHER
 def test_pivot_into_a_tmpfs_stacked_on_the_root(kinds: tuple[str, ...], source: Path) -> None:
     def body() -> tuple[list[str], str]:
-        mounts.set_propagation("rslave")
+        set_propagation("rslave")
         root = fsops.detached_tmpfs("size=1m,mode=755")
         mounts.attach(root, "/")
         os.fchdir(root)
@@ -166,7 +166,7 @@ def test_the_new_root_does_not_reach_the_host(word: str) -> None:
     """Whatever the specification's propagation, and where the host's `/` is shared, as systemd makes it."""
 
     def body() -> None:
-        mounts.set_propagation("rshared")
+        set_propagation("rshared")
         before = Path("/proc/self/mountinfo").read_text()
         child = os.fork()
         if child == 0:
@@ -189,7 +189,7 @@ def test_the_new_root_does_not_reach_the_host(word: str) -> None:
 def test_a_mount_below_a_shared_one_does_not_reach_the_host(source: Path) -> None:
     def body() -> None:
         mount_tmpfs(str(source / "target"))
-        mounts.set_propagation("rshared", str(source / "target"))
+        set_propagation("rshared", str(source / "target"))
         (source / "target/below").mkdir()
         ready, told = os.pipe()
         child = os.fork()
@@ -205,17 +205,5 @@ def test_a_mount_below_a_shared_one_does_not_reach_the_host(source: Path) -> Non
         os.waitpid(child, 0)
         assert _mount_line(str(source / "target/below")) == []
         assert _mount_line("/") != []
-
-    run_in(("mount",), body)
-
-
-def test_propagation_words() -> None:
-    def body() -> None:
-        for word, field in (("shared", "shared:"), ("rprivate", None), ("unbindable", "unbindable")):
-            mounts.set_propagation(word)
-            optional = " ".join(_mount_line("/")[6:]).partition(" - ")[0]
-            assert optional.startswith(field) if field else not optional.startswith(("shared", "master"))
-        with pytest.raises(KeyError):
-            mounts.set_propagation("sideways")
 
     run_in(("mount",), body)

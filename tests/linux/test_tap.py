@@ -11,6 +11,7 @@ import pytest
 from inchild import OUTSIDE, run_in, shown
 from urunc.linux import proc, tap
 from urunc.linux.rtnl import Rtnl
+from wires import attach_tap
 
 
 @pytest.mark.root
@@ -47,7 +48,7 @@ def test_a_persistent_tap_is_its_owners() -> None:
             if child == 0:
                 try:
                     proc.become(uid, gid)
-                    tap.open_tap("mine", persistent=False, uid=0, gid=0, vnet_hdr=False, new=False)
+                    attach_tap("mine", vnet_hdr=False)
                     os._exit(0)
                 except OSError as error:
                     os._exit(1 if error.errno == errno.EPERM else 2)

@@ -14,6 +14,7 @@ import pytest
 
 import bundles
 import linuxes
+from inchild import set_propagation
 from urunc.errors import HostError, KernelError, StateError, UruncError
 from urunc.linux import cgroup, mountinfo, mounts, ns, proc
 from urunc.runtime import create, init, lifecycle, status, store
@@ -160,7 +161,7 @@ def test_a_failing_step_mounts_the_rootfs_again(place: Place, tmp_path: Path) ->
 
     def mounted_create() -> None:
         ns.unshare(("mount",))
-        mounts.set_propagation("rprivate")
+        set_propagation("rprivate")
         subprocess.run(["mount", "-o", "loop,nosuid", str(disk), rootfs], check=True)
         before = mountinfo.find(rootfs)
         try:

@@ -15,6 +15,7 @@ from wires import (
     GATEWAY_MAC,
     MAC,
     PEER_MAC,
+    attach_tap,
     attached,
     back,
     bound_namespace,
@@ -252,7 +253,7 @@ def test_a_monitor_that_opens_its_tap_by_name(vnet_hdr: bool) -> None:
         with packets("peer") as wire:
             proc.become(1234, 2345)
             header = bytes(10 if vnet_hdr else 0)
-            fd = tap.open_tap("urunc-t0", persistent=False, uid=0, gid=0, vnet_hdr=vnet_hdr, new=False)
+            fd = attach_tap("urunc-t0", vnet_hdr=vnet_hdr)
             inward = frame_of(MAC, PEER_MAC, b"\x88\xb5", b"to the guest")
             wire.send(inward)
             wait_read(lambda: tap_read(fd), header + inward)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from inchild import run_in
+from inchild import run_in, set_propagation
 from urunc.errors import HostError, KernelError
-from urunc.linux import libc, mounts
+from urunc.linux import libc
 from urunc.shim import rootfs
 
 
@@ -48,7 +48,7 @@ def private(body: Any) -> Any:
     """Run the body in a mount namespace of its own, whose mounts reach nobody."""
 
     def inside() -> Any:
-        mounts.set_propagation("rprivate")
+        set_propagation("rprivate")
         return body()
 
     return run_in(("mount",), inside)

@@ -12,31 +12,16 @@ import stat
 
 from . import fsops, libc
 
-_PROPAGATION = {
-    "shared": libc.MS_SHARED,
-    "slave": libc.MS_SLAVE,
-    "private": libc.MS_PRIVATE,
-    "unbindable": libc.MS_UNBINDABLE,
-}
-
-
-def set_propagation(word: str, target: str = "/") -> None:
-    """Set the propagation of `target` by the specification's word: slave, rprivate, .. (`linux.rootfsPropagation`).
-
-    Raises KeyError for another word, OSError.
-    """
-    recursive = word.startswith("r")
-    flag = _PROPAGATION[word.removeprefix("r")]
-    libc.mount("none", target, None, flag | (libc.MS_REC if recursive else 0))
-
 
 def isolate(word: str = "") -> None:
     """Let no mount made here reach the host; those made on the host still reach here, unless `word` says private.
 
     `word` is the specification's `linux.rootfsPropagation`. Where it says shared, the mounts are slaves all the
-    same: on a host whose `/` is shared, as systemd has it, the new root would be mounted over the host's.
+    same: on a host whose `/` is shared, as systemd has it, the new root would be mounted over the host's. Raises
+    OSError.
     """
-    set_propagation("rprivate" if word.endswith(("private", "unbindable")) else "rslave")
+    private = word.endswith(("private", "unbindable"))
+    libc.mount("none", "/", None, libc.MS_REC | (libc.MS_PRIVATE if private else libc.MS_SLAVE))
 
 
 def clone_file(path: str) -> int:
@@ -62,13 +47,11 @@ def clone_tree(
     *,
     readonly: bool = False,
     recursive: bool = False,
-    nosuid: bool = True,
-    nodev: bool = True,
     noexec: bool = False,
 ) -> int:
-    """Return a descriptor of a new detached mount of what is at a path or descriptor, private, with these attributes.
+    """Return a descriptor of a new detached mount of what is at a path or descriptor: private, nosuid and nodev.
 
-    `recursive` takes the mounts below it along, and gives them the attributes too; inside a user namespace that
+    `recursive` takes the mounts below it along, and makes them the same; inside a user namespace that
     did not make them, a folder with mounts below it can only be cloned so (EINVAL). Raises OSError.
     """
     deep = libc.AT_RECURSIVE if recursive else 0
@@ -76,12 +59,8 @@ def clone_tree(
         tree = libc.open_tree(source, "", libc.OPEN_TREE_CLONE | libc.AT_EMPTY_PATH | deep)
     else:
         tree = libc.open_tree(libc.AT_FDCWD, source, libc.OPEN_TREE_CLONE | deep)
-    wanted = (
-        (libc.MOUNT_ATTR_RDONLY if readonly else 0)
-        | (libc.MOUNT_ATTR_NOSUID if nosuid else 0)
-        | (libc.MOUNT_ATTR_NODEV if nodev else 0)
-        | (libc.MOUNT_ATTR_NOEXEC if noexec else 0)
-    )
+    more = (libc.MOUNT_ATTR_RDONLY if readonly else 0) | (libc.MOUNT_ATTR_NOEXEC if noexec else 0)
+    wanted = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | more
     try:
         libc.mount_setattr(tree, "", libc.AT_EMPTY_PATH | deep, wanted, 0, libc.MS_PRIVATE)
     except OSError:

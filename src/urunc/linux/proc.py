@@ -260,12 +260,12 @@ def _set_groups(groups: list[int]) -> None:
             raise OSError(EPERM, f"cannot set the supplementary groups: {reason(error)}") from None
 
 
-def die_with_parent(signum: int = 9) -> None:
-    """Have the kernel send this process a signal when the thread that forked it ends.
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that forked it ends.
 
-    A parent that has ended already sends none: the caller looks for it afterwards (end-of-file on its socket).
+    A parent that has ended already does not: the caller looks for it afterwards (end-of-file on its socket).
     A change of user clears it.
     """
     from . import libc
 
-    libc.prctl(libc.PR_SET_PDEATHSIG, signum)
+    libc.prctl(libc.PR_SET_PDEATHSIG, _signal.SIGKILL)

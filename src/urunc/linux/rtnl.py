@@ -12,7 +12,7 @@ from _struct import Struct, pack, unpack_from
 from errno import EAFNOSUPPORT, EOPNOTSUPP, EPROTO
 
 from ..record import Record
-from .netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, nest, number, string, text
+from .netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, nest, number, string
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 17, 18, 19
 _RTM_NEWADDR, _RTM_GETADDR = 20, 22
 _RTM_GETROUTE, _RTM_GETNEIGH = 26, 30
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_AF_SPEC = 1, 3, 4, 10, 18, 26
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_AF_SPEC = 1, 3, 4, 18, 26
 _IFLA_INFO_KIND = 1
 _IFLA_INET_CONF = 1
 _IFLA_INET6_ADDR_GEN_MODE = 8
@@ -69,7 +69,6 @@ class Link(Record):
     mtu: int = 0
     mac: str = ""
     kind: str = ""
-    master: int = 0
     forwarding: bool = False  # IPv4 packets that come in here are forwarded
 
     @property
@@ -166,15 +165,13 @@ class Rtnl(Netlink):
         arp: bool | None = None,
         mtu: int | None = None,
         mac: str | None = None,
-        master: int | None = None,
-        name: str | None = None,
         addrgen_none: bool = False,
         inet_conf: dict[int, int] | None = None,
     ) -> None:
         """Change what is given, in one message. The kernel sets up before `addrgen_none`: use two calls for both.
 
         `addrgen_none`: no IPv6 link-local address when it comes up; a kernel without IPv6 is no error.
-        `inet_conf`: IPV4_DEVCONF_* and their values. `master` 0 takes the device out of its bridge.
+        `inet_conf`: IPV4_DEVCONF_* and their values.
         """
         flags = (IFF_UP if up else 0) | (IFF_NOARP if arp is False else 0)
         change = (0 if up is None else IFF_UP) | (0 if arp is None else IFF_NOARP)
@@ -183,10 +180,6 @@ class Rtnl(Netlink):
             body += attribute(_IFLA_MTU, pack("I", mtu))
         if mac is not None:
             body += attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
-        if master is not None:
-            body += attribute(_IFLA_MASTER, pack("I", master))
-        if name is not None:
-            body += text(_IFLA_IFNAME, name)
         if inet_conf:
             values = [attribute(key, pack("I", value)) for key, value in inet_conf.items()]
             body += nest(_IFLA_AF_SPEC, nest(int(_socket.AF_INET), nest(_IFLA_INET_CONF, *values)))
@@ -228,7 +221,6 @@ def _link(body: bytes) -> Link:
         mtu=number(found.get(_IFLA_MTU)),
         mac=_mac(found.get(_IFLA_ADDRESS)),
         kind=string(attributes(found.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND)),
-        master=number(found.get(_IFLA_MASTER)),
         forwarding=_forwarding(found.get(_IFLA_AF_SPEC, b"")),
     )
 

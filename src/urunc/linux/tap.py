@@ -23,18 +23,16 @@ _NAME_BYTES = 15
 DEVICE = "/dev/net/tun"
 
 
-def open_tap(
-    name: str, *, persistent: bool, uid: int, gid: int, vnet_hdr: bool, device: str = DEVICE, new: bool = True
-) -> int:
-    """Make a tap (or with `new` false attach to one) and return a close-on-exec descriptor of its queue.
+def open_tap(name: str, *, persistent: bool, uid: int, gid: int, vnet_hdr: bool, device: str = DEVICE) -> int:
+    """Make a tap and return a close-on-exec descriptor of its queue.
 
-    A persistent one outlives the descriptor, and the user and group may attach to it by name. Raises OSError:
-    EBUSY where `new` and the name is taken.
+    A persistent one outlives the descriptor, and the user and group may attach to it by name. `vnet_hdr` is for who
+    speaks virtio's header on it. Raises OSError: EBUSY where the name is taken.
     """
     encoded = os.fsencode(name)
     if len(encoded) > _NAME_BYTES:
         raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG), name)
-    flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0) | (_IFF_TUN_EXCL if new else 0)
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL | (_IFF_VNET_HDR if vnet_hdr else 0)
     fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(fd, _TUNSETIFF, pack("16sH22x", encoded, flags))
