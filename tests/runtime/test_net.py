@@ -38,6 +38,23 @@ def test_eligible_interfaces_are_up_ethernet_and_addressed() -> None:
     assert [link.name for link in net.eligible(links, addresses)] == ["eth0", "net1"]
 
 
+@pytest.mark.parametrize(
+    ("made", "ordered"),
+    [
+        ("eth1 eth0", "eth0 eth1"),
+        ("eth10 eth9 eth", "eth eth9 eth10"),
+        ("eth0 data0", "eth0 data0"),
+        ("net2 eth0 net1", "net1 net2 eth0"),
+        ("b a", "b a"),
+        ("eth00 eth0", "eth00 eth0"),
+    ],
+)
+def test_the_order_is_that_of_the_numbers_and_else_that_in_which_they_were_made(made: str, ordered: str) -> None:
+    links = [_link(index, name) for index, name in enumerate(made.split(), 2)]
+    addresses = [_address(link.index) for link in links]
+    assert [link.name for link in net.eligible(links[::-1], addresses)] == ordered.split()
+
+
 def test_an_address_without_ethernet_is_an_error_that_names_the_device() -> None:
     with pytest.raises(HostError, match="`wg0` has an address but no Ethernet"):
         net.eligible([_link(2, "eth0"), _link(3, "wg0", kind=65534)], [_address(2), _address(3)])

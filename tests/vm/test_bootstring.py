@@ -78,6 +78,15 @@ def test_the_primary_nic() -> None:
     assert Network(nics=(IPV6_NIC, PLAIN_NIC)).primary() is PLAIN_NIC
 
 
+def test_the_primary_nic_of_several_default_routes() -> None:
+    def nic(name: str, metric: int) -> Nic:
+        return Nic(ifname=name, tap=name, mac="02:00:00:00:00:01", routes=(Route(gateway="10.0.0.1", metric=metric),))
+
+    wifi, wire, same = nic("wifi", 600), nic("wire", 100), nic("same", 100)
+    assert Network(nics=(wifi, wire, same)).primary() is wire
+    assert Network(nics=(wifi, same, wire)).primary() is same
+
+
 def test_a_guest_that_takes_fewer_nics() -> None:
     two = NETWORKS["two"]
     assert two.limited(None) is two.limited(2) is two

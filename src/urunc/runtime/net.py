@@ -48,7 +48,7 @@ def is_own_namespace(path: str) -> bool:
 
 
 def look(rtnl: Rtnl, tap_names: Sequence[str]) -> Network:
-    """Return a NIC for each interface that the guest is to take the place of, in the order of their indexes.
+    """Return a NIC for each interface that the guest is to take the place of, in the order of `eligible`.
 
     Those are Ethernet devices, up, with a global address. Raises HostError for a global address on a device
     without Ethernet, and where there are more interfaces than `tap_names`; KernelError.
@@ -70,7 +70,7 @@ def look(rtnl: Rtnl, tap_names: Sequence[str]) -> Network:
 
 
 def eligible(links: Sequence[Link], addresses: Sequence[LinkAddress]) -> list[Link]:
-    """Return the interfaces that a guest can take the place of; pure. Raises HostError as `look` does."""
+    """Return the interfaces that a guest can take the place of, in its order; pure. Raises HostError as `look` does."""
     addressed = {address.index for address in addresses if address.scope == "global"}
     found = []
     for link in sorted(links, key=lambda link: link.index):
@@ -82,7 +82,26 @@ def eligible(links: Sequence[Link], addresses: Sequence[LinkAddress]) -> list[Li
                 hint="give the container an Ethernet interface, such as a veth",
             )
         found.append(link)
-    return found
+    return _in_order(found)
+
+
+def _in_order(links: Sequence[Link]) -> list[Link]:
+    """Return them as they were made, but `eth0` before `eth1`: Podman and nerdctl make these at once."""
+    series: dict[str, int] = {}
+    for link in links:
+        series.setdefault(_numbered(link.name)[0], link.index)
+
+    def place(link: Link) -> tuple[int, int]:
+        stem, number = _numbered(link.name)
+        return series[stem], number
+
+    return sorted(links, key=place)
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """Return a name's stem and its number, -1 without one: `eth10` is (`eth`, 10)."""
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or -1)
 
 
 def _nic(

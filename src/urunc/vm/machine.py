@@ -67,11 +67,19 @@ class Network(Record):
     hostname: str = ""
 
     def primary(self) -> Nic | None:
-        """Return the NIC with the default route, IPv4's before IPv6's; the first without one, None without a NIC."""
+        """Return the NIC with the default route, IPv4's before IPv6's; the first without one, None without a NIC.
+
+        Of several such routes it is that of the lowest metric, and of equal ones the first NIC's.
+        """
         for family in (4, 6):
-            for nic in self.nics:
-                if any(route.destination is None and route.family == family for route in nic.routes):
-                    return nic
+            found = [
+                (route.metric, number)
+                for number, nic in enumerate(self.nics)
+                for route in nic.routes
+                if route.destination is None and route.family == family
+            ]
+            if found:
+                return self.nics[min(found)[1]]
         return self.nics[0] if self.nics else None
 
     def limited(self, count: int | None) -> Network:
