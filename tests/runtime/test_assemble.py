@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from urunc.runtime.assemble import resolv_conf
+import vmcases
+from urunc.errors import KernelError
+from urunc.runtime.assemble import make_launch, resolv_conf
+from urunc.runtime.plan_devices import Node
+from urunc.vm.machine import Root
+
+KVM = Node(path="kvm", major=10, minor=232)
+
+
+def test_a_monitor_has_the_devices_that_the_plan_gives_it() -> None:
+    machine = vmcases.make_machine("linux", "firecracker", vmcases.NETWORKS["none"], Root())
+
+    def launch(*nodes: Node) -> None:
+        plan = SimpleNamespace(monitor="firecracker", nodes=nodes)
+        facts = SimpleNamespace(binary="/usr/bin/firecracker", version=(1, 16), data_path="")
+        make_launch(SimpleNamespace(plan=plan, facts=facts), machine)  # type: ignore[arg-type]
+
+    launch(KVM)
+    with pytest.raises(KernelError, match="wants the devices kvm, which the plan does not give it"):
+        launch()
+
 
 DOCKERS = b"nameserver 127.0.0.11\noptions ndots:0\n"  # on a network that a user made
 HOSTS = b"# systemd-resolved\nnameserver 127.0.0.53\nnameserver 10.0.0.53\nsearch a.test\n"

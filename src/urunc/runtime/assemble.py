@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from .. import log
-from ..errors import SpecError, reason
+from ..errors import KernelError, SpecError, reason
 from ..linux import ns, proc
 from ..oci import network as networks
 from ..vm import guests, monitors
@@ -143,10 +143,18 @@ def _copies(request: Request) -> tuple[GuestFile, ...]:
 
 
 def make_launch(request: Request, machine: Machine) -> Launch:
-    """Return the monitor's command line and all that it must be given. Raises ImageError, SpecError."""
+    """Return the monitor's command line and all that it must be given.
+
+    Raises ImageError, SpecError or HostError; KernelError where the monitor's module and the plan disagree.
+    """
     facts = request.facts
     host = Host(binary=facts.binary, version=facts.version, data_path=facts.data_path)
     launch = monitors.load(request.plan.monitor).launch(machine, host)
+    missing = set(launch.devices) - {node.path for node in request.plan.nodes}
+    if missing:
+        raise KernelError(
+            f"the monitor wants the devices {', '.join(sorted(missing))}, which the plan does not give it"
+        )
     longest = max(len(os.fsencode(word)) for word in launch.argv)
     if longest >= _MAX_ARGUMENT:
         raise SpecError(

@@ -153,8 +153,7 @@ def _own_files(plan: Plan, owned: Descriptors) -> list[tuple[str, int]]:
         try:
             trees.append((bind.target, owned.add(mounts.clone_file(bind.source))))
         except FileNotFoundError:
-            if not bind.optional:
-                raise HostError(f"`{bind.source}`, which the monitor needs, is not there") from None
+            raise HostError(f"`{bind.source}`, which the monitor needs, is not there") from None
     return trees
 
 

@@ -56,7 +56,7 @@ def _row(guest: str, monitor: str) -> Row:
 def _can_back(can: Capabilities, kind: str) -> bool:
     if kind == "block":
         return can.max_disks > 0
-    return kind not in ("9p", "virtiofs") or kind in can.shares
+    return kind != "9p" or kind in can.shares
 
 
 def architecture(can: Capabilities, kernel: KernelInfo, host: str) -> str:

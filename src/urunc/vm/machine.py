@@ -102,7 +102,7 @@ class Disk(Record):
 
 
 class Root(Record):
-    """What backs the guest's root file system: kind is "initrd", "block", "9p", "virtiofs" or "none"."""
+    """What backs the guest's root file system: kind is "initrd", "block", "9p" or "none"."""
 
     kind: str = "none"
     readonly: bool = False
@@ -189,7 +189,7 @@ class Capabilities(Record):
     max_disks: int = 1
     disk_by: str = "path"  # "fd": it takes an open disk, "path": it opens the file or node itself
     max_vcpus: int = 1
-    shares: tuple[str, ...] = ()  # "9p", "virtiofs"
+    shares: tuple[str, ...] = ()  # "9p", or none
     arguments: bool = False  # it hands the guest an argv (Boot.arguments), not a string (Boot.command_line)
     control: bool = False  # it can give the guest a control port
     balloon: bool = False  # it has a memory balloon that can be set while it runs
@@ -299,11 +299,10 @@ class Host(Record):
 
 
 class Bind(Record):
-    """A read-only bind into the monitor's root: host path `source` at `target`. `optional`: skip where absent."""
+    """A read-only bind into the monitor's root: host path `source` at `target`."""
 
     source: str
     target: str
-    optional: bool = False
 
 
 class File(Record):
@@ -327,4 +326,4 @@ class Launch(Record):
     output, for writing alone."""
     folders: tuple[str, ...] = ()  # the folders of its root that it may write to, each a tmpfs of 64 kB
     own_descriptors: bool = False  # it finds its own descriptors at /proc/self/fd, and nothing else of /proc
-    devices: tuple[str, ...] = ()  # nodes below /dev: "kvm", "net/tun", ..
+    devices: tuple[str, ...] = ()  # nodes below /dev, of those that the plan gives it: "kvm", "net/tun", ..
