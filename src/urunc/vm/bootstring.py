@@ -14,20 +14,23 @@ def check(
     what: str,
     *,
     empty: bool = True,
+    newline: bool = True,
     quote: bool = True,
     single_quote: bool = True,
     backslash: bool = True,
 ) -> None:
     """Raise SpecError where one of `words` cannot be passed on; `what` is the property, such as `process.args`.
 
-    A NUL can never be. `empty`, `quote`, `single_quote` and `backslash` say whether the guest's syntax can carry an
-    empty word, a double quote and so on.
+    A NUL can never be. `empty`, `newline`, `quote`, `single_quote` and `backslash` say whether the guest's syntax can
+    carry an empty word, a newline, a double quote and so on.
     """
     for index, word in enumerate(words):
         if "\0" in word:
             reason = "it holds a NUL"
         elif not word and not empty:
             reason = "this guest's command line cannot carry an empty argument"
+        elif not newline and ("\n" in word or "\r" in word):
+            reason = "this guest's command line cannot carry a newline"
         elif not quote and '"' in word:
             reason = "this guest's command line cannot carry a double quote"
         elif not single_quote and "'" in word:
