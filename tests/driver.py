@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from world import World, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bundles import Bundle
 
 ROOT = "/run/test-state"
+PATIENCE = 60
 CONFIG = '[monitors.qemu]\naccel = "tcg"\n'
 
 
@@ -139,3 +141,23 @@ class Cli:
         """Return the message of the log's last line, "" where there is none. It is what containerd shows its user."""
         lines = self.log_lines()
         return str(lines[-1]["msg"]) if lines else ""
+
+
+@contextmanager
+def running(cli: Cli, bundle: Bundle, **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Have `urunc run` run a container with these streams; it has ended when the body is left, or is killed."""
+    argv = cli.argv("run", f"--bundle={bundle.write()}", "guest")
+    runner = subprocess.Popen(argv, **{"stderr": subprocess.PIPE, **streams}, env=cli.env)
+    try:
+        yield runner
+    finally:
+        runner.terminate()
+        runner.communicate(timeout=PATIENCE)
+
+
+def printed(cli: Cli, bundle: Bundle, stdin: int | IO[bytes], data: bytes | None = None) -> bytes:
+    """Return what the container prints, of which its end must be a good one."""
+    with running(cli, bundle, stdin=stdin, stdout=subprocess.PIPE) as runner:
+        out, errors = runner.communicate(data, timeout=PATIENCE)
+    assert runner.returncode == 0, (out, errors)
+    return out

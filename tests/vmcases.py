@@ -20,6 +20,7 @@ from urunc.vm.machine import (
     Nic,
     Root,
     Route,
+    Streams,
 )
 
 PLAIN_NIC = Nic(
@@ -127,7 +128,14 @@ def make_context(guest: str, kernel: KernelInfo, model: str, **changes: object) 
     values: dict[str, object] = {"kernel": kernel, "model": model, "tsc_khz": 2_600_000}
     if guest == "linux":
         hosts = GuestFile(path="/etc/hosts", content=b"127.0.0.1 localhost\n", mode=0o644)
-        values.update(init=b"\x7fELF init", stdin="port", uid=1000, gid=100, groups=(5, 6), files=(hosts,))
+        values.update(
+            init=b"\x7fELF init",
+            streams=Streams(stdin="port", stdout="port"),
+            uid=1000,
+            gid=100,
+            groups=(5, 6),
+            files=(hosts,),
+        )
     return Context(**{**values, **changes})  # type: ignore[arg-type]
 
 

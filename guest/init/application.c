@@ -92,9 +92,9 @@ static bool set_identity(void)
 	    !config_number("umask", 022, 0777, &mask) || !set_groups())
 		return false;
 	call(umask, mask);
-	/* So that the application can open /dev/stdin and /dev/stdout, which lead here, once more. */
-	call(fchown, 0, uid, -1);
-	call(fchown, 1, uid, -1);
+	/* So that the application can open /dev/stdin, /dev/stdout and /dev/stderr, which lead here, once more. */
+	for (long i = 0; i < 3; i++)
+		call(fchown, i, uid, -1);
 	if (call(setresgid, gid, gid, gid) < 0 || call(setresuid, uid, uid, uid) < 0) {
 		say("cannot become the user");
 		return false;
@@ -222,15 +222,16 @@ static int execute(void)
 	return error == -ENOENT || error == -ENOTDIR ? NOT_FOUND : NOT_EXECUTABLE;
 }
 
-static void run(long input) __attribute__((noreturn));
-static void run(long input)
+static void run(const long streams[3]) __attribute__((noreturn));
+static void run(const long streams[3])
 {
 	uint64_t none = 0;
 	int status = SETUP_FAILED;
 
 	join_session();
-	if (input >= 0)
-		call(dup3, input, 0, 0);
+	for (long i = 0; i < 3; i++)
+		if (streams[i] >= 0)
+			call(dup3, streams[i], i, 0);
 	if (set_limits() && enter_folder() && set_identity()) {
 		call(rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
 		status = execute();
@@ -239,13 +240,14 @@ static void run(long input)
 		call(exit_group, status);
 }
 
-long start_application(long input)
+long start_application(const long streams[3])
 {
 	long pid = call(clone, SIGCHLD);
 
 	if (pid == 0)
-		run(input);
-	if (input >= 0)
-		call(close, input);
+		run(streams);
+	for (size_t i = 0; i < 3; i++)
+		if (streams[i] >= 0)
+			call(close, streams[i]);
 	return pid;
 }

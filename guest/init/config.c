@@ -13,7 +13,8 @@ struct config config;
 static const char *const keys[] = {
 	"arg", "env", "cwd", "uid", "gid", "group", "umask", "rlimit", "hostname", "dns", "search",
 	"nic", "mtu", "addr", "route", "neigh", "file", "module", "control", "terminal", "loglevel", "root",
-	"mount", "mount-file", "end", "exit", "balloon", "readonly", "size", "stdin",
+	"mount", "mount-file", "end", "exit", "balloon", "readonly", "size", "stdin", "stdout",
+	"stderr",
 };
 
 static bool is_key(const char *key)

@@ -1,5 +1,6 @@
 /*
- * The control port, a virtio-serial port: lines, both ways. In: `signal N`, `size ROWS COLUMNS` of the terminal.
+ * The control port, a virtio-serial port: lines, both ways. In: `signal N`, `size ROWS COLUMNS` of the terminal,
+ * `closed` where nobody reads standard output any more.
  * Out: `started`, `panics` where the monitor would be told of one, `exit STATUS`.
  *
  * Nobody may be connected on the host, ever or for a while: nothing here waits for long, and what could not be said
@@ -57,6 +58,8 @@ static int take_line(const char *line)
 {
 	uint64_t number;
 
+	if (equal(line, "closed"))
+		close_output();
 	if (starts_with(line, "size "))
 		resize_console(line + strlen("size "));
 	if (starts_with(line, "signal ") && parse_number(line + strlen("signal "), SIGNAL_MAX, &number))

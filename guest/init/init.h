@@ -87,9 +87,17 @@ long open_stdin(void); /* the application's; -1 where that is the console */
 void watch_stdin(long epoll);
 int pass_stdin(void); /* milliseconds until it is to be called again, if nothing happens before; -1 for ever */
 
+/* outputs.c */
+
+void open_outputs(long *out, long *error); /* the application's; -1 where that is the console */
+void watch_outputs(long epoll);
+bool pass_outputs(long file, uint32_t events); /* after an event; false where the host has taken everything */
+void close_output(void);
+void drain_outputs(long epoll);
+
 /* application.c */
 
-long start_application(long input); /* its pid; `input`, where it is not negative, is its descriptor 0 */
+long start_application(const long streams[3]); /* its pid; the streams that are not negative become its 0, 1, 2 */
 
 /* control.c: the control port */
 

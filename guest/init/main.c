@@ -104,25 +104,27 @@ static void take_signals(long file, long application)
 }
 
 /*
- * Serve the application until it ends. The port is watched edge-triggered: a port that nobody is connected to is
+ * Serve the application until it ends. What is watched tells its news once: a port that nobody is connected to is
  * "hung up" all the time.
  */
-static int serve(long application, long port, long signals)
+static int serve(long application, long port, long signals, long epoll)
 {
-	long epoll = call(epoll_create1, O_CLOEXEC);
-	struct epoll_event event;
+	struct epoll_event event = { 0 };
 	int status = 0, signal, wait = 0;
 
-	watch(epoll, signals, EPOLLIN);
+	watch(epoll, signals, EPOLLIN | EPOLLET);
 	watch(epoll, port, EPOLLIN | EPOLLOUT | EPOLLET);
 	watch_stdin(epoll);
+	watch_outputs(epoll);
 	while (!reap(application, &status)) {
-		call(epoll_pwait, epoll, &event, 1, wait, 0, 0);
+		if (call(epoll_pwait, epoll, &event, 1, wait, 0, 0) <= 0)
+			event.events = 0;
 		take_signals(signals, application);
 		control_resume();
 		while (port >= 0 && (signal = control_read()))
 			call(kill, application, signal);
 		wait = pass_stdin();
+		pass_outputs((long)event.data, event.events);
 	}
 	return status;
 }
@@ -146,15 +148,17 @@ static bool tells_panics(void)
 static int run_application(void)
 {
 	uint64_t all = ~0ul;
-	long port = open_control_port(), input = open_stdin(), signals, pid;
+	long port = open_control_port(), streams[3] = { open_stdin(), -1, -1 }, signals, pid;
+	long epoll = call(epoll_create1, O_CLOEXEC);
 	bool panics = tells_panics();
 	int status;
 
+	open_outputs(&streams[1], &streams[2]);
 	call(rt_sigprocmask, SIG_SETMASK, &all, 0, sizeof(all));
 	signals = open_signals();
 	remove_own_files();
 	close_root();
-	pid = start_application(input);
+	pid = start_application(streams);
 	if (pid < 0) {
 		say("cannot start a process: %s", error_text(pid));
 		return SETUP_FAILED;
@@ -162,8 +166,9 @@ static int run_application(void)
 	control_say("started", 0);
 	if (panics)
 		control_say("panics", 0);
-	status = serve(pid, port, signals);
+	status = serve(pid, port, signals, epoll);
 	end_stragglers();
+	drain_outputs(epoll);
 	return status;
 }
 

@@ -6,39 +6,15 @@ import hashlib
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
 
 from bundles import Bundle
-from driver import CONFIG, Cli
+from driver import CONFIG, PATIENCE, Cli, printed, running
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
-
-PATIENCE = 60
-
-
-@contextmanager
-def running(cli: Cli, bundle: Bundle, **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Have `urunc run` run a container with these streams; it has ended when the body is left, or is killed."""
-    argv = cli.argv("run", f"--bundle={bundle.write()}", "guest")
-    runner = subprocess.Popen(argv, **{"stderr": subprocess.PIPE, **streams}, env=cli.env)
-    try:
-        yield runner
-    finally:
-        runner.terminate()
-        runner.communicate(timeout=PATIENCE)
-
-
-def printed(cli: Cli, bundle: Bundle, stdin: int | IO[bytes], data: bytes | None = None) -> bytes:
-    """Return what the container prints, of which its end must be a good one."""
-    with running(cli, bundle, stdin=stdin, stdout=subprocess.PIPE) as runner:
-        out, errors = runner.communicate(data, timeout=PATIENCE)
-    assert runner.returncode == 0, (out, errors)
-    return out
 
 
 @pytest.mark.parametrize("machine", ["q35", "microvm"])

@@ -1,12 +1,12 @@
-"""Standard input of a Linux guest by every engine's `run -i`: all of it, and its end."""
+"""The standard streams of a Linux guest by every engine's `run -i`: all of the input and its end, all of the output."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 
 import images
 import pytest
@@ -21,8 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.engine, pytest.mark.slow]
 NAME = "test/reader:1"
 DATA = os.urandom(3 << 20) + b"\x03\x04\r\n\0"
 COUNT = "busybox wc -c; sleep 0.3; busybox wc -c"
-HASH = "sleep 0.3; busybox sha256sum"
-Feed = Callable[[str, bytes], str]
+Feed = Callable[[str, bytes], tuple[bytes, bytes]]
 
 
 @pytest.fixture(scope="module")
@@ -33,35 +32,52 @@ def reader(runtime: Path) -> images.Image:
     return linux_image(NAME, {})
 
 
+def result(argv: Sequence[str | Path], data: bytes, env: dict[str, str] | None = None) -> tuple[bytes, bytes]:
+    """Run a client with this input; return its output and error."""
+    done = subprocess.run(
+        argv, input=data, capture_output=True, check=True, timeout=60, env={**os.environ, **(env or {})}
+    )
+    return done.stdout, done.stderr
+
+
 def docker_run(engine: Docker, folder: Path) -> Feed:
     client = (engine.client, f"--host={engine.socket}", "run", "--rm", "-i", "--runtime=urunc", "--memory=320m", NAME)
-    return lambda script, data: engine.world.run(*client, "sh", "-c", script, stdin=data).stdout
+    return lambda script, data: result(engine.world.argv((*client, "sh", "-c", script)), data)
 
 
 def podman_run(engine: Podman, folder: Path) -> Feed:
     options = ("--rm", "-i", "--memory=320m", f"--cgroup-parent=/{engine.world.cgroup}")
     argv = engine.argv("run", *options, f"docker.io/{NAME}", "sh", "-c")
-    return lambda script, data: engine.world.run(*argv, script, stdin=data, env=engine.env).stdout
+    return lambda script, data: result(engine.world.argv((*argv, script)), data, engine.env)
 
 
 def ctr_run(engine: Containerd, folder: Path, by: str) -> Feed:
     ctr = (engine.program("ctr"), f"--address={engine.socket}", f"--namespace={engine.namespace}")
     argv = (*ctr, "run", "--rm", by, "--memory-limit", str(320 << 20), f"docker.io/{NAME}", "reader", "sh", "-c")
 
-    def run(script: str, data: bytes) -> str:
+    def run(script: str, data: bytes) -> tuple[bytes, bytes]:
         """`ctr` tells nobody of an end of its input that it sees before the task is created, by runc's shim too."""
-        client = subprocess.Popen(engine.world.argv((*argv, script)), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        source, sink = os.pipe()
+        pipe = subprocess.PIPE
+        client = subprocess.Popen(engine.world.argv((*argv, script)), stdin=source, stdout=pipe, stderr=pipe)
+        os.close(source)
+
+        def write() -> None:
+            with open(sink, "wb") as file:
+                file.write(data)
+                file.flush()
+                wait_for("the task runs", lambda: engine.task_status("reader") == "RUNNING")
+
+        writer = Thread(target=write)
+        writer.start()
         try:
-            assert client.stdin is not None
-            client.stdin.write(data)
-            client.stdin.flush()
-            wait_for("the task runs", lambda: engine.task_status("reader") == "RUNNING")
-            out, _ = client.communicate(timeout=60)
+            out, error = client.communicate(timeout=60)
         finally:
             client.kill()
             client.wait()
-        assert client.returncode == 0
-        return out.decode()
+            writer.join()
+        assert client.returncode == 0, error
+        return out, error
 
     return run
 
@@ -86,15 +102,20 @@ def feed(request: pytest.FixtureRequest, reader: images.Image, tmp_path: Path) -
 
 def test_it_ends(feed: Feed) -> None:
     """As in `printf 'a\\0b' | docker run -i`. After the end there is no more."""
-    assert feed(COUNT, b"a\0b").split() == ["3", "0"]
+    assert feed(COUNT, b"a\0b")[0].split() == [b"3", b"0"]
 
 
-def test_every_octet_comes(feed: Feed) -> None:
-    assert feed(HASH, DATA).split() == [hashlib.sha256(DATA).hexdigest(), "-"]
+def test_every_octet_comes_and_goes(feed: Feed) -> None:
+    assert feed("sleep 0.3; cat", DATA)[0] == DATA
 
 
 def test_an_empty_one_ends(feed: Feed) -> None:
-    assert feed(COUNT, b"").split() == ["0", "0"]
+    assert feed(COUNT, b"")[0].split() == [b"0", b"0"]
+
+
+def test_output_and_error_are_apart(feed: Feed) -> None:
+    out, error = feed("echo out; echo error >&2; [ -t 1 ] || [ -t 2 ] || echo none is a terminal", b"")
+    assert (out, error) == (b"out\nnone is a terminal\n", b"error\n")
 
 
 def test_a_client_may_go_and_another_come(docker: Docker, reader: images.Image, tmp_path: Path) -> None:

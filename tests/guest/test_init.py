@@ -271,6 +271,40 @@ def test_no_standard_input(linux: Linux, wanted: str, message: bytes) -> None:
     assert qemu.output.endswith(message + b"end\n")
 
 
+def test_output_by_a_port(linux: Linux, tmp_path: Path) -> None:
+    """All of it goes there, and on the console is standard error alone."""
+    out = tmp_path / "out"
+    chardev = ("-chardev", f"file,id=out,path={out}", "-device", "virtserialport,chardev=out,name=out")
+    script = "echo out; echo error >&2; busybox seq 1 50000; echo again >/dev/stderr; exit 3"
+    records = (("control", PORT), ("stdout", "out"), ("stderr", "console"))
+    with linux.boot(shell(script, *records), *serial_port("microvm", tmp_path / "control"), *chardev) as qemu:
+        assert qemu.wait() == 3
+    assert qemu.output.endswith(b"error\nagain\n") and b"out\n" not in qemu.output
+    assert out.read_text().split() == ["out", *map(str, range(1, 50001))]
+
+
+def test_output_without_its_port(linux: Linux) -> None:
+    with linux.boot(shell("echo out; exit 0", ("stdout", "none"), ("stderr", "console"))) as qemu:
+        assert qemu.wait() == 0
+    message = b"urunc-init: no virtio-serial port `none`: the application's output goes to the console\n"
+    assert qemu.output.endswith(message + b"out\n")
+
+
+def test_output_that_nobody_takes(linux: Linux, tmp_path: Path) -> None:
+    """The application waits, until init is told that it does so in vain."""
+    chardev = ("-chardev", f"socket,id=out,path={tmp_path / 'out'},server=on,wait=off")
+    device = ("-device", "virtserialport,chardev=out,name=out")
+    script = "trap '' PIPE; while echo out 2>&-; do :; done; echo over >&2; exit 0"
+    records = (("control", PORT), ("stdout", "out"), ("stderr", "console"))
+    ports = serial_port("microvm", tmp_path / "control")
+    machine = linux.boot(shell(script, *records), *ports, *chardev, *device)
+    with machine as qemu, connect(tmp_path / "control") as visitor:
+        assert visitor.makefile("rb").readline() == b"started\n"
+        visitor.sendall(b"closed\n")
+        assert qemu.wait() == 0
+    assert qemu.output.endswith(b"over\n")
+
+
 @contextlib.contextmanager
 def controlled(linux: Linux, machine: str, script: str, *records: tuple[str, str]) -> Iterator[tuple[Qemu, Path]]:
     path = linux.folder / f"control-{zlib.crc32(script.encode())}-{machine}"

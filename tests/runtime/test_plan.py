@@ -1,4 +1,4 @@
-"""The plan: what a loop device adds to its device rules, and what a guest module is told of standard input."""
+"""The plan: what a loop device adds to its device rules, and what a guest module is told of the streams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urunc.oci import spec as specs
 from urunc.runtime import plan, plan_machine
 from urunc.runtime.plan import Facts, Plan
 from urunc.runtime.plan_devices import Node
-from urunc.vm.machine import KernelInfo, Machine
+from urunc.vm.machine import KernelInfo, Machine, Streams
 
 DOCUMENT = {"ociVersion": "1.0.2", "root": {"path": "r"}, "process": {"args": ["a"], "cwd": "/"}, "linux": {}}
 NULL = Node(path="null", major=1, minor=3)
@@ -39,16 +39,22 @@ def test_a_loop_device_opens_itself_and_no_other(systemd: bool) -> None:
     assert not systemd or ("/dev/block/7:42", "rw") in told[-1]  # type: ignore[operator]
 
 
+PORTS = Streams(stdin="port", stdout="port")
+
+
 @pytest.mark.parametrize(
-    ("stdin", "lacks", "told"),
+    ("streams", "lacks", "told"),
     [
-        ("port", (), "port"),
-        ("port", ("9p",), "port"),
-        ("port", ("virtio_console",), "console"),
-        ("null", ("virtio_console",), "null"),
+        (PORTS, (), PORTS),
+        (PORTS, ("9p",), PORTS),
+        (PORTS.replace(merged=True), ("virtio_console",), Streams()),
+        (PORTS.replace(stdin="null"), ("virtio_console",), Streams(stdin="null")),
+        (Streams(), ("virtio_console",), Streams()),
     ],
 )
-def test_a_kernel_without_ports_has_its_input_on_the_console(stdin: str, lacks: tuple[str, ...], told: str) -> None:
+def test_a_kernel_without_ports_has_its_streams_on_the_console(
+    streams: Streams, lacks: tuple[str, ...], told: Streams
+) -> None:
     facts = Facts(
         arch="x86_64",
         cpus=1,
@@ -57,7 +63,7 @@ def test_a_kernel_without_ports_has_its_input_on_the_console(stdin: str, lacks: 
         own_network=True,
         kernel=KernelInfo(format="raw"),
         binary="/usr/bin/qemu-system-x86_64",
-        stdin=stdin,
+        streams=streams,
         lacks=lacks,
     )
-    assert plan_machine.guest_context(specs.parse(DOCUMENT), facts, "q35", "tcg").stdin == told
+    assert plan_machine.guest_context(specs.parse(DOCUMENT), facts, "q35", "tcg").streams == told

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from urunc.errors import HostError, ImageError, SpecError
 from urunc.oci.app import App
 from urunc.vm.guests import linux
-from urunc.vm.machine import Boot, GuestFile, GuestMount, Network, Root
+from urunc.vm.machine import Boot, GuestFile, GuestMount, Network, Root, Streams
 from urunc.vm.monitors import firecracker, hvt, qemu
 from vmcases import LINUX_KERNEL, NETWORKS, WITH_IPV6, make_context
 
@@ -58,30 +58,42 @@ def test_config_of_init() -> None:
         ("exit", "debug-exit"),
         ("control", "org.urunc.control"),
         ("stdin", "org.urunc.stdin"),
+        ("stdout", "org.urunc.stdout"),
+        ("stderr", "console"),
     ]
 
 
+BY_PORT = Streams(stdin="port", stdout="port")
+
+
 @pytest.mark.parametrize(
-    ("monitor", "stdin", "record"),
+    ("monitor", "streams", "ports", "said"),
     [
-        (qemu, "port", "org.urunc.stdin"),
-        (firecracker, "port", None),
-        (qemu, "console", None),
-        (qemu, "null", "null"),
-        (firecracker, "null", "null"),
+        (qemu, BY_PORT, ("stdin", "stdout"), ["org.urunc.stdin", "org.urunc.stdout", "console"]),
+        (qemu, BY_PORT.replace(stdin="null"), ("stdout",), ["null", "org.urunc.stdout", "console"]),
+        (qemu, BY_PORT.replace(merged=True), ("stdin", "stdout"), ["org.urunc.stdin", "org.urunc.stdout", "stdout"]),
+        (qemu, Streams(), (), [None, None, None]),
+        (qemu, Streams(stdin="null"), (), ["null", None, None]),
+        (firecracker, BY_PORT, (), [None, None, None]),
+        (firecracker, BY_PORT.replace(stdin="null"), (), ["null", None, None]),
     ],
 )
-def test_where_standard_input_comes_from(monitor: ModuleType, stdin: str, record: str | None) -> None:
-    result = boot("/x", monitor=monitor, stdin=stdin)
-    assert dict(records(result)).get("stdin") == record
-    assert result.stdin_port == (record == "org.urunc.stdin")
+def test_where_the_streams_go(
+    monitor: ModuleType, streams: Streams, ports: tuple[str, ...], said: list[str | None]
+) -> None:
+    result = boot("/x", monitor=monitor, streams=streams)
+    assert [dict(records(result)).get(key) for key in ("stdin", "stdout", "stderr")] == said
+    assert result.streams == ports
 
 
-def test_a_port_for_standard_input_takes_memory_of_a_microvm() -> None:
-    least = {(model, stdin): boot("/x", model=model, stdin=stdin).min_memory_mib for model in ("q35", "microvm")
-             for stdin in ("port", "null")}  # fmt: skip
-    assert least["microvm", "port"] == least["microvm", "null"] + 4
-    assert least["q35", "port"] == least["q35", "null"] == least["microvm", "null"]
+def test_a_port_takes_memory_of_a_microvm() -> None:
+    def least(model: str, streams: Streams) -> int:
+        return boot("/x", model=model, streams=streams).min_memory_mib
+
+    plain = least("q35", Streams())
+    assert least("q35", BY_PORT) == least("microvm", Streams()) == plain
+    assert least("microvm", BY_PORT.replace(stdin="null")) == plain + 4
+    assert least("microvm", BY_PORT) == plain + 8
 
 
 def test_limits_umask_and_terminal() -> None:

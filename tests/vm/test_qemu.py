@@ -80,14 +80,23 @@ def test_descriptors_are_numbered_in_order() -> None:
         assert word in text
 
 
-def test_standard_input_by_a_port_leaves_the_console_its_output() -> None:
-    boot, disk = Boot(control=True, stdin_port=True), (Disk(path="/disk0"),)
+def test_ports_for_the_streams_leave_the_console_standard_error() -> None:
+    boot, disk = Boot(control=True, streams=("stdin", "stdout")), (Disk(path="/disk0"),)
     result = qemu.launch(make(disks=disk, boot=boot), Host(binary="q"))
-    output = 3 + result.fds.index("output:1")
+    out, error = (3 + result.fds.index(name) for name in ("output:1", "output:2"))
     text = " ".join(result.argv)
-    assert "-chardev stdio,id=stdin,signal=off -serial chardev:console" in text
-    assert f"-add-fd fd={output},set=1 -chardev file,id=console,path=/dev/fdset/1,append=on" in text
-    assert "virtio-serial-pci,max_ports=3" in text and text.count("virtserialport,") == 2
+    assert "-chardev stdio,id=stdin,signal=off -device virtserialport,chardev=stdin,name=org.urunc.stdin" in text
+    assert f"-add-fd fd={out},set=1 -chardev file,id=stdout,path=/dev/fdset/1,append=on" in text
+    assert f"-add-fd fd={error},set=2 -chardev file,id=console,path=/dev/fdset/2,append=on" in text
+    assert "virtio-serial-pci,max_ports=4" in text and text.count("virtserialport,") == 3
+
+
+def test_without_input_nothing_reads_it() -> None:
+    text = " ".join(argv(make(boot=Boot(control=True, streams=("stdout",)))))
+    assert "stdio" not in text and "max_ports=3" in text and text.count("virtserialport,") == 2
+
+
+def test_without_ports_the_console_has_both_streams() -> None:
     plain = qemu.launch(make(boot=Boot(control=True)), Host(binary="q"))
     assert "output:1" not in plain.fds and "max_ports=2" in " ".join(plain.argv)
     assert option(list(plain.argv), "-chardev") == "stdio,id=console,signal=off"

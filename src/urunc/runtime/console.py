@@ -71,6 +71,13 @@ def get_size(terminal: int) -> tuple[int, int]:
     return height, width
 
 
+def hung_up(pipe: int) -> bool:
+    """Return whether nobody holds the reading end of a pipe that we could write to."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return bool(poll.poll(0))
+
+
 def attach(slave: int) -> None:
     """Make the terminal the caller's controlling one, and its stdin, stdout and stderr. Closes `slave`.
 

@@ -42,6 +42,11 @@ def resize(place: str, height: int, width: int) -> None:
     write_line(place, b"size %d %d\n" % (height, width))
 
 
+def hang_up(place: str) -> None:
+    """Tell the guest's init that nobody reads standard output any more. Raises StateError."""
+    write_line(place, b"closed\n")
+
+
 class Listener:
     """What the guest says on its control port, read as it comes. `exit_status` is what it said last, None before."""
 

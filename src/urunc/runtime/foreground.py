@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from ..errors import UruncError
 from ..linux import libc
@@ -26,6 +27,7 @@ _FORWARDED = (
     _signal.SIGUSR1,
     _signal.SIGUSR2,
 )
+_LOOK_SECONDS = 0.5  # between two looks whether somebody reads standard output still
 
 
 def run(settings: Globals, options: Options) -> int:
@@ -64,6 +66,7 @@ class _Visit:
     def __init__(self, root: str, container: Container) -> None:
         self.root, self.container = root, container
         self.wait_status: int | None = None
+        self.tells_hangup = False
         self.guest = control.Listener(f"{root}/{container.id}") if container.stop == "control" else None
 
     def __enter__(self) -> _Visit:
@@ -77,8 +80,9 @@ class _Visit:
         """Stay until the monitor has ended; return the exit status, the guest's own where it told one."""
         if masters:
             console.copy_terminal(masters[0], self.is_over, self._resize)
+        self.tells_hangup = not masters and self.guest is not None and stat.S_ISFIFO(os.fstat(1).st_mode)
         while not self.is_over():
-            self._pass_on(_signal.sigwaitinfo((*_FORWARDED, _signal.SIGCHLD)).si_signo)
+            self._await_news()
         code = os.waitstatus_to_exitcode(self.wait_status or 0)
         if code < 0:
             return 128 - code
@@ -96,6 +100,20 @@ class _Visit:
             if pid and self.guest:
                 self.guest.read()
         return self.wait_status is not None
+
+    def _await_news(self) -> None:
+        """Wait for a signal, and tell a guest, which cannot see it, when nobody reads our standard output any more."""
+        signals = (*_FORWARDED, _signal.SIGCHLD)
+        if not self.tells_hangup:
+            self._pass_on(_signal.sigwaitinfo(signals).si_signo)
+        elif caught := _signal.sigtimedwait(signals, _LOOK_SECONDS):
+            self._pass_on(caught.si_signo)
+        elif console.hung_up(1):
+            self.tells_hangup = False
+            try:
+                control.hang_up(f"{self.root}/{self.container.id}")
+            except UruncError:
+                pass  # it has just ended, which the next look shows
 
     def _resize(self, height: int, width: int) -> None:
         if self.guest:

@@ -220,7 +220,7 @@ def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: L
         modules=modules,
         has=has,
         lacks=lacks,
-        stdin=streams.look(spec),
+        streams=streams.look(spec),
         guest_init=host.read_guest_init(arch) if own_init else None,
         tsc_khz=host.tsc_khz(cache) if emulates and arch == "x86_64" else 0,
     )

@@ -12,7 +12,7 @@ from ..oci import network as networks
 from ..oci.spec import DeviceRule, IdMap
 from ..record import Record
 from ..vm import choose, monitors, port
-from ..vm.machine import INITRD, KERNEL, Bind, Boot, GuestMount, KernelInfo, Machine, Root
+from ..vm.machine import INITRD, KERNEL, Bind, Boot, GuestMount, KernelInfo, Machine, Root, Streams
 from ..vm.storage import BlockImage, Device, DiskSource, ShareSource
 from . import plan_devices, plan_machine, plan_storage
 from .plan_devices import Node
@@ -55,7 +55,7 @@ class Facts(Record):
     has: tuple[str, ...] = ()  # drivers that a Linux guest's kernel surely has
     lacks: tuple[str, ...] = ()  # .. and has not
     guest_init: bytes | None = None  # urunc's own init for Linux guests
-    stdin: str = "console"  # see Context.stdin
+    streams: Streams = Streams()
     tsc_khz: int = 0  # the host's clock rate, for a guest that cannot measure it; 0 where unknown
 
 

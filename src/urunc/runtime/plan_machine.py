@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ImageError
 from ..vm import choose, guests, monitors
-from ..vm.machine import Context, Machine, Network
+from ..vm.machine import Context, Machine, Network, Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def guest_context(
         gid=user.gid,
         groups=user.groups,
         umask=user.umask,
-        stdin="console" if "virtio_console" in facts.lacks and facts.stdin == "port" else facts.stdin,
+        streams=_streams(facts),
         rlimits=tuple((limit.kind, limit.soft, limit.hard) for limit in process.rlimits),
         terminal=process.terminal,
         console_size=process.console_size,
@@ -79,6 +79,14 @@ def guest_context(
         mounts=mounts,
         balloon=balloon,
     )
+
+
+def _streams(facts: Facts) -> Streams:
+    """Return the streams as the guest's kernel can take them."""
+    streams = facts.streams
+    if "virtio_console" not in facts.lacks or streams.stdout != "port":
+        return streams
+    return Streams(stdin="null" if streams.stdin == "null" else "console")
 
 
 def _memory(spec: Spec, app: App, config: Config, boot: Boot, facts: Facts) -> int:

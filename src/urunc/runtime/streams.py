@@ -6,6 +6,8 @@ import fcntl
 import os
 import stat
 
+from ..vm.machine import Streams
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..oci.spec import Spec
@@ -13,29 +15,25 @@ if TYPE_CHECKING:
 _NULL = os.makedev(1, 3)  # /dev/null
 
 
-def look(spec: Spec) -> str:
-    """Return `Context.stdin` by what our own descriptors 0 and 1 are, which will be the monitor's."""
+def look(spec: Spec) -> Streams:
+    """Return what our own descriptors 0, 1 and 2 are, which will be the monitor's."""
     if spec.process.terminal:
-        return "console"
+        return Streams()
+    null, out, error = _is_null(), os.fstat(1), os.fstat(2)
+    # what writes to a port takes a descriptor for writing alone, and a socket cannot be opened again as one
+    if stat.S_ISSOCK(out.st_mode) or stat.S_ISSOCK(error.st_mode):
+        return Streams(stdin="null" if null else "console")
+    merged = (out.st_dev, out.st_ino) == (error.st_dev, error.st_ino)
+    return Streams(stdin="null" if null else "port", stdout="port", merged=merged)
+
+
+def _is_null() -> bool:
     status, mode = os.fstat(0), fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE
-    if mode == os.O_WRONLY or (stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL):
-        return "null"
-    # a console that only writes takes a descriptor for writing alone, and a socket cannot be opened again as one
-    return "console" if stat.S_ISSOCK(os.fstat(1).st_mode) else "port"
+    return mode == os.O_WRONLY or (stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL)
 
 
 def output(number: int) -> int:
-    """Return our standard output (1) or error (2), which will be the container's, for writing alone.
-
-    A pipe is opened anew, for the monitor makes its own of it non-blocking, and whoever has the other would be hurt;
-    but not where nobody reads it any more. A file is not: who writes to it next goes on where the container ended.
-    """
-    mode, status = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE, os.fstat(number)
-    if mode != os.O_WRONLY or stat.S_ISFIFO(status.st_mode):
-        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        try:
-            return os.open(f"/proc/self/fd/{number}", flags)
-        except OSError:
-            if mode != os.O_WRONLY:
-                raise
-    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+    """Return our standard output (1) or error (2), which will be the container's, for writing alone."""
+    if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+    return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC)

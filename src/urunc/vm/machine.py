@@ -199,7 +199,8 @@ class Capabilities(Record):
     handles_term: bool = False  # it ends by TERM even as PID 1 of a namespace
     qmp: bool = False  # it speaks QMP on a socket of its own
     ctrl_alt_del: bool = False  # it can press Ctrl-Alt-Del on x86_64, by its HTTP API (`vm.api`)
-    stdin: tuple[str, ...] = ()  # how its standard input can come to the guest: "console", "port" (see `vm.port`)
+    stdin: bool = False  # the guest's console reads its standard input
+    stream_ports: bool = False  # it can give the guest ports for the standard streams (`vm.port`)
     power_off: bool = True  # False: on x86_64 a guest ends the machine by a reset through the keyboard controller
     inserts_words: bool = False
     """It puts words of its own before the ` -- ` of a boot string, after a `--` that nothing follows."""
@@ -210,6 +211,14 @@ class Capabilities(Record):
     multiboot_twice: bool = False  # it holds a copy of what it loads by Multiboot: the kernel, its zeros, the initrd
     min_memory_mib: int = 1
     min_pids: int = 1  # threads that it needs beside the vCPUs', or its I/O fails
+
+
+class Streams(Record):
+    """What the container's standard streams are, which the monitor inherits."""
+
+    stdin: str = "console"  # "null" where there is none, "port" where it need not be the console's
+    stdout: str = "console"  # or "port"
+    merged: bool = False  # standard error is the same file
 
 
 class Context(Record):
@@ -226,7 +235,7 @@ class Context(Record):
     groups: tuple[int, ...] = ()
     umask: int | None = None
     rlimits: tuple[tuple[str, int, int], ...] = ()  # (RLIMIT_.., soft, hard)
-    stdin: str = "console"  # "null" where there is none, "port" where it need not be the console's
+    streams: Streams = Streams()
     terminal: bool = False
     console_size: tuple[int, int] | None = None  # (height, width) in characters
     files: tuple[GuestFile, ...] = ()  # files for the guest's root, such as /etc/hosts
@@ -246,7 +255,8 @@ class Boot(Record):
     arguments: tuple[str, ...] = ()
     initrd_tail: tuple[GuestFile, ...] = ()  # a newc archive behind the initrd, or in the place of none
     control: bool = False  # the guest serves the control port: signals in, exit status out
-    stdin_port: bool = False  # the guest takes standard input from a port, and none from its console
+    streams: tuple[str, ...] = ()
+    """"stdin", "stdout": the guest has a port for it. Then its console reads nothing, and prints to standard error."""
     ctrl_alt_del: bool = False  # the guest ends by Ctrl-Alt-Del, and the monitor can press it
     acpi_shutdown: bool = False  # the guest listens to the ACPI power button
     exit_device: bool = False  # the guest reports a failure by isa-debug-exit at I/O port 0x501
@@ -322,8 +332,8 @@ class Launch(Record):
     fds: tuple[str, ...] = ()
     """Descriptors to keep, in order from `Machine.first_fd`: "tap:<name>" an open tap queue, "listen:<name>" a
     listening unix socket <name>.sock in the state directory, "fifo:<name>" a fifo there that is bound at /<name>,
-    "disk:<path>" the open disk of that path, "read:<path>" the same for reading alone, "output:1" standard
-    output, for writing alone."""
+    "disk:<path>" the open disk of that path, "read:<path>" the same for reading alone, "output:1" and
+    "output:2" standard output and error, for writing alone."""
     folders: tuple[str, ...] = ()  # the folders of its root that it may write to, each a tmpfs of 64 kB
     own_descriptors: bool = False  # it finds its own descriptors at /proc/self/fd, and nothing else of /proc
     devices: tuple[str, ...] = ()  # nodes below /dev, of those that the plan gives it: "kvm", "net/tun", ..

@@ -26,6 +26,8 @@ The file `/.urunc/config` is a sequence of records `key NUL value NUL`, bytes as
 `exit`                    `debug-exit`: a failure goes to isa-debug-exit at I/O port 0x501; `triple-fault`: it is one
 `control`                 the virtio-serial port that brings signals and takes the exit status
 `stdin`                   the virtio-serial port that brings standard input, or `null`; without it, it is the console
+`stdout`                  the virtio-serial port that takes standard output; without it, it is the console, and so is
+                          standard error. `stderr` is then `console`, or `stdout` where both are one
 ========================= ==============================================================================
 """
 
@@ -53,7 +55,7 @@ FOLDER = "/.urunc"
 
 _MIB = 1 << 20
 _TO_COME_UP_MIB = 12  # Debian's cloud kernel under QEMU: see tests/cli/test_memory.py
-_PORT_MIB = 4  # for one that is not counted there: virtio-mmio's queues have 1024 places, each filled with a page
+_PORT_MIB = 4  # for each that is not counted there: virtio-mmio's queues have 1024 places, each filled with a page
 
 # Measured with Debian's cloud kernel under TCG: 1.5 s to init becomes 1.2 s. None of it changes what a program sees;
 # the mitigations guard against a CPU that is not there.
@@ -89,7 +91,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
             *(file.replace(path=f"{FOLDER}/files{file.path}") for file in context.files),
         ),
         control=monitor.control,
-        stdin_port=_stdin(monitor, context) == port.STDIN,
+        streams=_ports(monitor, context),
         ctrl_alt_del=_hears_ctrl_alt_del(monitor, context),
         exit_device=monitor.exit_device,
         panic_device=monitor.panic_device,
@@ -102,8 +104,7 @@ def boot(app: App, network: Network, root: Root, monitor: Capabilities, context:
 def _least_memory(monitor: Capabilities, context: Context) -> int:
     """Return what the guest needs beside its initrd, in MiB: room for the kernel where it lies, and to come up."""
     least = max(48, -(-context.kernel.least_bytes // _MIB) + _TO_COME_UP_MIB)
-    by_port = _stdin(monitor, context) == port.STDIN
-    return least + _PORT_MIB if by_port and context.model == "microvm" else least
+    return least + _PORT_MIB * len(_ports(monitor, context)) if context.model == "microvm" else least
 
 
 def may_be(kernel: KernelInfo, signs: Signs) -> bool:
@@ -182,17 +183,27 @@ def _config(app: App, network: Network, root: Root, monitor: Capabilities, conte
         records.append(("exit", "triple-fault"))
     if monitor.control:
         records.append(("control", port.NAME))
-    stdin = _stdin(monitor, context)
-    if stdin:
-        records.append(("stdin", stdin))
+    records += _streams(monitor, context)
     return b"".join(_encode(key) + b"\0" + _encode(value) + b"\0" for key, value in records)
 
 
-def _stdin(monitor: Capabilities, context: Context) -> str:
-    """Return the port of standard input, "null" where there is no input, "" where it is the console's."""
-    if context.stdin == "port" and "port" in monitor.stdin:
-        return port.STDIN
-    return "null" if context.stdin == "null" else ""
+def _ports(monitor: Capabilities, context: Context) -> tuple[str, ...]:
+    """Return which standard streams have a port of their own: with one, output always has."""
+    streams = context.streams
+    if not monitor.stream_ports or streams.stdout != "port":
+        return ()
+    return ("stdin", "stdout") if streams.stdin == "port" else ("stdout",)
+
+
+def _streams(monitor: Capabilities, context: Context) -> list[tuple[str, str]]:
+    ports, records = _ports(monitor, context), []
+    if "stdin" in ports:
+        records.append(("stdin", port.STDIN))
+    elif context.streams.stdin == "null":
+        records.append(("stdin", "null"))
+    if "stdout" in ports:
+        records += [("stdout", port.STDOUT), ("stderr", "stdout" if context.streams.merged else "console")]
+    return records
 
 
 def _encode(text: str) -> bytes:

@@ -37,7 +37,7 @@ CAPABILITIES = Capabilities(
     max_vcpus=32,
     ctrl_alt_del=True,
     balloon=True,
-    stdin=("console",),
+    stdin=True,
     power_off=False,
     fault_fails=True,
     inserts_words=True,  # pci=off, and virtio_mmio.device=.. for each device (linux-loader, Cmdline::insert)

@@ -53,14 +53,15 @@ CAPABILITIES = Capabilities(
     panic_device=True,
     handles_term=True,
     qmp=True,
-    stdin=("console", "port"),
+    stdin=True,
+    stream_ports=True,
     parts=(
         ("-machine", "microvm", 'machine = "microvm"'),
         ("-device", "virtio-net-pci", "networks"),
         ("-device", "virtio-blk-pci", "disks"),
         ("-device", "virtio-9p-pci", "folders shared by 9p"),
         ("-device", "virtio-balloon-pci", "balloon = true"),
-        ("-device", "virtserialport", "stop signals and standard input of Linux guests"),
+        ("-device", "virtserialport", "stop signals and standard streams of Linux guests"),
         ("-device", "isa-debug-exit", "exit status"),
         ("-device", "pvpanic", "exit status"),
     ),
@@ -146,8 +147,8 @@ def launch(machine: Machine, host: Host) -> Launch:
         for name in port.FIFOS:
             descriptor(f"fifo:{name}")  # held, so that what is written before QEMU opens them is not lost
         argv += _control(machine)
-    if machine.boot.stdin_port:
-        argv += _stdin(descriptor("output:1"), len(machine.disks))
+    if machine.boot.streams:
+        argv += _streams(machine, descriptor("output:1"), descriptor("output:2"))
     if machine.balloon:  # what the guest gives back the host may take; a guest out of memory takes it again by itself
         device = f"{_virtio('balloon', machine)},id={BALLOON},guest-stats-polling-interval={BALLOON_SECONDS}"
         argv += ["-device", f"{device},deflate-on-oom=on"]
@@ -192,9 +193,9 @@ def _base(machine: Machine, host: Host) -> list[str]:
         argv += ["-L", host.data_path]
     argv += ["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot"]
     argv += ["-sandbox", _SANDBOX]
-    reader = "stdin" if machine.boot.stdin_port else "console"
-    argv += ["-chardev", f"stdio,id={reader},signal=off", "-serial", "chardev:console"]
-    return argv
+    if not machine.boot.streams:
+        argv += ["-chardev", "stdio,id=console,signal=off"]
+    return [*argv, "-serial", "chardev:console"]
 
 
 def _model(machine: Machine) -> str:
@@ -273,32 +274,46 @@ def _qmp(fd: int) -> list[str]:
 
 
 def _control(machine: Machine) -> list[str]:
-    ports = 3 if machine.boot.stdin_port else 2  # port 0 is the console's, which is not there
+    ports = 2 + len(machine.boot.streams)  # port 0 is the console's, which is not there
     return [
         "-device",
         f"{_virtio('serial', machine)},max_ports={ports}",
         "-chardev",
         "pipe,id=control,path=/control",
-        "-device",
-        f"virtserialport,chardev=control,name={port.NAME}",
+        *_port("control", port.NAME),
     ]
 
 
-def _stdin(output: int, number: int) -> list[str]:
-    """Give the guest standard input by a port, and its console standard output alone.
+def _streams(machine: Machine, output: int, error: int) -> list[str]:
+    """Give the guest ports for standard input and output, and its console standard error.
 
-    `stdio` is the only character device of 7.2 that reads a pipe and hears of its end, and there can be only one. So
-    the console writes to a file, which QEMU would open: it finds the descriptor `output` in a set of its own. What a
-    guest writes to the port goes to standard output as well.
+    `stdio` is the only character device of 7.2 that reads a pipe and hears of its end, and there can be only one: it
+    is the input's. What a guest writes to that port goes to standard output as well.
     """
+    argv: list[str] = []
+    if "stdin" in machine.boot.streams:
+        argv += ["-chardev", "stdio,id=stdin,signal=off", *_port("stdin", port.STDIN)]
+    number = len(machine.disks)
     return [
-        "-device",
-        f"virtserialport,chardev=stdin,name={port.STDIN}",
-        "-add-fd",
-        f"fd={output},set={number}",
-        "-chardev",
-        f"file,id=console,path=/dev/fdset/{number},append=on",  # else it would empty the file
+        *argv,
+        *_writer("stdout", output, number),
+        *_port("stdout", port.STDOUT),
+        *_writer("console", error, number + 1),
     ]
+
+
+def _writer(name: str, fd: int, number: int) -> list[str]:
+    """Return a character device that writes to a descriptor, which QEMU finds in a set where it would open a file."""
+    return [
+        "-add-fd",
+        f"fd={fd},set={number}",
+        "-chardev",
+        f"file,id={name},path=/dev/fdset/{number},append=on",  # else it would empty the file
+    ]
+
+
+def _port(chardev: str, name: str) -> list[str]:
+    return ["-device", f"virtserialport,chardev={chardev},name={name}"]
 
 
 def _ends(machine: Machine, host: Host) -> list[str]:
