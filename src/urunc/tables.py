@@ -39,7 +39,7 @@ def _user_name(uid: int) -> str:
 
 
 def processes(pids: list[int], form: str, ps_options: list[str]) -> str:
-    """Return the pids as a JSON list, or their lines of ps(1), which is called with the options, or `-ef`."""
+    """Return the pids as a JSON list, or their lines of ps(1), which gets the options, or `-ef`. Raises HostError."""
     if form == "json":
         return jsonio.dumps(pids).decode("ascii") + "\n"
     title, *lines = _ps_lines(ps_options or ["-ef"])

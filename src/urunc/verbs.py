@@ -103,7 +103,10 @@ def is_ours(call: Call) -> bool:
 
 
 def delegate(verb: str, call: Call) -> int:
-    """Hand the call to the delegate, which does not return; answer as it would where there is none."""
+    """Hand the call to the delegate, which does not return; answer as it would where there is none.
+
+    Raises StateError: a delegate that is not installed has no such container.
+    """
     from .runtime import delegate as other
     from .runtime import settings
 
@@ -154,7 +157,7 @@ def state(call: Call) -> int:
 
 
 def kill(call: Call) -> int:
-    """Send a signal to a container."""
+    """Send a signal to a container. Raises UsageError for one that there is not."""
     from .linux.proc import parse_signal
     from .runtime import lifecycle
 

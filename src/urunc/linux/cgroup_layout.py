@@ -68,7 +68,7 @@ def of_process(pid: int) -> Paths:
 
 
 def parse_layout(mountinfo: str, own_cgroup: str) -> Layout:
-    """Return the layout that the two files of /proc/self describe (proc_pid_mountinfo(5), cgroups(7))."""
+    """Return the layout that two files of /proc/self describe (proc_pid_mountinfo(5), cgroups(7)). Raise HostError."""
     mounts: dict[str, tuple[str, str, str]] = {}
     for line in mountinfo.splitlines():
         head, _, tail = line.partition(" - ")
@@ -122,7 +122,8 @@ def paths(layout: Layout, place: Place) -> Paths:
     """Return the container's directory for each controller.
 
     A path with a leading `/` is below the mount points. Any other is below the runtime's own cgroup; on v2
-    beside it, as a v2 cgroup with processes in it cannot give controllers to its children (runc's rule).
+    beside it, as a v2 cgroup with processes in it cannot give controllers to its children (runc's rule). Raise
+    HostError on a v1 host without the devices controller.
     """
     found = {}
     for name, tree in layout.hierarchies.items():

@@ -48,7 +48,7 @@ def _wait_for(is_done: Callable[[], bool], seconds: float, paths: Paths) -> None
 
 
 def thaw(paths: Paths) -> None:
-    """Let the processes of the cgroup run again. A cgroup that is gone or was not frozen is no error."""
+    """Let the processes of the cgroup run again. One that is gone or was not frozen is no error. Raise KernelError."""
     try:
         place = directory(paths)
     except HostError:

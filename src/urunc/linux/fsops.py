@@ -39,7 +39,7 @@ def open_in_root(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
 
 
 def walk_in_root(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
-    """Do what `open_in_root` does by a walk of single components, for kernels and filters without openat2."""
+    """Do as `open_in_root`, by a walk of single components, for kernels and filters without openat2. Raises OSError."""
     stack = [os.dup(root_fd)]  # the folders from the root down to where we stand: `..` goes back, never up
     names = _components(path)
     links = 0

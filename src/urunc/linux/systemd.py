@@ -60,7 +60,7 @@ class Bus:
         self._socket.close()
 
     def greet(self) -> None:
-        """Authenticate as this user; on a bus also say hello and ask for systemd's signals."""
+        """Authenticate as this user; on a bus also say hello and ask for systemd's signals. Raise HostError."""
         user = str(os.geteuid()).encode().hex()
         # BEGIN goes with AUTH, as from sd-bus: systemd forgets a call that comes in one packet with BEGIN until
         # it hears more, and there is none to come.
@@ -229,7 +229,8 @@ def _reset(bus: Bus, unit: str) -> None:
 def stop_unit(unit: str, seconds: float = SECONDS) -> None:
     """Have systemd stop a unit, wait for it, and forget it if it failed. One that is not loaded is no error.
 
-    Neither is a host without systemd: an undo must work there too, after a create that failed for that reason.
+    Neither is a host without systemd: an undo must work there too, after a create that failed for that reason. Raise
+    HostError where systemd does not answer, or refuses.
     """
     try:
         bus = connect(seconds)

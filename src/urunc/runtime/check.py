@@ -96,9 +96,9 @@ def judge(
     return tuple(pairs)
 
 
-def _is_emulated(row: Row, facilities: list[str]) -> bool:
-    """Return whether the monitor can be a machine for the guest in software, by the facilities that there are."""
-    return row.kvm == "optional" and any(f"{arch} kernels" in facilities for arch in row.architectures)
+def _is_emulated(row: Row, there: list[str]) -> bool:
+    """Return whether the monitor can be a machine for the guest in software, by the facilities that are `there`."""
+    return row.kvm == "optional" and any(f"{arch} kernels" in there for arch in row.architectures)
 
 
 def _stops(facility: Facility) -> bool:

@@ -127,7 +127,7 @@ def _enter_namespaces(orders: Orders) -> None:
     if "user" in plan.namespaces:
         ns.unshare(("user",))
         orders.channel.send("user")
-        _expect(orders.channel, "maps")
+        _receive(orders.channel)  # maps
     if "user" in plan.namespaces or any(kind == "user" for kind, _path in plan.joins):
         proc.become(0, 0, None)
     # a joined mount namespace is others' too: copy it
@@ -167,7 +167,8 @@ def _fork(plan: Plan) -> int:
         raise SpecError(message) from None
 
 
-def _expect(speaker: Channel, kind: str) -> wire.Message:
+def _receive(speaker: Channel) -> wire.Message:
+    """Return the next message: which it must be, the channel's sequence says."""
     message = speaker.receive()
     if message is None:
         os._exit(1)  # `create` is gone: there is nobody to tell, and nothing may go on without its record
@@ -177,11 +178,11 @@ def _expect(speaker: Channel, kind: str) -> wire.Message:
 def _prepare(orders: Orders, timeline: Timeline) -> tuple[_socket.socket, dict[str, Any], list[int]]:
     """Do what `create` waits for, say ready, and wait for `start`. Return its connection and the Launch."""
     speaker, plan = orders.channel, orders.plan
-    _expect(speaker, "joined")
+    _receive(speaker)  # joined
     if "cgroup" in plan.namespaces:
         ns.unshare(("cgroup",))
     timeline.done("init/joined")
-    order = _expect(speaker, "go")
+    order = _receive(speaker)  # go
     timeline.done("init/orders")
     launch = jsonio.loads(_read_memfd(order.fds[0]))
     fds = order.fds[1:]

@@ -52,7 +52,10 @@ def _support(can: Capabilities, binary: str, arch: str, data_path: str) -> list[
 
 
 def libraries(path: str) -> list[str]:
-    """Return the dynamic loader and the libraries that it would load for `path`; nothing for a static program."""
+    """Return the dynamic loader and the libraries that it would load for `path`; nothing for a static program.
+
+    Raises HostError where it would not find one.
+    """
     loader = _interpreter(path)
     if loader is None:
         return []

@@ -226,7 +226,7 @@ class Lock:
         return self if self.fd >= 0 else self.take()
 
     def take(self) -> Lock:
-        """Take the lock and return it, held."""
+        """Take the lock and return it, held. Raises StateError."""
         try:
             self.fd = os.open(self.path, self.flags, 0o600)
         except (FileNotFoundError, NotADirectoryError):
