@@ -72,6 +72,11 @@ class Bundle:
         others = [entry for entry in self.config["linux"]["namespaces"] if entry["type"] != kind]
         self.config["linux"]["namespaces"] = others if path is None else [*others, {"type": kind, "path": str(path)}]
 
+    def add_busybox(self, folder: str = "") -> None:
+        """Put busybox into a folder of the rootfs, the root itself where none is named."""
+        (self.rootfs / folder).mkdir(exist_ok=True)
+        shutil.copy(BUSYBOX, self.rootfs / folder / "busybox")
+
     def hook(self, kind: str, *argv: str, timeout: int | None = None, env: Sequence[str] | None = None) -> None:
         """Add a hook: a path and its arguments after it, as an engine writes them."""
         entry: dict[str, Any] = {"path": argv[0], "args": list(argv)}
@@ -85,9 +90,9 @@ class Bundle:
 def ordinary(folder: Path, *args: str, cgroup: str = "") -> Bundle:
     """Return a bundle for an ordinary container with busybox in it."""
     bundle = Bundle(folder, args or ("sleep", "1000"), cgroup=cgroup)
-    for name in ("bin", "proc", "dev", "sys", "tmp"):
+    for name in ("proc", "dev", "sys", "tmp"):
         (bundle.rootfs / name).mkdir()
-    shutil.copy(BUSYBOX, bundle.rootfs / "bin/busybox")
+    bundle.add_busybox("bin")
     for applet in APPLETS:
         (bundle.rootfs / "bin" / applet).symlink_to("busybox")
     return bundle

@@ -204,10 +204,7 @@ def test_start_container_hook_resolves_in_the_containers_root(
 ) -> None:
     """It sees the container's files, not the host's, and the container's host name; it must not run before start."""
     bundle = make_bundle()
-    tools = bundle.rootfs / "hooktools"
-    tools.mkdir()
-    (tools / "busybox").write_bytes(Path("/bin/busybox").read_bytes())
-    (tools / "busybox").chmod(0o755)
+    bundle.add_busybox("hooktools")
     condition = f'test -x /hooktools/busybox && test ! -e {tmp_path} && test "$(/hooktools/busybox hostname)" = test'
     bundle.hook("startContainer", "/hooktools/busybox", "sh", "-c", condition)
     cli.create("hooked", bundle)
@@ -218,8 +215,7 @@ def test_start_container_hook_resolves_in_the_containers_root(
 @pytest.mark.runc_differs("its start does not wait for the hook")
 def test_a_failing_start_container_hook_stops_the_container(cli: Cli, make_bundle: Callable[[], Bundle]) -> None:
     bundle = make_bundle()
-    (bundle.rootfs / "busybox").write_bytes(Path("/bin/busybox").read_bytes())
-    (bundle.rootfs / "busybox").chmod(0o755)
+    bundle.add_busybox()
     bundle.hook("startContainer", "/busybox", "sh", "-c", "exit 3")
     cli.create("hooked", bundle)
     assert cli("start", "hooked", check=False).returncode != 0
@@ -231,8 +227,7 @@ def test_start_container_hook_has_no_more_rights_than_the_containers_process(
 ) -> None:
     """It is a program of the image: with root's capabilities it could read the host's files by their handles."""
     bundle = make_bundle()
-    (bundle.rootfs / "busybox").write_bytes(Path("/bin/busybox").read_bytes())
-    (bundle.rootfs / "busybox").chmod(0o755)
+    bundle.add_busybox()
     bundle.config["process"]["user"] = {"uid": 1234, "gid": 1235}
     bundle.config["process"]["capabilities"] = {"bounding": ["CAP_KILL"]}
     bundle.config["linux"]["seccomp"] = {
@@ -253,8 +248,7 @@ def test_a_profile_that_refuses_close_range_does_not_hold_up_a_start_container_h
     cli: Cli, make_bundle: Callable[[], Bundle]
 ) -> None:
     bundle = make_bundle()
-    (bundle.rootfs / "busybox").write_bytes(Path("/bin/busybox").read_bytes())
-    (bundle.rootfs / "busybox").chmod(0o755)
+    bundle.add_busybox()
     bundle.config["linux"]["seccomp"] = {
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["close_range"], "action": "SCMP_ACT_ERRNO"}],

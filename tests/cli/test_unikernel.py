@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bundles import BUSYBOX, Bundle
+from bundles import Bundle
 from driver import ROOT, Cli
 from world import wait_for
 
@@ -171,8 +171,7 @@ def test_a_process_of_another_does_not_answer_to_the_id(cli: Cli, make_unikernel
 
 def test_a_start_that_hangs_in_a_hook_is_deleted_by_force(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
     bundle = make_unikernel()
-    (bundle.rootfs / "busybox").write_bytes(BUSYBOX.read_bytes())
-    (bundle.rootfs / "busybox").chmod(0o755)
+    bundle.add_busybox()
     bundle.hook("startContainer", "/busybox", "sleep", "1000")
     cli.create("guest", bundle)
     starting = subprocess.Popen(cli.argv("start", "guest"), env=cli.env, stderr=subprocess.DEVNULL)
