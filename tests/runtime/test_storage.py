@@ -1,15 +1,19 @@
-"""Which of an image's modules are the kernel's. The rest of the module is tried by the command line, with disks."""
+"""Which of an image's modules are the kernel's, and what backs a rootfs. The rest is tried by the command line."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from inchild import run_in
+from urunc.linux import libc, loop
 from urunc.runtime import storage
 from urunc.vm.machine import KernelInfo
+from world import which
 
 OLD, NEW = "6.1.0-1-amd64", "6.1.0-10-amd64"
 VMLINUX = KernelInfo(format="elf64", arch="x86_64", linux=True)
@@ -70,3 +74,26 @@ def test_none_where_it_cannot_be_told(rootfs: int, tmp_path: Path, what: str) ->
     if what == "fifo":
         os.mkfifo(kernel)
     assert paths(rootfs, VMLINUX) == set()
+
+
+@pytest.mark.root
+def test_a_device_holds_what_its_superblock_says(tmp_path: Path) -> None:
+    """An ext2 is one to the guest, by whichever driver the engine has mounted it."""
+    mkfs = which("mkfs.ext2")
+    if mkfs is None:
+        pytest.skip("mkfs.ext2 is not installed")
+    disk, point = tmp_path / "disk", tmp_path / "point"
+    subprocess.run([mkfs, "-q", str(disk), "1M"], check=True)
+    point.mkdir()
+
+    def look() -> list[str]:
+        libc.mount("none", "/", None, libc.MS_REC | libc.MS_PRIVATE)
+        file = os.open(disk, os.O_RDWR)
+        device = loop.attach(file, "disk", readonly=False)
+        name = f"/dev/loop{os.minor(os.fstat(device).st_rdev)}"
+        libc.mount(name, str(point), "ext4", libc.MS_NOSUID)
+        found = storage.find_device(str(point))
+        assert found is not None
+        return [found.filesystem, found.mounted_as, found.source.replace(name, "it"), found.options[1]]
+
+    assert run_in(("mount",), look) == ["ext2", "ext4", "it", "nosuid"]

@@ -50,7 +50,7 @@ def _infer(rootfs: int, path: str, guest: str | None, monitor: str | None) -> tu
     from ..vm import infer
 
     with _open_kernel(rootfs, path) as file:
-        read_at = _reader(file.fileno())
+        read_at = reader(file.fileno(), f"kernel `{path}`")
         kernel = elf.inspect(read_at, path)
         return infer.infer(kernel, infer.Signs(read_at, kernel), guest, monitor, os.uname().machine)
 
@@ -81,7 +81,7 @@ def open_file(rootfs: int, path: str, what: str) -> int:
 def read_kernel(rootfs: int, path: str) -> KernelInfo:
     """Return what the kernel's headers say. Raises ImageError where there is no such kernel."""
     with _open_kernel(rootfs, path) as file:
-        kernel = elf.inspect(_reader(file.fileno()), path)
+        kernel = elf.inspect(reader(file.fileno(), f"kernel `{path}`"), path)
         size = os.fstat(file.fileno()).st_size
     return kernel if kernel.format.startswith("elf") else kernel.replace(load_bytes=size)
 
@@ -94,12 +94,15 @@ def _open_kernel(rootfs: int, path: str) -> BinaryIO:
         os.close(fd)
 
 
-def _reader(fd: int) -> Callable[[int, int], bytes]:
-    """Return what reads (offset, length) of an open file, less or nothing at its end."""
-    size = os.fstat(fd).st_size
+def reader(fd: int, what: str) -> Callable[[int, int], bytes]:
+    """Return what reads (offset, length) of an open file, less or nothing at its end. It raises ImageError."""
+    size = os.lseek(fd, 0, os.SEEK_END)  # of a block device too
 
     def read_at(offset: int, length: int) -> bytes:
-        return os.pread(fd, length, offset) if offset < size else b""  # pread takes 63 bits
+        try:
+            return os.pread(fd, length, offset) if offset < size else b""  # pread takes 63 bits
+        except OSError as error:  # the container's file system may be damaged
+            raise ImageError(f"{what}: {reason(error)}") from None
 
     return read_at
 

@@ -254,6 +254,8 @@ def _copy(source: int, path: str, plan: Plan) -> None:
         writer = _monitors_file(path, plan)
         try:
             _copy_data(reader, writer, size)
+        except OSError as error:  # the image's file system may be damaged
+            raise ImageError(f"`{os.path.basename(path)}` cannot be copied for the monitor: {reason(error)}") from None
         finally:
             os.close(writer)
     finally:

@@ -246,7 +246,7 @@ def _look_at_storage(
         file = image.open_file(rootfs, app.block, "block image")
         try:
             uid, gids = plans.monitor_user(spec)
-            block = storage.look_at_block(file, readonly=spec.root_readonly, uid=uid, gids=gids)
+            block = storage.look_at_block(file, app.block, readonly=spec.root_readonly, uid=uid, gids=gids)
         finally:
             os.close(file)
     if app.mount_rootfs:

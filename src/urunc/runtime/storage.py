@@ -37,14 +37,14 @@ _MAX_RELEASE = 64  # __NEW_UTS_LEN
 _MOST_BANNERS = 64  # a kernel has two or three
 
 
-def look_at_block(image: int, *, readonly: bool, uid: int, gids: Iterable[int]) -> BlockImage:
-    """Return what there is to know of a block image, an O_PATH descriptor of a regular file.
+def look_at_block(image: int, path: str, *, readonly: bool, uid: int, gids: Iterable[int]) -> BlockImage:
+    """Return what there is to know of a block image, an O_PATH descriptor of a regular file that errors call `path`.
 
-    `uid` and `gids` are the monitor's user and groups, as the host sees them.
+    `uid` and `gids` are the monitor's user and groups, as the host sees them. Raises ImageError.
     """
     status = os.fstat(image)
     with open(os.open(f"/proc/self/fd/{image}", os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
-        found = filesystems.inspect(lambda offset, length: os.pread(file.fileno(), length, offset))
+        found = filesystems.inspect(images.reader(file.fileno(), f"block image `{path}`"))
     return BlockImage(
         size=status.st_size,
         filesystem=found.name if found else "",
@@ -65,7 +65,7 @@ def find_device(rootfs: str) -> Device | None:
     if not stat.S_ISBLK(status.st_mode) or status.st_rdev != os.makedev(*found.device):
         return None
     with open(os.open(found.source, os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
-        held = filesystems.inspect(lambda offset, length: os.pread(file.fileno(), length, offset))
+        held = filesystems.inspect(images.reader(file.fileno(), f"the rootfs's device `{found.source}`"))
     return Device(
         source=found.source,
         major=found.device[0],
