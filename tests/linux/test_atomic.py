@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from urunc.linux import atomic
+from inchild import run_in
+from urunc.linux import atomic, proc
 
 
 def test_it_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
@@ -52,6 +53,21 @@ def test_a_failure_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="No space"):
         atomic.write(f"{tmp_path}/file", b"new")
     assert (os.listdir(tmp_path), (tmp_path / "file").read_bytes()) == (["file"], b"old")
+
+
+@pytest.mark.root
+def test_a_file_of_the_root_folder_is_written_beside_it_too(tmp_path: Path) -> None:
+    def body() -> list[str]:
+        os.chroot(tmp_path)
+        os.mkdir("/here")
+        os.chdir("/here")
+        os.chmod("/here", 0)
+        proc.become(1000, 1000)  # who may not write there
+        atomic.write("/file", b"new")
+        return os.listdir("/")
+
+    tmp_path.chmod(0o777)
+    assert sorted(run_in(("mount",), body)) == ["file", "here"]
 
 
 def test_a_path_without_a_folder_is_in_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ def write(path: str, content: bytes, mode: int = 0o600, like: os.stat_result | N
 
     `mode` goes through the umask; with `like`, the file has the owner and exactly the mode that this tells of.
     """
-    folder, _, name = path.rpartition("/")
-    temporary = f"{folder or '.'}/.{name}.{os.getpid()}"
+    folder, slash, name = path.rpartition("/")
+    temporary = f"{folder}{slash}.{name}.{os.getpid()}"
     discard(temporary)  # a process that had this pid may have been killed
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
