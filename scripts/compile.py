@@ -41,22 +41,23 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "urunc.shim.__main__": (
-        """
-            urunc.shim.main urunc.shim.start urunc.shim.messages urunc.shim.options urunc.shim.begin
-            urunc.runtime.bundle
-        """,
+        "urunc.shim.main urunc.shim.start urunc.runtime.bundle urunc.shim.begin",
         {
-            "serve": "urunc.shim.serve urunc.runtime.settings",
-            "work": """
-                urunc.shim.work urunc.runtime.teardown urunc.runtime.init_words urunc.runtime.channel
-                urunc.linux.cgroup
-            """,
-            "work.create": """
-                urunc.runtime.create urunc.runtime.load urunc.runtime.settings urunc.runtime.knative
+            "serve": "urunc.shim.serve urunc.shim.messages urunc.shim.options",
+            "job": "urunc.shim.work",
+            "job.create": """
+                urunc.runtime.create urunc.runtime.load urunc.runtime.settings
                 urunc.oci.parse urunc.oci.parse_linux
                 urunc.vm.guests.linux urunc.vm.guests.unikraft urunc.vm.monitors.qemu
             """,
+            "job.life": "urunc.runtime.lifecycle urunc.runtime.init_words urunc.runtime.teardown urunc.linux.cgroup",
+            "job.ordinary": """
+                urunc.shim.ordinary urunc.runtime.knative urunc.runtime.settings urunc.runtime.store
+                urunc.linux.cgroup_layout
+            """,
             "cgroup": "urunc.linux.cgroup",
+            "port": "urunc.shim.guest",
+            "error": "urunc.runtime.channel",
         },
     ),
 }

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from shim.services import Serve, World
-from urunc.linux import libc
-from urunc.shim import pod, work
+from urunc.linux import cgroup, libc
+from urunc.shim import ordinary, work
 from urunc.shim.children import Children
 from urunc.shim.loop import Loop
 
@@ -57,8 +57,9 @@ def world(
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     world = World(loop, children, serve_until, tmp_path)
     for name in ("create", "start", "kill", "pause", "resume", "update", "delete", "execute"):
-        monkeypatch.setattr(work, name, getattr(world.work, name))
-    monkeypatch.setattr(pod.cgroup, "pids", lambda paths: [])
+        for module in (work, ordinary):
+            monkeypatch.setattr(module, name, getattr(world.work, name), raising=False)
+    monkeypatch.setattr(cgroup, "pids", lambda paths: [])
     yield world
     for container in world.service._pod.containers.values():
         for process in (container.init, *container.execs.values()):

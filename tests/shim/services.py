@@ -107,10 +107,12 @@ class World:
         self.shut: list[bool] = []
         operations = Operations(loop, children)
         self.prepared: list[str] = []
-        operations.prepare = self.prepared.append  # type: ignore[method-assign]  # a test may change `work` meanwhile
+        # No child is forked ahead, and none stays: a test may change `work` meanwhile.
+        operations.prepare = lambda verb, ours: self.prepared.append(verb)  # type: ignore[method-assign]
+        operations._keep = lambda spare, verb: spare.close()  # type: ignore[method-assign]
         publisher: Any = self.publisher
         pod = Pod(operations, publisher)
-        lives = Lives(loop, children, operations, publisher, pod, "default", "runc", f"{bundle}/socket")
+        lives = Lives(loop, children, operations, publisher, pod, "default", f"{bundle}/socket")
         service = Service(pod, lives, publisher, lambda: self.shut.append(True))
         self.service = service
         self.errors: list[Exception] = []

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from urunc.shim.children import Children, execute
+from urunc.shim.child import execute
+from urunc.shim.children import Children
 from urunc.shim.loop import Loop
 
 Serve = Callable[[Callable[[], object]], None]

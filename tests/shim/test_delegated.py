@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from urunc.errors import HostError, StateError
-from urunc.shim import delegated, work
+from urunc.shim import delegated, ordinary, work
 from urunc.shim.places import Place
 
 # In runc's place: notes its arguments; a file beside it tells what to answer.
@@ -78,11 +78,12 @@ def nothing_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 def test_the_verbs(place: Place) -> None:
-    work.start(place)
-    work.kill(place, 15, False)
-    work.kill(place, 9, True)
-    work.pause(place)
-    work.update(place, '{"cpu":{}}')
+    ordinary.start(place)
+    ordinary.kill(place, 15, False)
+    ordinary.kill(place, 9, True)
+    ordinary.pause(place)
+    ordinary.resume(place)
+    ordinary.update(place, '{"cpu":{}}')
     work.delete(place, False)
     work.delete(place.replace(systemd=True), True)
     assert calls(place) == [
@@ -90,6 +91,7 @@ def test_the_verbs(place: Place) -> None:
         (["kill", "web", "15"], ""),
         (["kill", "--all", "web", "9"], ""),
         (["pause", "web"], ""),
+        (["resume", "web"], ""),
         (["update", "--resources", "-", "web"], '{"cpu":{}}'),
         (["delete", "web"], ""),
         (["--systemd-cgroup", "delete", "--force", "web"], ""),
@@ -114,14 +116,24 @@ def config(place: Place, cgroups_path: str = "/x") -> None:
 def test_create(
     place: Place, monkeypatch: pytest.MonkeyPatch, cgroups_path: str, booted: bool, flag: list[str]
 ) -> None:
-    monkeypatch.setattr(work, "_BOOTED", place.bundle if booted else "/nowhere")
+    monkeypatch.setattr(ordinary, "_BOOTED", place.bundle if booted else "/nowhere")
     config(place, cgroups_path)
-    facts, master = work._create_delegated(place.replace(no_pivot=True), False)
+    facts, master = ordinary.create(place.replace(no_pivot=True), False)
     assert (facts["pid"], facts["ours"], master) == (os.getpid(), False, -1)
     assert Path(place.bundle, "init.pid").read_text() == str(os.getpid())
     [(args, _)] = calls(place)
     assert args[: len(flag) + 4] == [*flag, "create", "--bundle", place.bundle, "--no-pivot"]
     assert args[-1] == "web"
+
+
+def test_without_a_delegate_it_is_the_configuration_s(place: Place, tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f'[runtime]\ndelegate = "{place.delegate}"\n')
+    config(place)
+    facts, _ = ordinary.create(place.replace(delegate="", config=str(file)), False)
+    assert facts["delegate"] == place.delegate
+    work.delete(place.replace(delegate="", config=str(file)), True)
+    assert [args[0] for args, _ in calls(place)] == ["create", "delete"]
 
 
 def test_a_terminal(place: Place) -> None:
@@ -139,7 +151,7 @@ def test_a_terminal_that_does_not_come(place: Place, monkeypatch: pytest.MonkeyP
 
 
 def test_exec(place: Place) -> None:
-    facts, _ = work.execute(place, {"args": ["sh"], "terminal": True}, False)
+    facts, _ = ordinary.execute(place, {"args": ["sh"], "terminal": True}, False)
     assert facts == {"pid": os.getpid()}
     [(args, _)] = calls(place)
     assert (args[0], args[3], args[-1]) == ("exec", "--detach", "web")
@@ -157,18 +169,18 @@ def test_exec(place: Place) -> None:
 def test_its_error_is_ours(place: Place, log: str, message: str) -> None:
     fail(place, log)
     with pytest.raises(StateError) as caught:
-        work.start(place)
+        ordinary.start(place)
     assert caught.value.message == message
 
 
 def test_a_container_that_it_has_lost_is_deleted(place: Place) -> None:
     fail(place, '{"level":"error","msg":"container does not exist"}')
-    work.delete(place, False)
+    ordinary.delete(place, False)
     fail(place, '{"level":"error","msg":"container is busy"}')
     with pytest.raises(StateError, match="busy"):
-        work.delete(place, False)
+        ordinary.delete(place, False)
 
 
 def test_no_delegate(place: Place) -> None:
     with pytest.raises(HostError, match="cannot find `/nowhere/runc`"):
-        work.start(place.replace(delegate="/nowhere/runc"))
+        ordinary.start(place.replace(delegate="/nowhere/runc"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from urunc.errors import ImageError, KernelError
+from urunc.linux import libc
 from urunc.shim import child, operation, work
 from urunc.shim.child import Job
 from urunc.shim.children import Children
@@ -39,7 +41,7 @@ def run(
     def run_(body: Body, *arguments: Any, **options: Any) -> Outcome:
         monkeypatch.setattr(work, "start", body)
         if request.param == "forked ahead":
-            operations.prepare("start")
+            operations.prepare("start", ours=True)
         return finish(operations, serve_until, *arguments, **options)
 
     return run_
@@ -94,7 +96,7 @@ def test_a_fork_that_fails(operations: Operations, serve_until: Serve, monkeypat
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", fail)
-    operations.prepare("start")
+    operations.prepare("start", ours=True)
     assert "cannot fork" in str(finish(operations, serve_until).error)
 
 
@@ -142,7 +144,7 @@ def test_it_waits_for_the_logger(run: Callable[..., Outcome]) -> None:
 
 class TestForkedAhead:
     def test_one_for_another_verb_is_not_taken(self, operations: Operations, serve_until: Serve) -> None:
-        operations.prepare("delete")
+        operations.prepare("delete", ours=True)
         assert "does not exist" in str(finish(operations, serve_until).error)
         assert operations._spare is not None
         operations.close()
@@ -150,9 +152,9 @@ class TestForkedAhead:
     def test_one_that_has_ended_is_not_missed(
         self, operations: Operations, children: Children, serve_until: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(work, "prepare", lambda _verb: os._exit(1))
+        monkeypatch.setattr(work, "prepare", lambda _verb, ours: os._exit(1))
         monkeypatch.setattr(work, "start", lambda _place: ({"here": 1}, -1))
-        operations.prepare("start")
+        operations.prepare("start", ours=True)
         assert operations._spare is not None
         assert operations._spare.recv(1) == b""
         assert finish(operations, serve_until).values == {"here": 1}
@@ -161,7 +163,7 @@ class TestForkedAhead:
         self, operations: Operations, serve_until: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(work, "start", lambda _place, text: ({"length": len(text)}, -1))
-        operations.prepare("start")
+        operations.prepare("start", ours=True)
         assert finish(operations, serve_until, "x" * child.MAX_JOB).values == {"length": child.MAX_JOB}
 
     def test_one_that_nobody_wants_ends(
@@ -170,19 +172,110 @@ class TestForkedAhead:
         monkeypatch.setattr(operation, "SPARE_SECONDS", 0.0)
         alive, held = os.pipe()
         monkeypatch.setattr(child.log, "descriptor", lambda: held)
-        operations.prepare("start")
+        operations.prepare("start", ours=True)
         os.close(held)
         serve_until(lambda: operations._spare is None)
         assert os.read(alive, 1) == b"", "it has closed what it held"
         os.close(alive)
 
 
+class TestStays:
+    """The child that has made a container waits for its start."""
+
+    @pytest.fixture(autouse=True)
+    def subreaper(self) -> Iterator[None]:
+        libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+        yield
+        libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 0)
+
+    @pytest.fixture
+    def create(
+        self, operations: Operations, serve_until: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., Outcome]:
+        """Make a container by `body`; `work.start` will tell who does it."""
+
+        def create_(body: Body, **options: Any) -> Outcome:
+            monkeypatch.setattr(work, "create", body)
+            monkeypatch.setattr(work, "start", lambda _place: ({"by": os.getpid()}, -1))
+            outcomes: list[Outcome] = []
+            operations.run(Job(verb="create", place=PLACE), outcomes.append, **options)
+            serve_until(lambda: outcomes)
+            return outcomes[0]
+
+        return create_
+
+    def test_it_does_the_start_and_ends(
+        self, create: Callable[..., Outcome], operations: Operations, children: Children, serve_until: Serve
+    ) -> None:
+        made = create(lambda _place: ({"pid": 1, "ours": False, "by": os.getpid()}, -1))
+        ends: list[int] = []
+        children.watch(made.values["by"], lambda status, _when: ends.append(status))
+        assert finish(operations, serve_until).values == {"by": made.values["by"]}
+        assert operations._spare is None
+        serve_until(lambda: ends)
+        assert ends == [0]
+
+    def test_it_lets_go_of_what_the_container_has(
+        self, create: Callable[..., Outcome], operations: Operations, serve_until: Serve, tmp_path: Path
+    ) -> None:
+        (tmp_path / "shim.json").touch()
+        reader, writer = os.pipe()
+        made = create(
+            lambda _place: ({"pid": 1, "ours": False}, os.dup(1)), stdio=(-1, writer, -1), bundle=str(tmp_path)
+        )
+        for fd in (made.fd, writer):
+            os.close(fd)
+        assert os.read(reader, 1) == b"", "though it has not ended"
+        os.close(reader)
+        with open(tmp_path / "shim.json", "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert operations._spare is not None
+
+    def test_one_that_made_nothing_does_not(self, create: Callable[..., Outcome], operations: Operations) -> None:
+        assert create(lambda _place: {}["x"]).error is not None
+        assert operations._spare is None
+
+    def test_the_end_of_a_monitor_before_its_start_is_told_and_the_start_goes_by_a_fork(
+        self, create: Callable[..., Outcome], operations: Operations, children: Children, serve_until: Serve
+    ) -> None:
+        def body(_place: Place) -> tuple[dict[str, Any], int]:
+            pid = os.fork()
+            if pid == 0:
+                signal.pause()
+            return {"pid": pid, "ours": True, "by": os.getpid()}, -1
+
+        made = create(body).values
+        ends: list[int] = []
+        children.watch(made["pid"], lambda status, _when: ends.append(status))
+        os.kill(made["pid"], signal.SIGKILL)
+        serve_until(lambda: ends)
+        assert ends == [128 + 9]
+        assert operations._spare is not None
+        assert finish(operations, serve_until).values["by"] not in (made["by"], os.getpid())
+
+    def test_a_start_that_came_before_that_end_is_not_lost(
+        self, create: Callable[..., Outcome], operations: Operations, serve_until: Serve
+    ) -> None:
+        def body(_place: Place) -> tuple[dict[str, Any], int]:
+            pid = os.fork()
+            if pid == 0:
+                signal.pause()
+            return {"pid": pid, "ours": True, "by": os.getpid()}, -1
+
+        made = create(body).values
+        os.kill(made["by"], signal.SIGSTOP)
+        os.kill(made["pid"], signal.SIGKILL)
+        outcomes: list[Outcome] = []
+        operations.run(Job(verb="start", place=PLACE), outcomes.append)
+        os.kill(made["by"], signal.SIGCONT)
+        serve_until(lambda: outcomes)
+        assert outcomes[0].values == {"by": made["by"]}
+
+
 def test_the_end_of_what_it_made_is_not_missed(
     loop: Loop, children: Children, serve_until: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A grandchild that ends before the operation's outcome is known is still told, as the shim is a subreaper."""
-    from urunc.linux import libc
-
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
     ends: list[int] = []
     try:

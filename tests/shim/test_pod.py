@@ -12,7 +12,8 @@ import pytest
 
 from shim.services import World
 from urunc.errors import StateError
-from urunc.shim import codes, messages, pod, work
+from urunc.linux import cgroup
+from urunc.shim import codes, messages, work
 from urunc.shim.wire import decode
 
 
@@ -137,7 +138,7 @@ class TestExec:
     def test_pids_name_the_execs(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         pid = world.run()
         other = self.exec(world, "one")
-        monkeypatch.setattr(pod.cgroup, "pids", lambda paths: [pid, other])
+        monkeypatch.setattr(cgroup, "pids", lambda paths: [pid, other])
         processes = world.call("Pids", id="web")["processes"]
         assert [process["pid"] for process in processes] == [pid, other]
         assert processes[0]["info"] is None

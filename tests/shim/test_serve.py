@@ -13,9 +13,8 @@ from urunc.shim import io, serve
 
 
 @pytest.fixture
-def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[serve._Shim]:
+def shim(tmp_path: Path) -> Iterator[serve._Shim]:
     """A shim that listens and tells nobody of its events."""
-    monkeypatch.setattr(serve, "read_delegate", lambda: "runc")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "socket"))
     listener.listen()

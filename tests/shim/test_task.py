@@ -14,7 +14,7 @@ import pytest
 
 from shim.services import World
 from urunc.errors import SpecError, StateError
-from urunc.shim import codes, messages, places, work
+from urunc.shim import child, codes, messages, places, work
 
 OCI_ERROR = "OCI runtime create failed: "
 
@@ -39,7 +39,7 @@ def test_a_life(world: World) -> None:
     assert world.publisher.topics == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
     world.call("Shutdown", id="web")
     assert world.shut
-    assert world.prepared == ["start", "delete"], "children that are forked ahead"
+    assert world.prepared == ["delete"], "a child that is forked ahead"
 
 
 def test_shutdown_waits_for_the_last_container(world: World) -> None:
@@ -67,8 +67,22 @@ def test_its_options_are_kept_in_the_bundle(world: World, tmp_path: Path) -> Non
     world.create(options=messages.pack(messages.RUNTIME_OPTIONS, {"config_body": body}))
     place = places.load_place(world.bundle)
     assert place is not None
-    assert (place.root, place.delegate, place.config) == ("/state/default", "crun", str(config))
+    assert (place.root, place.delegate, place.config) == ("/state/default", "", str(config))
     assert (place.io_uid, place.io_gid) == (7, 8)
+
+
+def test_the_delegate_that_made_a_container_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = world.work.create
+
+    def create_by(*arguments: Any) -> tuple[dict[str, Any], int]:
+        values, fd = create(*arguments)
+        return {**values, "ours": False, "delegate": "crun"}, fd
+
+    monkeypatch.setattr(work, "create", create_by)
+    world.create()
+    saved = places.load_place(world.bundle)
+    assert saved is not None
+    assert saved.delegate == world.service._pod.containers["web"].place.delegate == "crun"
 
 
 class TestWhileItIsCreated:
@@ -121,7 +135,7 @@ class TestWhileItIsDeleted:
             return {}, -1
 
         monkeypatch.setattr(work, "delete", delete)
-        monkeypatch.setattr("urunc.linux.proc.close_all_but", lambda fds: None)
+        monkeypatch.setattr(child, "_close_all_but", lambda fds: None)
         pid = world.create()
         first, second, start = (world.send(method, id="web") for method in ("Delete", "Delete", "Start"))
         assert world.refused("Create", id="web", bundle=world.bundle)[0] == codes.ALREADY_EXISTS
@@ -157,7 +171,7 @@ class TestWhileItIsDeleted:
             os.write(note, b"delete")
             return {}, -1
 
-        monkeypatch.setattr("urunc.linux.proc.close_all_but", lambda fds: None)
+        monkeypatch.setattr(child, "_close_all_but", lambda fds: None)
         monkeypatch.setattr(work, "update", update)
         monkeypatch.setattr(work, "delete", delete)
         world.end(world.run())

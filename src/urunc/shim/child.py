@@ -1,8 +1,9 @@
 """A forked child of the shim: it drops what is not its own, does one job of `work`, and answers with one message.
 
 As a rule the job comes by the fork. What containerd asks next is often known, though: then the child is forked ahead
-of the request, loads what it will need, and gets its job as a message, with the descriptors that it may have. The
-child is not the one that lives on: what it makes (a monitor's process) outlives it and becomes the shim's.
+of the request, loads what it will need, and gets its job as a message, with the descriptors that it may have. So does
+the child that has made a container: it stays for the start. It is not the one that lives on: what it makes (a
+monitor's process) outlives it and becomes the shim's.
 
 Light: the first child is forked before the shim has loaded itself.
 """
@@ -13,6 +14,7 @@ import _signal  # type: ignore[import-not-found]
 import _socket
 import gc
 import os
+import select
 
 from .. import jsonio, log
 from ..linux import proc
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     Stdio = tuple[int, int, int]
 
 NO_STDIO = (-1, -1, -1)
+STAYS_AFTER, STAYS_FOR = "create", "start"
+"""After a successful job of the one verb, its child waits for one of the other."""
 MAX_JOB = 64 * 1024
 """A larger job goes by a fork: the kernel limits a message, and to what depends on the host."""
 _DESCRIPTORS = 5
@@ -66,11 +70,27 @@ def be(body: Callable[[], None], stdio: Stdio, keep: Iterable[int]) -> NoReturn:
         for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGINT):
             _signal.signal(number, _signal.SIG_DFL)
         _place_stdio(stdio)
-        proc.close_all_but((0, 1, 2, *keep))
+        _close_all_but(frozenset((0, 1, 2, *keep)))
         body()
         code = 0
     finally:
         os._exit(code)
+
+
+def execute(argv: list[str], env: dict[str, str] | None = None) -> NoReturn:
+    """Become another program, in a forked child: `argv[0]` is a path. Python's ignored signals are not passed on."""
+    proc.reset_signals()
+    os.execve(argv[0], argv, os.environ if env is None else env)  # noqa: S606
+
+
+def _close_all_but(fds: frozenset[int]) -> None:
+    """Close every descriptor but these, by what /proc says: `proc.close_all_but` needs `_ctypes`, most jobs do not."""
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd not in fds:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # by which the folder was read
 
 
 def _place_stdio(stdio: Stdio) -> None:
@@ -96,8 +116,8 @@ def fork(body: Callable[[_socket.socket], None], given: Given) -> _socket.socket
 
 
 def do(job: Job, given: Given, theirs: _socket.socket) -> None:
-    """Do a job in this child, and send what came of it: values and a descriptor, or the error."""
-    fd = -1
+    """Do a job in this child, and send what came of it: values and a descriptor, or the error. Then stay, or end."""
+    fd, values = -1, None
     try:
         if given.held >= 0:
             name_holder(given.held)
@@ -110,20 +130,49 @@ def do(job: Job, given: Given, theirs: _socket.socket) -> None:
 
         answer = {"error": error_data(error)}
     theirs.sendmsg([jsonio.dumps(answer)], _rights((fd,)))
+    if job.verb == STAYS_AFTER and values:
+        _stay(values, theirs)
 
 
-def fork_ahead(verb: str) -> _socket.socket:
-    """Fork a child for a later job of `verb`, and return the end to `send` it by. Raises OSError.
+def _stay(made: dict[str, Any], theirs: _socket.socket) -> None:
+    """Wait for the job that starts what this child has made, and do it.
+
+    A unikernel's monitor is its child as long. Where that ends, so does this one, and the shim is told.
+    """
+    from . import work
+
+    _close_all_but(frozenset((0, 1, 2, theirs.fileno(), log.descriptor())))
+    _place_stdio(NO_STDIO)
+    work.prepare(STAYS_FOR, ours=made["ours"])
+    poll = select.poll()
+    poll.register(theirs, select.POLLIN)
+    if made["ours"]:
+        try:
+            poll.register(os.pidfd_open(made["pid"]), select.POLLIN)
+        except ProcessLookupError:
+            return
+    poll.poll()
+    theirs.shutdown(_socket.SHUT_RD)  # a job that comes later is refused, and the shim forks for it
+    _receive(theirs)
+
+
+def fork_ahead(verb: str, *, ours: bool = True) -> _socket.socket:
+    """Fork a child for a later job of `verb`, on a unikernel or not; return the end to `send` it by. Raises OSError.
 
     It ends where that end is closed first.
     """
-    return fork(lambda theirs: _wait(verb, theirs), Given())
+    return fork(lambda theirs: _wait(verb, ours, theirs), Given())
 
 
-def _wait(verb: str, theirs: _socket.socket) -> None:
+def _wait(verb: str, ours: bool, theirs: _socket.socket) -> None:
     from . import work
 
-    work.prepare(verb)
+    work.prepare(verb, ours=ours)
+    _receive(theirs)
+
+
+def _receive(theirs: _socket.socket) -> None:
+    """Take a job, and do it."""
     data, control, _flags, _address = theirs.recvmsg(
         MAX_JOB, _socket.CMSG_SPACE(4 * _DESCRIPTORS), _socket.MSG_CMSG_CLOEXEC
     )

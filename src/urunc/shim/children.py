@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 
-from ..linux import proc
 from . import child
 from .loop import IN
 
@@ -18,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable, Iterable
-    from typing import NoReturn
 
     from .child import Stdio
     from .loop import Loop
@@ -107,12 +105,6 @@ class Children:
             self._loop.call(lambda: ended(status, when))  # what it lets out must not make the shim deaf to the others
         elif self._expecting:
             self._early[pid] = (status, when)
-
-
-def execute(argv: list[str], env: dict[str, str] | None = None) -> NoReturn:
-    """Become another program, in a forked child: `argv[0]` is a path. Python's ignored signals are not passed on."""
-    proc.reset_signals()
-    os.execve(argv[0], argv, os.environ if env is None else env)  # noqa: S606
 
 
 def exit_status(wait_status: int) -> int:

@@ -12,7 +12,7 @@ from .. import jsonio
 from ..errors import HostError, StateError, reason
 from ..linux import proc
 from ..runtime import delegate
-from .children import execute
+from .child import execute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

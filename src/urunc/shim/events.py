@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from . import messages
-from .children import execute
+from .child import execute
 from .messages import EVENTS_SERVICE, FORWARD_REQUEST, TOPICS, now, pack
 from .ttrpc import Client
 from .wire import encode

@@ -15,7 +15,7 @@ from _struct import pack, unpack
 
 from .. import log
 from ..errors import HostError, reason
-from .children import execute
+from .child import execute
 from .pump import Pump
 
 TYPE_CHECKING = False

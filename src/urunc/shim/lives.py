@@ -1,7 +1,6 @@
 """How the processes of a pod come and go: Create, Start, Exec and Delete, and what has to wait meanwhile.
 
-Each is an operation, answered once that is through; the event that tells of it follows. For what comes next as a rule,
-Start after Create, a child is forked ahead (`Operations.prepare`).
+Each is an operation, answered once that is through; the event that tells of it follows.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Lives:
-    """The calls that make and end the processes of `pod`. `delegate` runs the containers that are not unikernels."""
+    """The calls that make and end the processes of `pod`, whose shim listens at `socket`."""
 
     def __init__(
         self,
@@ -44,12 +43,11 @@ class Lives:
         publisher: Publisher,
         pod: Pod,
         namespace: str,
-        delegate: str,
         socket: str,
     ) -> None:
         self._loop, self._children = loop, children
         self._operations, self._publisher, self._pod = operations, publisher, pod
-        self._namespace, self._delegate, self._socket = namespace, delegate, socket
+        self._namespace, self._socket = namespace, socket
         self.changing: dict[str, list[Callable[[], None]]] = {}
         """The containers that are being created or deleted, each with the calls that wait for it."""
 
@@ -95,14 +93,13 @@ class Lives:
     def _place(self, values: Values) -> Place:
         try:
             asked = options.read(values["options"])
-            delegate = places.read_delegate(asked.config) if asked.config else self._delegate
         except UruncError as error:
             raise codes.of_error(error, "create") from None
         place = Place(
             id=values["id"],
             bundle=values["bundle"],
             root=f"{asked.root or DEFAULT_ROOT}/{self._namespace}",
-            delegate=asked.binary if asked.binary and os.path.basename(asked.binary) != "urunc" else delegate,
+            delegate=asked.binary if os.path.basename(asked.binary) != "urunc" else "",
             systemd=asked.systemd,
             no_pivot=asked.no_pivot,
             no_new_keyring=asked.no_new_keyring,
@@ -131,6 +128,8 @@ class Lives:
             return
         init.pid = outcome.values["pid"]
         call.answer({"pid": init.pid})
+        if outcome.values.get("delegate", place.delegate) != place.delegate:
+            place = self._with_delegate(place, outcome.values["delegate"])
         container = Container(place, init, outcome.values)
         self._pod.containers[place.id] = container
         if init.streams is not None and outcome.fd >= 0:
@@ -149,7 +148,15 @@ class Lives:
             },
         )
         self._children.watch(init.pid, lambda status, when: self._pod.init_ended(container, status, when))
-        self._operations.prepare("start")
+
+    def _with_delegate(self, place: Place, delegate: str) -> Place:
+        """Keep which program has made a container: that one knows it, whatever the configuration says next."""
+        place = place.replace(delegate=delegate)
+        try:
+            places.save_place(place)
+        except OSError as error:
+            log.warn(f"cannot write into the bundle `{place.bundle}`: {reason(error)}")
+        return place
 
     def _tell_oom(self, container: Container) -> None:
         self._publisher.publish("/tasks/oom", {"container_id": container.id})

@@ -83,17 +83,16 @@ def _run(flags: dict[str, str], action: str) -> int:
 
 
 def _start(flags: dict[str, str]) -> str:
-    from . import begin, messages, options, start
+    from . import begin, start
 
-    params = messages.bootstrap(_read_stdin())
+    params, cgroup = _parameters()
     bundle = os.getcwd()
-    name = flags.get("id") or params["instance_id"]
+    name = flags.get("id") or params.get("instance_id", "")
     if not name:
         raise UsageError("the container's id is missing", hint="-id ID")
-    address = flags.get("address") or params["containerd_grpc_address"]
-    folder = params["socket_dir"] or start.SOCKET_FOLDER
+    address = flags.get("address") or params.get("containerd_grpc_address", "")
+    folder = params.get("socket_dir") or start.SOCKET_FOLDER
     path = start.socket_path(folder, address, flags["namespace"], start.group_of(bundle, name))
-    cgroup = options.of_bootstrap(params).shim_cgroup
 
     def serve(listener: _socket.socket) -> None:
         debug = flags.get("debug") == "true"
@@ -104,12 +103,23 @@ def _start(flags: dict[str, str]) -> str:
             namespace=flags["namespace"],
             path=path,
             grpc_address=address,
-            ttrpc_address=os.environ.get("TTRPC_ADDRESS") or params["containerd_ttrpc_address"],
-            publish_binary=flags.get("publish-binary") or params["containerd_binary"],
+            ttrpc_address=os.environ.get("TTRPC_ADDRESS") or params.get("containerd_ttrpc_address", ""),
+            publish_binary=flags.get("publish-binary") or params.get("containerd_binary", ""),
         )
         server.serve(identity, listener, spare)
 
     return start.start(bundle, path, serve, (lambda: _join(cgroup)) if cgroup else None)
+
+
+def _parameters() -> tuple[Values, str]:
+    """Return what containerd has written to `start`, {} where it has not; and the cgroup that a shim is to join."""
+    data = _read_stdin()
+    if not data:
+        return {}, ""  # as a rule, and containerd waits: what could read it is loaded later
+    from . import messages, options
+
+    params = messages.bootstrap(data)
+    return params, options.of_bootstrap(params).shim_cgroup
 
 
 def _join(cgroup: str) -> None:
@@ -142,9 +152,7 @@ def _default_place(name: str, bundle: str, namespace: str) -> Place:
     """Return the place of a container whose Create never came so far as to write it down."""
     from . import places
 
-    return places.Place(
-        id=name, bundle=bundle, root=f"{places.DEFAULT_ROOT}/{namespace}", delegate=places.read_delegate()
-    )
+    return places.Place(id=name, bundle=bundle, root=f"{places.DEFAULT_ROOT}/{namespace}")
 
 
 def _clear(place: Place) -> None:

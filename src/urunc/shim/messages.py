@@ -300,16 +300,13 @@ def bootstrap(stdin: bytes) -> Values:
     marker, but an Any ends at field 2. What is neither is ignored: all that is needed is also in argv and environment.
     """
     params = _maybe(BOOTSTRAP_PARAMS, stdin)
-    if params is not None and any(params[name] for name in _BEYOND_AN_ANY):
+    if params is not None and any(params[field.name] for field in BOOTSTRAP_PARAMS.fields if field.number > 2):
         return params
     params = BOOTSTRAP_PARAMS.new()
     options = _maybe(ANY, stdin)
     if options is not None and options["type_url"]:
         params["extensions"] = [{"value": options}]
     return params
-
-
-_BEYOND_AN_ANY = tuple(field.name for field in BOOTSTRAP_PARAMS.fields if field.number > 2)
 
 
 def _maybe(table: Table, data: bytes) -> Values | None:

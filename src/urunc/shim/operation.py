@@ -10,7 +10,6 @@ import os
 
 from .. import jsonio
 from ..errors import KernelError, reason
-from ..runtime.channel import carried_error
 from . import child
 from .child import NO_STDIO, Given
 from .loop import IN
@@ -49,14 +48,16 @@ class Operations:
         self._spare, self._spare_verb = spare, "create" if spare else ""
         self._spare_timer: Timer | None = None
 
-    def prepare(self, verb: str) -> None:
+    def prepare(self, verb: str, *, ours: bool) -> None:
         """Fork a child ahead for an operation that is likely to come soon. One is kept, and not for long."""
         self.close()
         try:
-            self._spare = child.fork_ahead(verb)
+            self._keep(child.fork_ahead(verb, ours=ours), verb)
         except OSError:
-            return  # `run` will say so where it has to
-        self._spare_verb = verb
+            pass  # `run` will say so where it has to
+
+    def _keep(self, spare: _socket.socket, verb: str) -> None:
+        self._spare, self._spare_verb = spare, verb
         self._spare_timer = self._loop.later(SPARE_SECONDS, self.close)
 
     def run(self, job: Job, done: Done, *, stdio: Stdio = NO_STDIO, ready: int = -1, bundle: str = "") -> None:
@@ -74,7 +75,7 @@ class Operations:
             self._loop.later(0, lambda: self._finish(done, Outcome({}, failure)))
             return
         ours.setblocking(False)
-        self._loop.watch(ours.fileno(), IN, lambda _mask: self._receive(ours, done))
+        self._loop.watch(ours.fileno(), IN, lambda _mask: self._receive(ours, job.verb, done))
 
     def _hand_over(self, job: Job, stdio: Stdio, ready: int, bundle: str) -> _socket.socket:
         """Give the job to a child; return where its outcome comes."""
@@ -106,7 +107,7 @@ class Operations:
             self._spare_timer.cancel()
         self._spare, self._spare_verb, self._spare_timer = None, "", None
 
-    def _receive(self, ours: _socket.socket, done: Done) -> None:
+    def _receive(self, ours: _socket.socket, verb: str, done: Done) -> None:
         room = _socket.CMSG_SPACE(4)
         try:
             data, control, _flags, _address = ours.recvmsg(_MAX_MESSAGE, room, _socket.MSG_CMSG_CLOEXEC)
@@ -115,8 +116,13 @@ class Operations:
         except OSError:
             data, control = b"", []
         self._loop.forget(ours.fileno())
-        ours.close()
-        self._finish(done, _outcome(data, control))
+        outcome = _outcome(data, control)
+        if verb == child.STAYS_AFTER and outcome.error is None:
+            self.close()
+            self._keep(ours, child.STAYS_FOR)
+        else:
+            ours.close()
+        self._finish(done, outcome)
 
     def _finish(self, done: Done, outcome: Outcome) -> None:
         try:
@@ -131,6 +137,8 @@ def _outcome(data: bytes, control: list[tuple[int, int, bytes]]) -> Outcome:
     fd = int.from_bytes(control[0][2][:4], "little") if control else -1
     answer = jsonio.loads(data)
     if "error" in answer:
+        from ..runtime.channel import carried_error
+
         return Outcome({}, carried_error(answer["error"]))
     if answer["fd"] and fd < 0:
         return Outcome({}, KernelError("the shim has no descriptor left for the terminal"))

@@ -36,7 +36,7 @@ class Place(Record):
     id: str
     bundle: str
     root: str  # the state root, of ours and of the delegate
-    delegate: str  # name or path of the runtime of ordinary containers
+    delegate: str = ""  # name or path of the runtime of ordinary containers; "" until one is made
     systemd: bool = False
     no_pivot: bool = False
     no_new_keyring: bool = False
@@ -210,8 +210,8 @@ def read_config(bundle: str) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def read_delegate(config: str = "") -> str:
-    """Return the runtime of ordinary containers, of that configuration or the host's. Raises ConfigError."""
-    from ..runtime import settings, store
-
-    return settings.load(store.cache(store.DEFAULT_ROOT), config).delegate
+def write_pid_file(place: Place, pid: int) -> None:
+    """Write `init.pid` into the bundle: engines' tools look there."""
+    path = f"{place.bundle}/init.pid"
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644), "w") as file:
+        file.write(str(pid))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from _signal import SIGKILL  # type: ignore[import-not-found]
 
-from ..linux import cgroup
 from .child import Job
 from .codes import NOT_FOUND, StatusError
 
@@ -59,6 +58,8 @@ class Pod:
 
     def _end_others(self, container: Container) -> None:
         """Without a process namespace of its own, a container's other processes do not end with its first one."""
+        from ..linux import cgroup
+
         if cgroup.pids(container.cgroup):
             self.operate(container, Job(verb="kill", place=container.place, arguments=(SIGKILL, True)), _ignore)
 
@@ -88,7 +89,7 @@ class Pod:
             call.answer(process.exit_values())
         process.waiting.clear()
         if not process.exec_id:
-            self._operations.prepare("delete")
+            self._operations.prepare("delete", ours=container.place.ours)
         if process.exec_id and container.deferred_end is not None:
             end, container.deferred_end = container.deferred_end, None
             self.init_ended(container, *end)

@@ -8,7 +8,6 @@ from .. import log
 from ..errors import StateError, reason
 from . import codes, messages
 from .codes import StatusError
-from .guest import GuestPort
 from .messages import CREATED, PAUSED, RUNNING, STOPPED, timestamp
 
 TYPE_CHECKING = False
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .guest import GuestPort
     from .io import Streams
     from .loop import Loop
     from .oom import OomWatch
@@ -143,6 +143,8 @@ class Container:
 
     def open_port(self, loop: Loop) -> None:
         """Open the port by which the guest's init is spoken to."""
+        from .guest import GuestPort  # few guests have one
+
         try:
             self.port = GuestPort(loop, f"{self.place.root}/{self.id}")
         except StateError as error:

@@ -10,7 +10,7 @@ import gc
 import os
 
 from .. import log
-from ..linux import libc
+from ..linux import subreaper
 from ..record import Record
 from .children import Children
 from .events import Publisher
@@ -19,7 +19,6 @@ from .lives import Lives
 from .loop import Loop
 from .messages import TASK_SERVICE
 from .operation import Operations
-from .places import read_delegate
 from .pod import Pod
 from .task import Service
 from .ttrpc import Server
@@ -45,8 +44,8 @@ def serve(identity: Identity, listener: _socket.socket, spare: _socket.socket | 
     `spare` is the child that waits for the first Create: see `begin`.
     """
     try:
-        libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
         shim = _Shim(identity, listener, spare)
+        subreaper.become()
         gc.freeze()  # what is here now is here for good: a fork then copies fewer pages
         gc.enable()
         log.debug(f"serving `{identity.path}`")
@@ -79,7 +78,6 @@ class _Shim:
             self.publisher,
             pod,
             identity.namespace,
-            read_delegate(),
             identity.path,
         )
         self.service = Service(pod, lives, self.publisher, self.shut_down)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from _signal import SIGCONT, SIGKILL, SIGSTOP  # type: ignore[import-not-found]
 
-from ..linux import cgroup
 from . import codes
 from .child import Job
 from .codes import StatusError
@@ -79,6 +78,8 @@ class Service:
         return {"shim_pid": os.getpid(), "task_pid": container.init.pid if container else 0}
 
     def _pids(self, values: Values, call: Call) -> Values:
+        from ..linux import cgroup
+
         container = self._pod.container(values)
         return {"processes": container.processes(cgroup.pids(container.cgroup))}
 

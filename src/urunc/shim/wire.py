@@ -36,14 +36,25 @@ class Table:
     table), or map (from string to string). `label` "repeated" makes a list; numbers in it are written packed.
     """
 
-    __slots__ = ("by_tag", "fields", "name", "scalars", "shared")
+    __slots__ = ("_given", "by_tag", "fields", "name", "scalars", "shared")
+    by_tag: dict[int, _Field]
+    fields: tuple[_Field, ...]
+    scalars: Values
+    shared: list[tuple[str, Callable[[], Any]]]
 
     def __init__(self, name: str, *fields: tuple[Any, ...]) -> None:
-        self.name = name
-        self.fields = tuple(_Field(*field) for field in sorted(fields))
-        self.by_tag: dict[int, _Field] = {}
-        self.shared: list[tuple[str, Callable[[], Any]]] = []
-        self.scalars: Values = {}
+        self.name, self._given = name, fields
+
+    def __getattr__(self, name: str) -> Any:
+        """Take the fields apart when they are first wanted: most messages are not, in the life of a shim."""
+        if name not in Table.__slots__:
+            raise AttributeError(name)
+        self._take_apart()
+        return getattr(self, name)
+
+    def _take_apart(self) -> None:
+        self.fields = tuple(_Field(*field) for field in sorted(self._given))
+        self.by_tag, self.shared, self.scalars = {}, [], {}
         for field in self.fields:
             self.by_tag[field.tag] = field
             if field.packed:
