@@ -96,7 +96,7 @@ def _open_kernel(rootfs: int, path: str) -> BinaryIO:
 
 def reader(fd: int, what: str) -> Callable[[int, int], bytes]:
     """Return what reads (offset, length) of an open file, less or nothing at its end. It raises ImageError."""
-    size = os.lseek(fd, 0, 2)  # to the end (SEEK_END, which is in the half of `os` that is not loaded), of a block device too
+    size = os.lseek(fd, 0, 2)  # SEEK_END, which is in the half of `os` that is not loaded; of a block device too
 
     def read_at(offset: int, length: int) -> bytes:
         try:
