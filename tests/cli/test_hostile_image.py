@@ -19,7 +19,6 @@ from refusals import assert_refused, refuse
 
 pytestmark = pytest.mark.root
 
-SOCKET_PATH_BYTES = 107
 TERABYTE = 1 << 40
 
 

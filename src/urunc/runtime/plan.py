@@ -1,7 +1,8 @@
 """What to do on the host, decided before anything is done. Pure: `urunc create --dry-run` prints its result.
 
 Every name that create or init will make (cgroup, unit, taps, sockets, files) is decided here, so that the
-undo can be recorded before the first step.
+undo can be recorded before the first step. The machine, what it is given of disks and folders, and the devices of its
+monitor are decided in `plan_machine`, `plan_storage` and `plan_devices`.
 """
 
 from __future__ import annotations
