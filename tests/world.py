@@ -123,6 +123,16 @@ class World:
             raise AssertionError(f"{shown}: exit status {result.returncode}\n{result.stdout}\n{result.stderr}")
         return result
 
+    def ask(self, *argv: str) -> str:
+        """Return what one of this machine's own programs prints in the network inside; "" where it fails.
+
+        Inside may be another tree, without such a program: a test would take that for a guest that is silent.
+        """
+        enter = ["nsenter", f"--target={self.pid}", "--net", "--"]
+        done = subprocess.run([*enter, *argv], check=False, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+        assert done.returncode != 127, f"{argv[0]}: {done.stderr.decode(errors='replace')}"
+        return "" if done.returncode else done.stdout.decode(errors="replace")
+
     def start(self, name: str, *argv: str | Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a service inside; what it prints goes to `<logs>/<name>.log`."""
         with (self.logs / f"{name}.log").open("ab") as log:

@@ -6,11 +6,14 @@ Only the messages that the tests need; field numbers are those of runtime.v1's a
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
 import grpc
+import guests
 from engines import Containerd
+from guests import Net
 
 from urunc.shim.wire import Table, decode, encode
 from world import World, wait_for
@@ -144,10 +147,14 @@ class Kubelet(Cri, Containerd):
 
     def __init__(self, world: World, runtime: Path, shim: Path) -> None:
         self.shim = shim
-        for name, content in (("cni", CNI), ("cni-fixed", CNI_FIXED)):
+        networks = {"cni": [CNI]} | {
+            f"cni-{name}": [cni(net, f"cni-{net.name}") for net in nets] for nets, name in NETWORKS.items()
+        }
+        for name, configs in networks.items():
             folder = world.path(f"/run/data/{name}")
             folder.mkdir(parents=True)
-            (folder / "10-bridge.conf").write_text(content)
+            for number, config in enumerate(configs):
+                (folder / f"{number}-bridge.conf").write_text(config)
         super().__init__(world, runtime)
         self.namespace = "k8s.io"
         self.connect(world.path(self.socket))
@@ -155,21 +162,45 @@ class Kubelet(Cri, Containerd):
     def _start(self) -> Any:
         path = f"{self.shim.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         config = self.world.logs / "containerd.toml"
-        config.write_text(CONFIG.format(socket=self.socket, cgroup=self.world.cgroup) + snippet("cri"))
+        handlers = "".join(HANDLER.format(name=name, count=len(nets)) for nets, name in NETWORKS.items())
+        config.write_text(CONFIG.format(socket=self.socket, cgroup=self.world.cgroup) + snippet("cri") + handlers)
         return self.world.start("containerd", self.program("containerd"), "--config", config, env={"PATH": path})
 
 
-CNI = """{
-  "cniVersion": "0.4.0", "name": "test", "type": "bridge", "bridge": "cni-test", "isGateway": true,
-  "ipam": {"type": "host-local", "dataDir": "/run/data/ipam", "subnet": "10.88.79.0/24",
-           "routes": [{"dst": "0.0.0.0/0"}]}
+def cni(net: Net, bridge: str) -> str:
+    """Return the CNI configuration of a bridge with that network."""
+    ranges = [
+        [{"subnet": subnet} | ({"rangeStart": net.fixed, "rangeEnd": net.fixed} if net.fixed else {})]
+        for subnet in net.subnets
+    ]
+    default = {"10": "0.0.0.0/0", "fd": "::/0"}
+    routes = [{"dst": default[subnet[:2]]} for subnet in net.subnets] if net.default else []
+    ipam = {"type": "host-local", "dataDir": "/run/data/ipam", "ranges": ranges, "routes": routes}
+    made = {
+        "cniVersion": "0.4.0",
+        "name": net.name,
+        "type": "bridge",
+        "bridge": bridge,
+        "isGateway": True,
+        "ipam": ipam,
+    }
+    return json.dumps(made)
+
+
+CNI = cni(Net("test", ("10.88.79.0/24",)), "cni-test")
+NETWORKS: dict[tuple[Net, ...], str] = {
+    (guests.FIRST,): "fixed",
+    (guests.FIRST, guests.SECOND): "two",
+    (guests.IPV6,): "ipv6",
+    (guests.DUAL,): "dual",
 }
-"""
-CNI_FIXED = """{
-  "cniVersion": "0.4.0", "name": "fixed", "type": "bridge", "bridge": "cni-fixed", "isGateway": true,
-  "ipam": {"type": "host-local", "dataDir": "/run/data/ipam", "subnet": "10.0.0.0/24",
-           "rangeStart": "10.0.0.2", "rangeEnd": "10.0.0.2", "routes": [{"dst": "0.0.0.0/0"}]}
-}
+"""The networks that a handler of its own has, as CNI has no other way to give them to a pod: `urunc-NAME`."""
+HANDLER = """
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.urunc-{name}]
+runtime_type = "io.containerd.urunc.v2"
+pod_annotations = ["com.urunc.*"]
+cni_conf_dir = "/run/data/cni-{name}"
+cni_max_conf_num = {count}
 """
 CONFIG = """version = 2
 root = "/run/data/containerd"
@@ -190,11 +221,6 @@ conf_dir = "/run/data/cni"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.urunc-fixed]
-runtime_type = "io.containerd.urunc.v2"
-pod_annotations = ["com.urunc.*"]
-cni_conf_dir = "/run/data/cni-fixed"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.urunc-config]
 runtime_type = "io.containerd.urunc.v2"

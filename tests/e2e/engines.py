@@ -15,8 +15,22 @@ if TYPE_CHECKING:
     from images import Image
 
 
+CONFIG = "/run/data/urunc.toml"
+
+
+def configured(program: Path, folder: Path, name: str) -> Path:
+    """Return a program that is this one, with the configuration that a test writes into the world as CONFIG."""
+    made = folder / name
+    made.write_text(f'#!/bin/sh\nexport URUNC_CONFIG_FILE={CONFIG}\nexec {program} "$@"\n')
+    made.chmod(0o755)
+    return made
+
+
 class Docker:
-    """Debian's dockerd (which starts its containerd), with `urunc` registered beside `runc`."""
+    """Debian's dockerd (which starts its containerd), with `urunc` registered beside `runc`.
+
+    `urunc-own` is urunc with a configuration of the test's own.
+    """
 
     def __init__(self, world: World, runtime: Path) -> None:
         self.world = world
@@ -31,6 +45,7 @@ class Docker:
             "--pidfile=/run/docker.pid",
             f"--cgroup-parent=/{world.cgroup}",
             f"--add-runtime=urunc={runtime}",
+            f"--add-runtime=urunc-own={configured(runtime, world.logs, 'urunc-own')}",
             "--bip=10.88.77.1/24",
             "--debug",
         )
@@ -57,7 +72,11 @@ class Docker:
 
     def keeps(self, kind: str, item: str) -> bool:
         """Whether Docker itself keeps this, for its next container."""
-        return (kind == "cgroups" and item.endswith(self.world.cgroup)) or (kind == "files" and item.endswith("/moby"))
+        return (
+            (kind == "links" and item.startswith("br-"))
+            or (kind == "cgroups" and item.endswith(self.world.cgroup))
+            or (kind == "files" and item.endswith("/moby"))
+        )
 
     def inspect(self, container: str) -> dict[str, Any]:
         """Return `docker inspect` of one container."""
@@ -212,7 +231,8 @@ class Podman:
     def keeps(self, kind: str, item: str) -> bool:
         """Whether podman itself keeps this, for its next container."""
         return (
-            item in ("cni-podman0", "/run/netns")
+            item == "/run/netns"
+            or item.startswith("cni-podman")
             or item.endswith("/conmon")
             or (kind == "cgroups" and item.endswith(self.world.cgroup))
         )

@@ -1,34 +1,17 @@
-"""The guests that an engine is asked to run: for each its image, how it is started, and how it shows that it serves.
-
-The test guest and Linux are made of what Debian has. The others are built from their repositories: URUNC_TEST_GUESTS
-names their folder, and a test says so where one is not there.
-"""
+"""The guests that an engine is asked to run: for each its image, how it is started, and how it shows that it serves."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import guestimages
 import images
-import pytest
-from test_linux import image as linux_image
 
 from world import World, wait_for
 
-NGINX = b"""
-daemon off; master_process off; user root root; error_log stderr; pid /tmp/nginx.pid;
-events { worker_connections 32; }
-http {
-    access_log off; client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; fastcgi_temp_path /tmp/c;
-    uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e;
-    server { listen 80; root /www; }
-}
-"""
 UDP = """
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -37,164 +20,212 @@ s.sendto(b"over UDP", (sys.argv[1], int(sys.argv[2])))
 print(s.recv(100).decode())
 """
 PORT_ECHO = 7
-FIXED_ADDRESS = "10.0.0.2"
-"""Solo5's network tests have this address, whatever they are told."""
+
+
+class Net(NamedTuple):
+    """A network that a test makes for a container; its gateway is each subnet's first address."""
+
+    name: str
+    subnets: tuple[str, ...]
+    fixed: str = ""
+    """The one address that it gives."""
+    default: bool = True
+    """Whether it has a default route, where that is the test's to say."""
+
+
+PLAIN = Net("plain", ())
+"""The engine's own."""
+FIRST = Net("first", ("10.0.0.0/24",), "10.0.0.2")
+"""Solo5's network tests have these two networks' addresses, whatever they are told."""
+SECOND = Net("second", ("10.1.0.0/24",), "10.1.0.2", default=False)
+IPV6 = Net("ipv6", ("fd00:7::/64",))
+DUAL = Net("dual", ("10.2.0.0/24", "fd00:8::/64"))
 
 
 class Guest(NamedTuple):
     """A guest, as an engine's user has it."""
 
     name: str
-    image: Callable[[Path], images.Image]
-    """Takes the test guest's kernel. Skips the test where the guest is not there."""
+    image: Callable[[Path, Path], images.Image]
+    """Takes the test guest's kernel and a folder. Skips the test where the guest is not there."""
     command: tuple[str, ...]
-    ready: str
+    ready: tuple[str, ...]
     """What its console shows once it is up."""
-    answers: Callable[[World, str], bool]
-    """Asks it, at its address, from inside the world."""
-    pod: dict[str, str]
+    answers: Callable[[World, str], bool] | None
+    """Asks it, at one of its addresses as a URL has it, from inside the world. None is a guest that ends by itself."""
+    pod: dict[str, str] = {}
     """Annotations of its pod: pause and sidecar get them too, and stay ordinary."""
     memory: int = 256 << 20
-    fixed: bool = False
-    """Whether its address is FIXED_ADDRESS."""
+    networks: tuple[Net, ...] = (PLAIN,)
+    """The first has the default route."""
+    nics: int | None = None
+    """How many it takes, where there may be more: those with the default route first."""
+    port: int = 0
+    """The TCP port of its page."""
+    tender: str = ""
+    """A tender of its own, among the built guests."""
+
+    def has_answered(self, world: World, host: str) -> bool:
+        """Return whether it answers there."""
+        return self.answers is not None and self.answers(world, host)
 
 
 def udp_echo(world: World, host: str, port: int = PORT_ECHO) -> str:
     """Return what the echo port answers."""
-    return world.run("/usr/bin/python3", "-IS", "-c", UDP, host, str(port), check=False).stdout.strip()
+    return world.ask("/usr/bin/python3", "-IS", "-c", UDP, host, str(port)).strip()
 
 
 def page(world: World, host: str) -> str:
     """Return the page that it serves, "" where it does not."""
-    return world.run("curl", "-sf", "--max-time", "3", f"http://{host}/", check=False).stdout
+    return world.ask("curl", "-gsf", "--max-time", "3", f"http://{host}/")
 
 
 def ping(world: World, host: str) -> bool:
     """Return whether it answers a ping."""
-    return world.run("ping", "-c1", "-W2", host, check=False).returncode == 0
+    return bool(world.ask("ping", "-c1", "-W2", host))
 
 
-def find_guest(name: str) -> Path:
-    """Return a built guest's kernel or initrd; skip where it is not there."""
-    path = Path(os.environ.get("URUNC_TEST_GUESTS") or "/nonexistent", name)
-    if not path.exists():
-        pytest.skip(f"URUNC_TEST_GUESTS has no {name}")
-    return path
+def echoes(world: World, host: str) -> bool:
+    """Return whether the test guest echoes."""
+    return udp_echo(world, host) == "over UDP"
 
 
-def testguest(kernel: Path) -> images.Image:
-    """Return the test guest's image."""
-    keys = {"unikernelType": "unikraft", "hypervisor": "qemu", "cmdline": "app"}
-    return images.unikernel("test/guest:1", kernel, keys)
+def serves(expected: str, port: int = 80) -> Callable[[World, str], bool]:
+    """Return what asks for a page that begins so, in whatever case."""
+    return lambda world, host: page(world, f"{host}:{port}").lower().startswith(expected.lower())
 
 
-def _linux(_testguest: Path) -> images.Image:
-    return linux_image("test/linux:1", {"/www/index.html": (0o100644, b"a page from a microVM\n")})
+TESTGUEST = Guest(
+    "guest",
+    lambda kernel, _folder: guestimages.testguest(kernel),
+    ("app", "one"),
+    ready=("-- one", "ready"),
+    answers=echoes,
+    pod={"hypervisor": "qemu"},
+)
+FIRECRACKER = TESTGUEST._replace(
+    name="firecracker",
+    image=lambda kernel, _folder: guestimages.firecracker(kernel),
+    pod={"unikernelType": "unikraft"},
+)
+LINUX = Guest(
+    "linux",
+    lambda _kernel, _folder: guestimages.linux(),
+    ("/bin/httpd", "-f", "-h", "/www"),
+    ready=(),
+    answers=serves("a page from a microVM\n"),
+    pod={"hypervisor": "qemu"},
+    memory=320 << 20,
+    port=80,
+)
+UNIKRAFT = Guest(
+    "unikraft",
+    lambda _kernel, _folder: guestimages.unikraft(),
+    ("nginx", "-c", "/nginx/conf/nginx.conf"),
+    ready=("Powered by",),
+    answers=serves("<!doctype html>"),
+    pod={"unikernelVersion": "0.17.0"},
+    port=80,
+)
+ELFLOADER = Guest(
+    "elfloader",
+    lambda _kernel, _folder: guestimages.elfloader(),
+    ("elfloader", "/usr/sbin/nginx", "-c", "/etc/nginx.conf"),
+    ready=("Powered by",),
+    answers=serves("a page of the rootfs\n"),
+    pod={"unikernelVersion": "0.16.3"},
+    port=80,
+)
+MEWZ = Guest(
+    "mewz",
+    lambda _kernel, _folder: guestimages.mewz(),
+    (),
+    ready=("Listening on",),
+    answers=serves("Hello World!", 1234),
+    memory=1000 << 20,
+    nics=1,
+    port=1234,
+)
+RUMPRUN = Guest(
+    "rumprun",
+    lambda _kernel, folder: guestimages.rumprun(folder),
+    ("app", "serve"),
+    ready=("file: read from a disk",),
+    answers=serves("rumprun\n", 8080),
+    pod={"unikernelType": "rumprun"},
+    port=8080,
+    tender="rumprun/solo5-spt",
+)
+MIRAGE = Guest(
+    "mirage-spt",
+    lambda _kernel, _folder: guestimages.mirage("spt"),
+    ("--hello=all", "--port=8080", "a b"),
+    ready=("hello <all>", "word <a b>", "ready"),
+    answers=serves("a page of MirageOS\n", 8080),
+    pod={"unikernelType": "mirage"},
+    port=8080,
+)
+MIRAGE_QEMU = MIRAGE._replace(name="mirage-virtio", image=lambda _kernel, _folder: guestimages.mirage("virtio"))
+SOLO5_PING = {
+    tender: Guest(
+        tender,
+        lambda _kernel, _folder, tender=tender: guestimages.solo5(tender, "test_net", f"test/{tender}:1"),  # type: ignore[misc]
+        ("verbose",),
+        ready=(f"Serving ping on {FIRST.fixed}",),
+        answers=ping,
+        pod={"unikernelType": "mirage"},
+        networks=(FIRST,),
+    )
+    for tender in ("hvt", "spt")
+}
+GUESTS = (TESTGUEST, FIRECRACKER, LINUX, UNIKRAFT, ELFLOADER, MEWZ, RUMPRUN, MIRAGE, MIRAGE_QEMU, *SOLO5_PING.values())
+"""Each of them, as it is run in a pod."""
 
 
-def _unikraft(_testguest: Path) -> images.Image:
-    keys = {"unikernelType": "unikraft", "hypervisor": "qemu", "initrd": "/unikernel/initrd"}
-    initrd = {"unikernel/initrd": find_guest("unikraft/nginx-initrd.cpio")}
-    return images.unikernel("test/unikraft:1", find_guest("unikraft/nginx-qemu-x86_64"), keys, initrd)
+def _two_pings(tender: str, _kernel: Path, _folder: Path) -> images.Image:
+    return guestimages.solo5(tender, "test_net_2if", f"test/{tender}-two:1")
 
 
-def solo5(tender: str, test: str, name: str) -> images.Image:
-    """Return the image `name` of one of Solo5's own tests; skip where it or its tender is not there."""
-    if shutil.which(f"solo5-{tender}") is None:
-        pytest.skip(f"solo5-{tender} is not installed")
-    if tender == "hvt" and not os.path.exists("/dev/kvm"):
-        pytest.skip("there is no /dev/kvm")
-    kernel = find_guest(f"solo5/{test}.{tender}")
-    return images.unikernel(name, kernel, {"unikernelType": "mirage", "hypervisor": tender})
+def _block(tender: str, _kernel: Path, _folder: Path) -> images.Image:
+    return guestimages.solo5_block(tender)
 
 
-def _mewz(_testguest: Path) -> images.Image:
-    """The image says where the kernel is, and the kernel the rest."""
-    return images.unikernel("test/mewz:1", find_guest("mewz/hello-server-qemu-x86_64"), {})
-
-
-def _elfloader(_testguest: Path) -> images.Image:
-    """Debian's nginx on Unikraft's ELF loader; the snapshot is shared by 9p."""
-    program = "/usr/sbin/nginx"
-    if not os.path.exists(program):
-        pytest.skip(f"this host has no {program}")
-    listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
-    libraries = re.findall(r"(/\S+) \(0x", listed)
-    files = {path.lstrip("/"): Path(path) for path in (program, *libraries)}
-    keys = {"unikernelType": "unikraft", "hypervisor": "qemu", "mountRootfs": "true"}
-    image = images.unikernel("test/elfloader:1", find_guest("elfloader/elfloader_qemu-x86_64"), keys, files)
-    for path in files:
-        image.files[path] = (image.files[path][0], 0o755)
-    image.file("/etc/passwd", b"root:x:0:0:root:/:/bin/sh\n")
-    image.file("/etc/group", b"root:x:0:\n")
-    image.file("/etc/nginx.conf", NGINX)
-    image.file("/var/log/nginx/error.log", b"")
-    image.file("/www/index.html", b"a page of the rootfs\n")
-    return image
-
-
-def _solo5_net(tender: str) -> Callable[[Path], images.Image]:
-    return lambda _testguest: solo5(tender, "test_net", f"test/{tender}:1")
-
-
-GUESTS = (
-    Guest(
-        "guest",
-        testguest,
-        ("app", "one"),
-        ready="ready",
-        answers=lambda world, host: udp_echo(world, host) == "over UDP",
-        pod={"hypervisor": "qemu"},
-    ),
-    Guest(
-        "linux",
-        _linux,
-        ("/bin/httpd", "-f", "-h", "/www"),
-        ready="",
-        answers=lambda world, host: page(world, host) == "a page from a microVM\n",
-        pod={"hypervisor": "qemu"},
-        memory=320 << 20,
-    ),
-    Guest(
-        "unikraft",
-        _unikraft,
-        ("nginx", "-c", "/nginx/conf/nginx.conf"),
-        ready="Powered by",
-        answers=lambda world, host: "<html" in page(world, host).lower(),
-        pod={"unikernelVersion": "0.17.0"},
-    ),
-    Guest(
-        "elfloader",
-        _elfloader,
-        ("elfloader", "/usr/sbin/nginx", "-c", "/etc/nginx.conf"),
-        ready="Powered by",
-        answers=lambda world, host: page(world, host) == "a page of the rootfs\n",
-        pod={"unikernelVersion": "0.16.3"},
-    ),
-    Guest(
-        "mewz",
-        _mewz,
-        (),
-        ready="Listening on",
-        answers=lambda world, host: page(world, f"{host}:1234") == "Hello World!",
-        pod={},
-        memory=1000 << 20,
+VARIANTS = (
+    LINUX._replace(name="linux-two", networks=(FIRST, SECOND)),
+    UNIKRAFT._replace(name="unikraft-two", networks=(FIRST, SECOND)),
+    MEWZ._replace(name="mewz-two", networks=(FIRST, SECOND)),
+    LINUX._replace(name="linux-ipv6", networks=(IPV6,)),
+    LINUX._replace(name="linux-dual", networks=(DUAL,)),
+    MIRAGE._replace(name="mirage-ipv6", networks=(IPV6,), ready=("ipv6=fd00:7::", "only6=true")),
+    MIRAGE._replace(name="mirage-dual", networks=(DUAL,), ready=("ipv4=10.2.0.", "ipv6=fd00:8::", "only6=false")),
+    *(
+        SOLO5_PING[tender]._replace(
+            name=f"{tender}-two", image=functools.partial(_two_pings, tender), networks=(FIRST, SECOND),
+            ready=("Serving ping",),
+        )
+        for tender in SOLO5_PING
     ),
     *(
-        Guest(
-            tender,
-            _solo5_net(tender),
-            ("verbose",),
-            ready=f"Serving ping on {FIXED_ADDRESS}",
-            answers=ping,
-            pod={"unikernelType": "mirage"},
-            fixed=True,
-        )
-        for tender in ("hvt", "spt")
+        Guest(f"{tender}-blk", functools.partial(_block, tender), (), ready=("SUCCESS",), answers=None)
+        for tender in SOLO5_PING
     ),
-)
+)  # fmt: skip
+"""The same guests at other networks, and Solo5's own tests of its devices."""
 
 
 def wait_answer(guest: Guest, world: World, host: str) -> None:
     """Wait until the guest answers."""
-    wait_for(f"{guest.name} answers at {host}", lambda: guest.answers(world, host), 60)
+    wait_for(f"{guest.name} answers at {host}", lambda: guest.has_answered(world, host), 60)
+
+
+def wait_ready(guest: Guest, console: Callable[[], str]) -> None:
+    """Wait until the guest's console shows that it is up."""
+
+    def look() -> bool:
+        text = console().replace("\r\n", "\n")
+        return all(words in text for words in guest.ready)
+
+    try:
+        wait_for("its console", look, 30)
+    except AssertionError as failure:
+        raise AssertionError(f"{failure}: {guest.ready} is not in\n{console()}") from None

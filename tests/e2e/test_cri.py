@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import guests
+import guestimages
 import images
 import pytest
 
@@ -41,7 +41,7 @@ def serve_kubelet(kind: type[Kubelet], tmp_path_factory: pytest.TempPathFactory,
         engine = kind(world, Path("/usr/bin/runc"), write_entry(folder / "bin"))
         engine.load(images.busybox(), folder)
         engine.load(images.busybox("test/pause:1", ("sleep", "100000")), folder)
-        engine.load(guests.testguest(testguest), folder)
+        engine.load(guestimages.testguest(testguest), folder)
         yield engine
     finally:
         if engine is not None:
@@ -122,9 +122,8 @@ def pods(kubelet: Kubelet) -> Iterator[Any]:
         return [item for kind in now for item in now[kind] if item not in before[kind] and not keeps(kind, item)]
 
     def keeps(kind: str, item: str) -> bool:
-        return item in ("cni-test", "cni-fixed", "/run/containerd/s") or item.endswith(
-            (kubelet.world.cgroup, "/k8s.io")
-        )
+        bridge = kind == "links" and item.startswith("cni-")
+        return bridge or item == "/run/containerd/s" or item.endswith((kubelet.world.cgroup, "/k8s.io"))
 
     wait_for(f"nothing left: {more()}", lambda: not more(), 10)
 

@@ -9,11 +9,10 @@ import pytest
 
 grpc = pytest.importorskip("grpc", reason="the CRI tests need grpcio")
 
-from cri import EXITED, RUNNING, Kubelet  # noqa: E402
-from guests import FIXED_ADDRESS, GUESTS, Guest, wait_answer  # noqa: E402
+from cri import EXITED, NETWORKS, RUNNING, Kubelet  # noqa: E402
+from drivers import put_tender  # noqa: E402
+from guests import GUESTS, PLAIN, Guest, wait_answer, wait_ready  # noqa: E402
 from test_cri import KEY, kubelet, pods  # noqa: E402
-
-from world import wait_for  # noqa: E402
 
 __all__ = ["kubelet", "pods"]
 
@@ -23,20 +22,23 @@ FAR = 300
 """A grace period, in seconds, that no test waits for: a stop that comes back was heard."""
 
 
+def handler(kubelet: Any, guest: Guest) -> str:
+    """Return the handler that has the guest's network or tender. A guest's own tender becomes the handler's."""
+    if guest.tender:
+        put_tender(kubelet.world, guest)
+        return "urunc-config"
+    return "urunc" if guest.networks == (PLAIN,) else f"urunc-{NETWORKS[guest.networks]}"
+
+
 def check_a_pod(kubelet: Any, pods: Any, testguest: Path, tmp_path: Path, guest: Guest) -> None:
     """Run the guest in a pod with a sidecar, from its start to a second one."""
-    kubelet.load(guest.image(testguest), tmp_path)
+    kubelet.load(guest.image(testguest, tmp_path), tmp_path)
     annotations = {f"{KEY}.{key}": value for key, value in guest.pod.items()}
-    pod = pods(f"of-{guest.name}", annotations, handler="urunc-fixed" if guest.fixed else "urunc")
-    if guest.fixed:
-        assert pod.address == FIXED_ADDRESS
+    pod = pods(f"of-{guest.name}", annotations, handler=handler(kubelet, guest))
     sidecar = pod.start("sidecar", "busybox", "sh", "-c", "echo beside; exec sleep 1000")
     unikernel = pod.start("unikernel", guest.name, *guest.command, memory=guest.memory)
 
-    try:
-        wait_for("its console", lambda: guest.ready in pod.log("unikernel"), 30)
-    except AssertionError:
-        pytest.fail(f"its console is:\n{pod.log('unikernel')}")
+    wait_ready(guest, lambda: pod.log("unikernel"))
     wait_answer(guest, kubelet.world, pod.address)
     assert pod.log("sidecar") == "beside\n"
     done = kubelet.call("ExecSync", container_id=sidecar, cmd=["echo", "inside"], timeout=10)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import guestimages
 import guests
 import images
 import pytest
@@ -142,7 +143,7 @@ def kubelet(tmp_path_factory: pytest.TempPathFactory, runtime: Path, testguest: 
         engine = Crio(world, program, runtime)
         engine.load(images.busybox(), folder)
         engine.load(images.busybox("test/pause:1", PAUSE), folder)
-        engine.load(guests.testguest(testguest), folder)
+        engine.load(guestimages.testguest(testguest), folder)
         world.path("/run/data/logs").mkdir()
         engine.connect(world.path(SOCKET))
         yield engine
@@ -158,7 +159,8 @@ def its_calls(kubelet: Crio) -> None:
     kubelet.calls.write_text("")
 
 
-SERVED = [guest for guest in guests.GUESTS if not guest.fixed]  # there is one network for all pods
+SERVED = [guest for guest in guests.GUESTS if guest.networks == (guests.PLAIN,) and not guest.tender]
+"""There is one network for all pods, and one handler."""
 test_a_guest_that_ends_by_itself = test_cri.test_a_guest_that_ends_by_itself
 test_pod_annotations_alone_make_no_unikernel = test_cri.test_pod_annotations_alone_make_no_unikernel
 test_a_broken_guest_is_said = test_cri.test_a_broken_guest_is_said

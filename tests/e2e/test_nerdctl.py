@@ -9,10 +9,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import guests
+import guestimages
 import images
 import pytest
 from engines import Containerd
@@ -78,23 +79,30 @@ class Nerdctl(Containerd):
         return self.do("inspect", f"--format={form}", name).stdout.strip()
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory, testguest: Path) -> Iterator[Nerdctl]:
-    """nerdctl and its containerd for the whole module."""
+@contextmanager
+def started(folder: Path) -> Iterator[Nerdctl]:
+    """Start a containerd for nerdctl, with the shims of `folder/bin` on its PATH."""
     program = os.environ.get(VARIABLE) or shutil.which("nerdctl")
     if program is None:
         pytest.skip(f"nerdctl is not on PATH, and {VARIABLE} does not name it")
-    folder = tmp_path_factory.mktemp("nerdctl")
     write_entry(folder / "bin")
     world = World(folder)
     try:
         engine = Nerdctl(world, program, folder / "bin")
         engine.load(images.busybox(), folder)
-        engine.load(guests.testguest(testguest), folder)
         engine.do("run", "--rm", BUSYBOX, "true")  # makes the bridge
         yield engine
     finally:
         world.close()
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory, testguest: Path) -> Iterator[Nerdctl]:
+    """nerdctl and its containerd for the whole module."""
+    folder = tmp_path_factory.mktemp("nerdctl")
+    with started(folder) as engine:
+        engine.load(guestimages.testguest(testguest), folder)
+        yield engine
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import guestimages
 import images
 import pytest
 from engines import Docker
@@ -39,11 +41,10 @@ class NewDocker(Docker):
         self.client = "/usr/bin/docker"
 
 
-@pytest.fixture(scope="module")
-def docker(tmp_path_factory: pytest.TempPathFactory, testguest: Path) -> Iterator[NewDocker]:
-    """Docker 26 for the whole module."""
+@contextmanager
+def started(folder: Path) -> Iterator[NewDocker]:
+    """Start Docker 26 in the newer Debian's tree, with the shims of `folder/bin` on its PATH."""
     tree = want_tree()
-    folder = tmp_path_factory.mktemp("newer")
     write_entry(folder / "bin")
     world = Tree(folder, tree)
     try:
@@ -51,12 +52,19 @@ def docker(tmp_path_factory: pytest.TempPathFactory, testguest: Path) -> Iterato
         os.environ["PATH"] = f"{folder}/bin:{before}"
         engine = NewDocker(world, folder / "bin")
         os.environ["PATH"] = before
-        engine.load(images.busybox(), folder)
-        facts = {"unikernelType": "unikraft", "hypervisor": "qemu", "cmdline": "app"}
-        engine.load(images.unikernel("test/guest:1", testguest, facts), folder)
         yield engine
     finally:
         world.close()
+
+
+@pytest.fixture(scope="module")
+def docker(tmp_path_factory: pytest.TempPathFactory, testguest: Path) -> Iterator[NewDocker]:
+    """Docker 26 for the whole module."""
+    folder = tmp_path_factory.mktemp("newer")
+    with started(folder) as engine:
+        engine.load(images.busybox(), folder)
+        engine.load(guestimages.testguest(testguest), folder)
+        yield engine
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import guests
+import guestimages
 import images
 import pytest
 from engines import Containerd
@@ -47,7 +47,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def guest(testguest: Path) -> images.Image:
     """The test guest's image."""
-    return guests.testguest(testguest)
+    return guestimages.testguest(testguest)
 
 
 class Ctr:
@@ -303,7 +303,7 @@ class TestSolo5:
     def run(self, ctr: Ctr, tmp_path: Path, tender: str, test: str, *command: str) -> Any:
         """Run one of Solo5's tests to its end."""
         name = f"test/{tender}-{test.replace('_', '-')}:1"
-        ctr.engine.load(guests.solo5(tender, test, name), tmp_path)
+        ctr.engine.load(guestimages.solo5(tender, test, name), tmp_path)
         return ctr.run("--rm", f"docker.io/{name}", "solo5", *command, check=False)
 
     def test_output_at_its_own_end(self, ctr: Ctr, tmp_path: Path, tender: str) -> None:
@@ -316,7 +316,7 @@ class TestSolo5:
 
     def test_its_life(self, ctr: Ctr, tmp_path: Path, tender: str) -> None:
         name = f"test/{tender}-time:1"
-        ctr.engine.load(guests.solo5(tender, "test_time", name), tmp_path)
+        ctr.engine.load(guestimages.solo5(tender, "test_time", name), tmp_path)
         ctr.run("--detach", "--log-uri=file:///run/data/solo5.log", f"docker.io/{name}", "solo5")
         assert ctr.status("solo5") == "RUNNING"
         ctr("task", "pause", "solo5")

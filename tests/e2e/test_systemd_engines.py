@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import guests
+import guestimages
 import images
 import pytest
 from engines import CONTAINERD_CONFIG, Containerd, Docker
@@ -105,7 +105,7 @@ class SystemdDocker(Docker):
 
 def test_docker(machine: Machine, runtime: Path, testguest: Path, tmp_path: Path) -> None:
     docker = SystemdDocker(machine, runtime)
-    docker.load(guests.testguest(testguest), tmp_path)
+    docker.load(guestimages.testguest(testguest), tmp_path)
     options = ("--runtime=urunc", "--network=none", "--memory=256m", "--security-opt=apparmor=unconfined")
     docker("run", "--detach", "--name=guest", *options, "test/guest:1", "app")
     docker.wait_log("guest", "ready", LONG)
@@ -133,7 +133,7 @@ def test_the_shim(machine: Machine, testguest: Path, tmp_path: Path) -> None:
     """A kubelet with systemd's driver gives `cgroupsPath` in its form, and no shim but runc's hears of it otherwise."""
     containerd = SystemdContainerd(machine, Path("/usr/bin/runc"))
     by = f"--runtime={write_entry(tmp_path / 'bin')}"
-    for image in (guests.testguest(testguest), images.busybox()):
+    for image in (guestimages.testguest(testguest), images.busybox()):
         containerd.load(image, tmp_path)
     for name, image, command in (("guest", GUEST, ("app",)), ("plain", BUSYBOX, ("sleep", "1000"))):
         unit = f"urunc-test-{name}.scope"

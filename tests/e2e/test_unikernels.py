@@ -7,8 +7,8 @@ from pathlib import Path
 import images
 import pytest
 from engines import Containerd, Docker, Podman
+from guestimages import testguest as guest_image
 from guests import PORT_ECHO, udp_echo
-from guests import testguest as guest_image
 
 from world import wait_for
 
