@@ -90,3 +90,66 @@ def test_scheduling_that_the_kernel_refuses(
     assert cli.create("bad", bundle, check=False) == 1
     assert f"{section}.{name}: cannot be set: invalid argument" in cli.last_error()
     assert "bad" not in cli("list", "--quiet").stdout.split()
+
+
+def test_the_monitor_is_what_its_process_was_to_be(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
+    """config.md, "Process", "User" and "Linux Process", as the kernel shows them of the process that runs in the end.
+
+    Seccomp and time offsets of config-linux.md too.
+    """
+    bundle = make_unikernel("app")
+    bundle.config["process"].update(
+        user={"uid": 1234, "gid": 2345, "additionalGids": [3456], "umask": 0o27},
+        rlimits=[{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
+        capabilities={kind: ["CAP_KILL", "CAP_NET_ADMIN"] for kind in ("bounding", "effective", "permitted")},
+        noNewPrivileges=False,
+        oomScoreAdj=500,
+    )
+    bundle.config["hostname"], bundle.config["domainname"] = "guest-host", "guest-domain"
+    bundle.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["reboot"], "action": "SCMP_ACT_ERRNO"}],
+    }
+    bundle.config["linux"]["namespaces"].append({"type": "time"})
+    bundle.config["linux"]["timeOffsets"] = {"boottime": {"secs": 1000, "nanosecs": 5}}
+    cli.create("guest", bundle)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    place = f"/proc/{cli.state('guest')['pid']}"
+
+    def read(name: str) -> str:
+        return cli.world.run("cat", f"{place}/{name}").stdout
+
+    status = dict(line.split(":\t") for line in read("status").splitlines() if ":\t" in line)
+    assert status["Uid"].split() == ["1234"] * 4
+    assert status["Gid"].split() == ["2345"] * 4
+    assert status["Groups"].split() == ["3456"]
+    assert status["Umask"] == "0027"
+    assert {status[f"Cap{kind}"].strip("0") for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {""}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    limits = {line[:25].strip(): line[25:].split()[:2] for line in read("limits").splitlines()}
+    assert limits["Max open files"] == ["100", "200"]
+    assert limits["Max core file size"] == ["0", "0"]
+    assert read("oom_score_adj") == "500\n"
+    assert ["boottime", "1000", "5"] in [line.split() for line in read("timens_offsets").splitlines()]
+    names = cli.world.run("nsenter", f"--uts={place}/ns/uts", "uname", "-n").stdout
+    assert names == "guest-host\n"
+    cli.end("guest")
+
+
+def test_config_json_is_read_once(cli: Cli, make_unikernel: Callable[..., Bundle], tmp_path: Path) -> None:
+    """runtime.md, "Lifecycle" 2: nothing runs before `start`, and what config.json says later does not matter."""
+    bundle = make_unikernel("app", "as", "created")
+    bundle.hook("poststop", "/bin/touch", str(tmp_path / "stopped"))
+    cli.create("guest", bundle)
+    bundle.config["process"]["args"] = ["app", "as", "changed"]
+    bundle.config["hooks"] = {"poststart": [{"path": "/bin/false"}]}
+    bundle.config["annotations"]["of"] = "later"
+    bundle.write()
+    assert cli.console("guest").strip() == ""
+    cli("start", "guest")
+    assert "as created" in cli.wait_console("guest", "ready")
+    assert "of" not in cli.state("guest").get("annotations", {})
+    (bundle.folder / "config.json").unlink()
+    cli.end("guest")
+    assert (tmp_path / "stopped").exists()
