@@ -35,7 +35,7 @@ _scan = _json.make_scanner(_Context)  # type: ignore[arg-type]  # it only reads 
 
 
 def loads(data: bytes) -> Any:
-    """Parse one JSON document in UTF-8. Raise ValueError with the line and column of what is wrong."""
+    """Parse one JSON document in UTF-8. Raises ValueError with the line and column of what is wrong."""
     if len(data) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES} bytes")
     text = data.removeprefix(_BYTE_ORDER_MARK).decode("utf-8").strip(" \t\r\n")

@@ -17,7 +17,7 @@ SPEC_VERSION = "1.3.0"
 
 
 def text(what: str, verb: str | None) -> str:
-    """Return the version (`what` is "version"), the help of a verb, or the whole help. Raise UsageError for no verb."""
+    """Return the version (`what` is "version"), the help of a verb, or the whole help. Raises UsageError."""
     if what == "version":
         return version()
     if verb is None:

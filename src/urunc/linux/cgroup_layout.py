@@ -55,12 +55,12 @@ class Layout(Record):
 
 
 def detect() -> Layout:
-    """Return the layout of this process's cgroup mounts. Raise HostError where there are none."""
+    """Return the layout of this process's cgroup mounts. Raises HostError where there are none."""
     return parse_layout(read_file("/proc/self/mountinfo"), read_file("/proc/self/cgroup"))
 
 
 def of_process(pid: int) -> Paths:
-    """Return the cgroup that a process is in, as `paths` names one. Raise KernelError where it is gone, HostError."""
+    """Return the cgroup that a process is in, as `paths` names one. Raises KernelError where it is gone, HostError."""
     layout = parse_layout(read_file("/proc/self/mountinfo"), read_file(f"/proc/{pid}/cgroup"))
     return {
         name: (tree.mountpoint + below(tree.own, tree.root)).rstrip("/") for name, tree in layout.hierarchies.items()
@@ -68,7 +68,7 @@ def of_process(pid: int) -> Paths:
 
 
 def parse_layout(mountinfo: str, own_cgroup: str) -> Layout:
-    """Return the layout that two files of /proc/self describe (proc_pid_mountinfo(5), cgroups(7)). Raise HostError."""
+    """Return the layout that two files of /proc/self describe (proc_pid_mountinfo(5), cgroups(7)). Raises HostError."""
     mounts: dict[str, tuple[str, str, str]] = {}
     for line in mountinfo.splitlines():
         head, _, tail = line.partition(" - ")

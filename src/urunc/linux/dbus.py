@@ -34,7 +34,7 @@ class MalformedError(ValueError):
 
 
 def split_signature(signature: str) -> list[str]:
-    """Return the complete types of a signature: `a{sv}(us)s` is `a{sv}`, `(us)`, `s`. Raise MalformedError."""
+    """Return the complete types of a signature: `a{sv}(us)s` is `a{sv}`, `(us)`, `s`. Raises MalformedError."""
     if len(signature) > _SIGNATURE_BYTES:
         raise MalformedError("signature longer than 255")
     found = []
@@ -176,7 +176,7 @@ class _Reader:
 
 
 def decode(signature: str, data: bytes, order: str = "<", start: int = 0) -> list[Any]:
-    """Return the values in `data` from `start` on. Raise MalformedError, also where bytes are left over.
+    """Return the values in `data` from `start` on. Raises MalformedError, also where bytes are left over.
 
     Types come back as `encode` takes them: arrays as lists (`ay` as bytes, `a{..}` as dict), structs as tuples.
     """
@@ -259,7 +259,7 @@ def to_bytes(message: Message) -> bytes:
 
 
 def frame_length(head: bytes) -> int:
-    """Return the length of the whole message of which `head` holds the first 16 bytes. Raise MalformedError."""
+    """Return the length of the whole message of which `head` holds the first 16 bytes. Raises MalformedError."""
     order = _order(head)
     if head[3] != 1:
         raise MalformedError(f"protocol version {head[3]}")
@@ -279,7 +279,7 @@ def _order(head: bytes) -> str:
 
 
 def from_bytes(data: bytes) -> Message:
-    """Return the message that the bytes are, exactly. Raise MalformedError."""
+    """Return the message that the bytes are, exactly. Raises MalformedError."""
     if len(data) < 16 or frame_length(data[:16]) != len(data):
         raise MalformedError("message cut short")
     order = _order(data)

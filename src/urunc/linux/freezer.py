@@ -21,7 +21,7 @@ FREEZE_SECONDS = 10.0
 
 
 def freeze(paths: Paths, seconds: float = FREEZE_SECONDS) -> None:
-    """Stop every process of the cgroup from running. Raise KernelError where it takes longer than `seconds`."""
+    """Stop every process of the cgroup from running. Raises KernelError where it takes longer than `seconds`."""
     place = directory(paths)
     if version_of(paths) == 2:
         write_file(f"{place}/cgroup.freeze", "1")
@@ -48,7 +48,7 @@ def _wait_for(is_done: Callable[[], bool], seconds: float, paths: Paths) -> None
 
 
 def thaw(paths: Paths) -> None:
-    """Let the processes of the cgroup run again. One that is gone or was not frozen is no error. Raise KernelError."""
+    """Let the processes of the cgroup run again. One that is gone or was not frozen is no error. Raises KernelError."""
     try:
         place = directory(paths)
     except HostError:
@@ -73,7 +73,7 @@ def is_frozen(paths: Paths) -> bool:
 
 
 def directory(paths: Paths) -> str:
-    """Return where the freezer's files are. Raise HostError where there is none."""
+    """Return where the freezer's files are. Raises HostError where there is none."""
     place = directory_of(paths, "freezer")
     if place is None:
         raise HostError("cannot freeze: the freezer controller is not mounted")

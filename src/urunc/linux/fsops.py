@@ -156,7 +156,7 @@ def detached_tmpfs(options: str = "") -> int:
 
 
 def make_dirs(dir_fd: int, path: str, mode: int = 0o755) -> None:
-    """Make the folder at `path` below `dir_fd` and those above it, each with exactly `mode`. Raise OSError."""
+    """Make the folder at `path` below `dir_fd` and those above it, each with exactly `mode`. Raises OSError."""
     if not path or path == ".":
         return
     try:

@@ -44,7 +44,7 @@ _LAST = ("mount", "user")
 
 
 def unshare(kinds: Iterable[str]) -> None:
-    """Make new namespaces of these kinds in one call; pid and time wait for the next child. Raise KernelError."""
+    """Make new namespaces of these kinds in one call; pid and time wait for the next child. Raises KernelError."""
     wanted = tuple(kinds)
     flags = 0
     for kind in wanted:
@@ -162,7 +162,7 @@ class for_next_child:  # noqa: N801  # it reads as the statement it is
 def set_time_offsets(offsets: Iterable[tuple[str, int, int]]) -> None:
     """Set (clock, seconds, nanoseconds) for the time namespace that the next child will be in.
 
-    config-linux.md, "Offset for Time Namespace"; the clocks are monotonic and boottime. Raise KernelError.
+    config-linux.md, "Offset for Time Namespace"; the clocks are monotonic and boottime. Raises KernelError.
     """
     lines = "".join(f"{clock} {seconds} {nanoseconds}\n" for clock, seconds, nanoseconds in offsets)
     if not lines:
@@ -181,11 +181,11 @@ def own_path(kind: str) -> str:
 
 
 def identity(path: str) -> tuple[int, int]:
-    """Return (device, inode) of the namespace at `path`: equal for equal namespaces. Raise OSError."""
+    """Return (device, inode) of the namespace at `path`: equal for equal namespaces. Raises OSError."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
 
 
 def is_hosts(path: str, kind: str) -> bool:
-    """Return whether the namespace at `path` is the runtime's own. Raise OSError where there is nothing at the path."""
+    """Return whether the namespace at `path` is the runtime's own. Raises OSError where there is none at the path."""
     return identity(path) == identity(own_path(kind))

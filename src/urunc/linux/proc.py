@@ -71,7 +71,7 @@ def boot_id() -> str:
 
 
 def open_process(pid: int, started: int) -> int:
-    """Return a pidfd of the process that has this pid and start time. Raise ProcessLookupError where it is gone."""
+    """Return a pidfd of the process that has this pid and start time. Raises ProcessLookupError where it is gone."""
     pidfd = os.pidfd_open(pid)
     if start_time(pid) == started:
         return pidfd  # read after the pidfd was opened, so that the pid cannot have changed hands in between
@@ -95,7 +95,7 @@ def open_file(pid: int, started: int, name: str, flags: int = os.O_RDONLY) -> in
 
 
 def send_signal(pid: int, started: int, signum: int) -> None:
-    """Signal the process that has this pid and start time, never another. Raise ProcessLookupError where it is gone."""
+    """Signal the process of this pid and start time, never another. Raises ProcessLookupError where it is gone."""
     pidfd = open_process(pid, started)
     try:
         _signal.pidfd_send_signal(pidfd, signum)
@@ -147,7 +147,7 @@ def wait_gone(pid: int, started: int, timeout_seconds: float) -> bool:
 
 
 def parse_signal(text: str) -> int:
-    """Return a signal's number: by name (`TERM`, `sigterm`, `RTMIN+3`) or number. Raise ValueError."""
+    """Return a signal's number: by name (`TERM`, `sigterm`, `RTMIN+3`) or number. Raises ValueError."""
     if text.isascii() and text.isdigit():
         return _known_signal(int(text), text)
     name = text.upper().removeprefix("SIG")
@@ -172,7 +172,7 @@ def _known_signal(number: int, text: str) -> int:
 
 
 def set_rlimits(limits: Iterable[tuple[str, int, int]]) -> None:
-    """Set (kind, soft, hard) limits on this process (config.md, "POSIX process"). Raise OSError naming the kind."""
+    """Set (kind, soft, hard) limits on this process (config.md, "POSIX process"). Raises OSError naming the kind."""
     from . import libc  # here, as in the others: most verbs need none of it, and it is a tenth of their time
 
     for kind, soft, hard in limits:
@@ -206,7 +206,7 @@ def may_set_rlimit(kind: str, hard: int, *, raising: bool = True) -> bool:
 
 
 def set_oom_score_adj(value: int) -> None:
-    """Write this process's oom_score_adj, -1000 to 1000. Raise OSError; needs /proc, so do it before the pivot."""
+    """Write this process's oom_score_adj, -1000 to 1000. Raises OSError; needs /proc, so do it before the pivot."""
     with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
         file.write(str(value).encode())
 
@@ -234,14 +234,14 @@ def close_all_but(fds: Iterable[int]) -> None:
 
 
 def close_at_exec(first: int) -> None:
-    """Have execve close every descriptor from `first` on. Raise OSError."""
+    """Have execve close every descriptor from `first` on. Raises OSError."""
     from . import libc
 
     libc.close_range(first, _LAST_FD, libc.CLOSE_RANGE_CLOEXEC)
 
 
 def become(uid: int, gid: int, groups: Iterable[int] | None = ()) -> None:
-    """Take this user, group and supplementary groups (None: keep them): real, effective and saved. Raise OSError.
+    """Take this user, group and supplementary groups (None: keep them): real, effective and saved. Raises OSError.
 
     In a user namespace whose owner may not call setgroups(2), "no supplementary groups" is taken as it is: none
     of them is mapped there.

@@ -31,7 +31,7 @@ _DIGEST = 32
 
 
 def filter_flags(profile: dict[str, Any]) -> int:
-    """Return the SECCOMP_FILTER_FLAG_* for seccomp(2). Without `flags` it is SPEC_ALLOW, as runc's. Raise SpecError."""
+    """Return the SECCOMP_FILTER_FLAG_* for seccomp(2). Without `flags` it is SPEC_ALLOW (as runc). Raises SpecError."""
     names = profile.get("flags")
     if names is None:
         return FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
@@ -80,7 +80,7 @@ def compile_cached(profile: dict[str, Any], arch: str, directory: str, needs: tu
 
 
 def install(program: bytes, flags: int = FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]) -> None:
-    """Filter this process, for good; `flags` are those of `filter_flags`. Raise OSError.
+    """Filter this process, for good; `flags` are those of `filter_flags`. Raises OSError.
 
     Needs no_new_privs, or CAP_SYS_ADMIN.
     """

@@ -88,7 +88,7 @@ class Profile(Record):
 
 
 def parse(profile: dict[str, Any]) -> Profile | None:
-    """Return the checked profile, None where it filters nothing. Raise SpecError, which starts with the JSON path."""
+    """Return the checked profile, None where it filters nothing. Raises SpecError, which starts with the JSON path."""
     if not profile.get("defaultAction") and not profile.get("syscalls"):
         return None
     for key in ("listenerPath", "listenerMetadata"):

@@ -60,7 +60,7 @@ class Bus:
         self._socket.close()
 
     def greet(self) -> None:
-        """Authenticate as this user; on a bus also say hello and ask for systemd's signals. Raise HostError."""
+        """Authenticate as this user; on a bus also say hello and ask for systemd's signals. Raises HostError."""
         user = str(os.geteuid()).encode().hex()
         # BEGIN goes with AUTH, as from sd-bus: systemd forgets a call that comes in one packet with BEGIN until
         # it hears more, and there is none to come.
@@ -75,7 +75,7 @@ class Bus:
             self.call(_MANAGER, "Subscribe")
 
     def call(self, target: tuple[str, str, str], member: str, signature: str = "", *body: Any) -> tuple[Any, ...]:
-        """Call a method and return its reply's body. Raise RefusedError for an error, HostError where none comes."""
+        """Call a method and return its reply's body. Raises RefusedError for an error, HostError where none comes."""
         self._serial += 1
         destination, path, interface = target
         message = Message(
@@ -164,7 +164,7 @@ def _no_answer(error: OSError) -> HostError:
 
 
 def connect(seconds: float = SECONDS) -> Bus:
-    """Return a greeted connection to systemd. Raise HostError where there is none."""
+    """Return a greeted connection to systemd. Raises HostError where there is none."""
     sockets = [(BUS_SOCKET, True)]
     if os.geteuid() == 0:
         sockets.insert(0, (SYSTEMD_SOCKET, False))
@@ -248,7 +248,7 @@ def stop_unit(unit: str, seconds: float = SECONDS) -> None:
 
 
 def set_properties(unit: str, properties: Iterable[tuple[str, str, object]]) -> None:
-    """Change a running unit's properties until the next boot (SetUnitProperties). Raise HostError."""
+    """Change a running unit's properties until the next boot (SetUnitProperties). Raises HostError."""
     listed = [(name, (signature, value)) for name, signature, value in properties]
     with connect() as bus:
         try:

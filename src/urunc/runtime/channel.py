@@ -38,7 +38,7 @@ class Sequence:
         self.left = list(_ORDER if user_namespace else _ORDER[2:])
 
     def take(self, kind: str) -> None:
-        """Note that `kind` was sent or received. Raise KernelError where another was due."""
+        """Note that `kind` was sent or received. Raises KernelError where another was due."""
         if kind == "error":
             self.left.clear()
             return

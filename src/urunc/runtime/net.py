@@ -172,7 +172,7 @@ def attach(
 
 
 def _free_from_leftovers(rtnl: Rtnl, nics: Sequence[Nic], indexes: dict[str, int]) -> None:
-    """Remove redirects of ours to taps that are gone. Raise HostError for any other ingress qdisc, or no interface."""
+    """Remove redirects of ours to taps that are gone. Raises HostError for any other ingress qdisc, or no interface."""
     blocks = tc.ingresses(rtnl)
     for nic in nics:
         if nic.ifname not in indexes:

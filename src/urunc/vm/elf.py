@@ -49,7 +49,7 @@ _MANIFEST_NAME = 68
 
 
 def inspect(read_at: ReadAt, name: str) -> KernelInfo:
-    """Return what the kernel file `name` (for messages) is. Raise ImageError where its headers contradict themselves.
+    """Return what the kernel file `name` (for messages) is. Raises ImageError where its headers contradict themselves.
 
     A file of no known format is "raw": whether that boots is the monitor's to say.
     """

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
         @staticmethod
         def boot(app: App, network: Network, root: Root, monitor: Capabilities, context: Context) -> Boot:
-            """Return the boot string and what the machine must have for it. Raise ImageError or SpecError."""
+            """Return the boot string and what the machine must have for it. Raises ImageError or SpecError."""
 
         @staticmethod
         def may_be(kernel: KernelInfo, signs: Signs) -> bool:
@@ -61,7 +61,7 @@ GUESTS = {
 
 
 def load(name: str) -> Guest:
-    """Import and return the guest module of that name. Raise KeyError where there is none."""
+    """Import and return the guest module of that name. Raises KeyError where there is none."""
     found: Any = __import__(f"{__name__}.{GUESTS[name]}", fromlist=("NAME",))
     module: Guest = found
     return module

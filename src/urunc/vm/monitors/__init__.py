@@ -43,7 +43,7 @@ MONITORS = {
 
 
 def load(name: str) -> Monitor:
-    """Import and return the monitor module of that name. Raise KeyError where there is none."""
+    """Import and return the monitor module of that name. Raises KeyError where there is none."""
     found: Any = __import__(f"{__name__}.{MONITORS[name]}", fromlist=("NAME",))
     module: Monitor = found
     return module
