@@ -4,7 +4,7 @@
 It says what each guest has on each monitor, and what each monitor is, as the code has it. Nothing here is a list of its
 own. What a pair can do is asked of the guest's `boot` with a network, arguments and an environment that are looked for
 in what it returns, and of the two modules' records; how much each claim has been tried is what tests/proofs.py says,
-and a test holds the one against the other.
+and a test holds the one against the other. Which engine has run which guest it says as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TOP / "src"), str(TOP / "tests")]
 
-from proofs import PROOFS  # noqa: E402
+from proofs import ENGINES, GUESTS_BY_ENGINES, PROOFS, by_engine  # noqa: E402
 from urunc.errors import SpecError  # noqa: E402
 from urunc.oci.app import App  # noqa: E402
 from urunc.vm import choose, guests, monitors  # noqa: E402
@@ -53,6 +53,27 @@ LEVELS = {
     "C": "no guest ran: the monitor's command line, or the plan, is compared with what it should be",
 }
 """How much a claim has been tried."""
+
+
+NETWORKS = {
+    "1": "at one network, the engine's own where it has one",
+    "2": "at two networks",
+    "46": "at a network of IPv4 and IPv6",
+    "6": "at a network of IPv6 alone",
+}
+"""At which networks an engine has run a guest."""
+
+OF_ENGINES = """\
+Each was started, asked at all of its addresses, stopped by a signal and, where the engine does that, started again (the
+disk tests end by themselves); nothing was left of it. Docker 26, nerdctl and containerd's CRI call urunc's shim; Docker
+20.10, Podman, CRI-O and runc's shim call its command line. The figures say at which networks:
+"""
+NOT_BY_ENGINES = """\
+Docker and nerdctl make no networks of IPv6 alone. CRI-O had one network and one handler in the tests: what needs
+its own was not tried. On the newer Debian of Docker 26, Unikraft [has no root by 9p](guests/unikraft.md#limits). The
+tests are `tests/e2e/test_matrix.py`, `test_cri_guests.py` and `test_crio.py`; what they need, and skip without, is said
+in [real guests](real-guests.md) and on [the shim's page](containerd.md#proof).
+"""
 
 
 def claims(guest: str, monitor: str) -> set[str]:
@@ -142,6 +163,14 @@ def render() -> str:
             "What each of them means is said once: [storage](storage.md), [networking](networking.md), [arguments",
             "and environment](images-and-annotations.md#what-a-guest-gets), [stopping](console.md#stopping).",
             "",
+            "## Guests by engines",
+            "",
+            *_table(("", *ENGINES.values()), [_by_engines(guest) for guest in GUESTS_BY_ENGINES]),
+            "",
+            OF_ENGINES,
+            *(f"- **{network}**: {what}" for network, what in NETWORKS.items()),
+            "",
+            NOT_BY_ENGINES,
             "## Monitors",
             "",
             *_table(("", *(f"`{name}`" for name in monitors.MONITORS)), _monitors()),
@@ -193,6 +222,15 @@ def _pair(row: choose.Row) -> tuple[str, ...]:
     claimed = claims(row.guest, row.monitor)
     cells = (_level(row.guest, row.monitor, column) if column in claimed else "" for column in COLUMNS)
     return row.guest, row.monitor, *cells
+
+
+def _by_engines(guest: str) -> tuple[str, ...]:
+    names = GUESTS_BY_ENGINES[guest]
+    tried = (
+        [network for network in NETWORKS if network in names and by_engine(engine, network, names[network])]
+        for engine in ENGINES
+    )
+    return guest, *map(", ".join, tried)
 
 
 def _monitors() -> list[tuple[str, ...]]:

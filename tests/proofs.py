@@ -3,7 +3,7 @@
 The levels are those of scripts/support.py: G a guest of that kind, S a stand-in, C the command line alone. A `where`
 that starts with `docs/` is a page and one of its headings, below which stand a date and what was done by hand.
 tests/test_support.py holds this table against the code: a claim without a proof fails, and so does a proof without
-a claim, or one that is not there.
+a claim, or one that is not there. Beside it, which engine has run which guest: held against the tests of engines alike.
 """
 
 from __future__ import annotations
@@ -174,3 +174,51 @@ PROOFS: dict[tuple[str, str], dict[str, Proof]] = {
     },
 }
 """(guest, monitor) -> column -> its proof."""
+
+ENGINES = {
+    "docker": "Docker 20.10",
+    "newer_docker": "Docker 26",
+    "podman": "Podman 4.3",
+    "nerdctl": "nerdctl 2.3",
+    "ctr_runc": "ctr, runc's shim",
+    "ctr_shim": "ctr, urunc's",
+    "cri": "containerd's CRI",
+    "crio": "CRI-O 1.36",
+}
+"""Engine, as tests/e2e/test_matrix.py calls it -> what it is."""
+
+GUESTS_BY_ENGINES = {
+    "Linux on QEMU": {"1": "linux", "2": "linux-two", "46": "linux-dual", "6": "linux-ipv6"},
+    "Unikraft's nginx, from an initrd": {"1": "unikraft", "2": "unikraft-two"},
+    "a Linux nginx on Unikraft's ELF loader, by 9p": {"1": "elfloader"},
+    "MirageOS on spt": {"1": "mirage-spt", "46": "mirage-dual", "6": "mirage-ipv6"},
+    "MirageOS on QEMU": {"1": "mirage-virtio"},
+    "rumprun on spt, with a disk": {"1": "rumprun"},
+    "Mewz on QEMU": {"1": "mewz", "2": "mewz-two"},
+    "Solo5's network tests on hvt": {"1": "hvt", "2": "hvt-two"},
+    "Solo5's network tests on spt": {"1": "spt", "2": "spt-two"},
+    "Solo5's disk test on hvt": {"1": "hvt-blk"},
+    "Solo5's disk test on spt": {"1": "spt-blk"},
+    "our test guest on QEMU": {"1": "guest"},
+    "our test guest on Firecracker": {"1": "firecracker"},
+}
+"""Guest -> network -> what the tests of engines call it. The networks are those of scripts/support.py."""
+
+IPV6_ALONE = {"podman", "ctr_runc", "ctr_shim", "cri"}
+"""The others make no such networks."""
+OF_THE_ENGINES_OWN = {"rumprun", "hvt", "spt"}
+"""What needs a handler, or a network, of its own: CRI-O's tests have one of each."""
+UNTRIED = {("newer_docker", "elfloader")}
+"""Unikraft's root by 9p does not come up on the QEMU of that Debian: docs/guests/unikraft.md."""
+
+
+def by_engine(engine: str, network: str, guest: str) -> Proof | None:
+    """Return the test in which the engine ran it at that network, None where there is none."""
+    if (engine, guest) in UNTRIED or (network == "6" and engine not in IPV6_ALONE):
+        return None
+    if engine == "crio":
+        tried = network == "1" and guest not in OF_THE_ENGINES_OWN and not guest.endswith("-blk")
+        return ran(f"tests/e2e/test_crio.py::test_a_pod[{guest}]") if tried else None
+    if engine == "cri" and network == "1" and not guest.endswith("-blk"):
+        return ran(f"tests/e2e/test_cri_guests.py::test_a_pod[{guest}]")
+    return ran(f"tests/e2e/test_matrix.py::test_a_guest[{engine}-{guest}]")

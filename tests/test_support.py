@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from checkout import HERE
-from proofs import PROOFS, Proof
+from proofs import ENGINES, GUESTS_BY_ENGINES, PROOFS, UNTRIED, Proof, by_engine
 from urunc.vm import choose
 
 TOP = HERE.parent
@@ -50,15 +50,37 @@ def test_the_readmes_table_is_the_same_in_short(support: ModuleType) -> None:
 
 
 def all_proofs() -> list[Proof]:
-    return sorted({proof for cells in PROOFS.values() for proof in cells.values()})
+    return sorted({proof for cells in PROOFS.values() for proof in cells.values()} | set(proofs_by_engines()))
+
+
+def proofs_by_engines() -> list[Proof]:
+    found = (
+        by_engine(engine, network, guest)
+        for engine in ENGINES
+        for names in GUESTS_BY_ENGINES.values()
+        for network, guest in names.items()
+    )
+    return [proof for proof in found if proof]
+
+
+def collected(files: list[str]) -> set[str]:
+    """Return the tests of these files, by their ids."""
+    argv = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "-p", "no:cacheprovider", *files]
+    done = subprocess.run(argv, cwd=TOP, capture_output=True, text=True, check=True, env=dict(os.environ))
+    return set(done.stdout.splitlines())
 
 
 def test_the_tests_are_there() -> None:
     named = {proof.where for proof in all_proofs() if not proof.where.startswith("docs/")}
-    files = sorted({name.partition("::")[0] for name in named})
-    argv = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "-p", "no:cacheprovider", *files]
-    done = subprocess.run(argv, cwd=TOP, capture_output=True, text=True, check=True, env=dict(os.environ))
-    assert named <= set(done.stdout.splitlines())
+    assert named <= collected(sorted({name.partition("::")[0] for name in named}))
+
+
+def test_what_engines_run_is_in_their_table() -> None:
+    """Each of the matrix, and of the pods: the table says no less than there is."""
+    files = [f"tests/e2e/{name}.py" for name in ("test_matrix", "test_cri_guests", "test_crio")]
+    run = {test for test in collected(files) if "::test_a_guest[" in test or "::test_a_pod[" in test}
+    untried = {f"{files[0]}::test_a_guest[{engine}-{guest}]" for engine, guest in UNTRIED}
+    assert run - untried == {proof.where for proof in proofs_by_engines()}
 
 
 def test_a_level_is_no_more_than_its_proof(support: ModuleType) -> None:
