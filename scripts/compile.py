@@ -23,7 +23,10 @@ from types import CodeType
 
 ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
     "urunc.__main__": (
-        "urunc.cli urunc.verbs urunc.runtime.lifecycle urunc.runtime.init_words urunc.linux.atomic",
+        """
+            urunc.cli urunc.verbs urunc.runtime.lifecycle urunc.runtime.init_words urunc.runtime.signals
+            urunc.linux.atomic
+        """,
         {
             "create": """
                 urunc.runtime.create urunc.runtime.load urunc.runtime.options urunc.oci.parse urunc.oci.parse_linux

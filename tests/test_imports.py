@@ -54,7 +54,8 @@ NETWORK = "urunc.linux.netlink urunc.linux.rtnl urunc.linux.tap urunc.linux.tc u
 SECCOMP = "_blake2 urunc.linux.seccomp"
 
 DELETE = """
-urunc.linux.cgroup urunc.linux.cgroup_files urunc.linux.freezer urunc.linux.removal urunc.runtime.teardown
+urunc.linux.cgroup urunc.linux.cgroup_files urunc.linux.freezer urunc.linux.removal
+urunc.runtime.signals urunc.runtime.teardown
 """
 FREEZE = f"""
 {VERB} select urunc.linux urunc.linux.cgroup_files urunc.linux.freezer urunc.linux.proc
@@ -86,7 +87,7 @@ LIFE: tuple[tuple[str, str], ...] = (
     ("events --stats web", EVENTS),
     ("timeline web", f"{VERB} urunc.runtime.steps urunc.tables"),
     ("update --pids-limit 90 web", UPDATE),
-    ("kill web KILL", CONTAINER),
+    ("kill web KILL", f"{CONTAINER} urunc.runtime.signals"),
     ("delete --force web", f"{CONTAINER} {DELETE}"),
 )
 """A container's life, verb by verb, and what each may load."""

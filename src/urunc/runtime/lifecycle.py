@@ -7,16 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from _signal import (  # type: ignore[import-not-found]
-    SIGCONT,
-    SIGHUP,
-    SIGINT,
-    SIGKILL,
-    SIGPWR,
-    SIGQUIT,
-    SIGSTOP,
-    SIGTERM,
-)
+from _signal import SIGKILL  # type: ignore[import-not-found]
 
 from .. import log
 from ..errors import StateError, reason
@@ -29,9 +20,6 @@ if TYPE_CHECKING:
 
     from .options import Globals, Options
     from .store import Container
-
-STOP_SIGNALS = (SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGPWR, 37)
-"""The signals that ask a container to end: 37 is RTMIN+3, which systemd as an init listens to."""
 
 
 def create(settings: Globals, options: Options) -> None:
@@ -91,13 +79,13 @@ def start(root: str, name: str) -> None:
 
 def _run_poststart(container: Container) -> None:
     """Run the poststart hooks; one that fails stops the container (runtime.md, "Lifecycle", step 9; since 1.3)."""
-    from . import teardown
+    from . import signals, teardown
 
     try:
         teardown.run_late_hooks(container, "poststart", status.RUNNING)
     except BaseException:
         try:
-            _signal_monitor(container, SIGKILL)
+            signals.end(container)
         except ProcessLookupError:
             pass  # it has ended by itself
         _end_failed_start(container)
@@ -192,6 +180,8 @@ def kill(root: str, name: str, signum: int, *, everything: bool = False) -> None
     A stop signal reaches the guest where there is a way, else it ends the monitor. With `everything` (--all),
     KILL ends every process in the cgroup, and a stopped container is no error. Raises StateError.
     """
+    from . import signals
+
     container = store.want(root, name)
     now = status.of(root, container)
     if everything and (signum == SIGKILL or now == status.STOPPED):
@@ -199,7 +189,7 @@ def kill(root: str, name: str, signum: int, *, everything: bool = False) -> None
         return
     status.require("kill", container, now)
     try:
-        _send(root, container, now, signum)
+        signals.send(root, container, now, signum)
     except ProcessLookupError:
         raise StateError(f"cannot kill `{name}`: container not running") from None
 
@@ -208,69 +198,6 @@ def _kill_all(container: Container) -> None:
     from ..linux import cgroup
 
     cgroup.kill_all(container.cgroup, container.mark)
-
-
-def _send(root: str, container: Container, now: str, signum: int) -> None:
-    if signum == 0:
-        return
-    if signum in (SIGKILL, SIGSTOP, SIGCONT):
-        _signal_monitor(container, signum)
-    elif now == status.CREATED or (now == status.PAUSED and status.is_waiting(f"{root}/{container.id}")):
-        if signum in STOP_SIGNALS:
-            _signal_monitor(container, SIGKILL)  # init, as PID 1 without a handler, would not hear it
-    elif container.stop == "control":
-        _tell_guest(root, container, f"signal {signum}\n".encode())
-    elif signum not in STOP_SIGNALS:
-        log.warn(f"signal {signum} for `{container.id}` is left out: the guest has no way to receive it")
-    elif container.stop == "acpi":
-        _press_power_button(root, container)
-    elif container.stop == "ctrl-alt-del":
-        _press_ctrl_alt_del(container, now)
-    else:
-        # A monitor that has just been executed has no handler yet, and as process 1 would not hear TERM.
-        hears = container.stop == "term" and proc.catches(container.pid, SIGTERM)
-        _signal_monitor(container, SIGTERM if hears else SIGKILL)
-
-
-def _signal_monitor(container: Container, signum: int) -> None:
-    proc.send_signal(container.pid, container.start_time, signum)
-    if signum == SIGKILL:
-        _thaw(container)
-
-
-def _thaw(container: Container) -> None:
-    """A process that is frozen does not die of KILL on cgroup v1."""
-    if status.is_frozen(container.cgroup):
-        from ..linux import freezer
-
-        freezer.thaw(container.cgroup)
-
-
-def _tell_guest(root: str, container: Container, line: bytes) -> None:
-    """Write one line to the guest's control port: it waits in the fifo until the guest listens."""
-    from . import control
-
-    control.write_line(f"{root}/{container.id}", line)
-
-
-def _press_power_button(root: str, container: Container) -> None:
-    from . import control
-
-    control.power_down(f"{root}/{container.id}")
-
-
-def _press_ctrl_alt_del(container: Container, now: str) -> None:
-    """A monitor that does not listen yet has no guest to be asked; one that does not answer has to be ended."""
-    from . import monitor_api
-
-    if now == status.PAUSED:
-        log.warn(f"the signal for `{container.id}` is left out: its monitor is paused and cannot be asked")
-        return
-    try:
-        monitor_api.press_ctrl_alt_del(container.pid, container.start_time)
-    except StateError as error:
-        log.warn(f"ending `{container.id}` at once: {error}")
-        _signal_monitor(container, SIGKILL)
 
 
 def delete(root: str, name: str, *, force: bool = False) -> None:
@@ -325,6 +252,8 @@ def _end_busy(root: str, name: str) -> None:
 
     What a `create` made is in its record.
     """
+    from . import signals
+
     container = _find_readable(root, name)
     if container is None or container.boot_id != proc.boot_id():
         return
@@ -332,7 +261,7 @@ def _end_busy(root: str, name: str) -> None:
         try:
             if pid:
                 proc.send_signal(pid, started, SIGKILL)
-                _thaw(container)
+                signals.thaw(container)
                 proc.wait_gone(pid, started, 1.0)
         except ProcessLookupError:
             pass

@@ -6,12 +6,11 @@ Used by a `create` that fails half way, by `delete`, and by `delete --force` on 
 from __future__ import annotations
 
 import os
-from _signal import SIGKILL  # type: ignore[import-not-found]
 
 from .. import log
 from ..errors import StateError, UruncError, describe, reason
 from ..linux import proc, removal
-from . import status
+from . import signals, status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ GONE_SECONDS = 10.0
 def clear(root: str, container: Container) -> None:
     """Undo what was done for the container, its folder last. Raises the first error once all was tried."""
     problems: list[UruncError] = []
-    for step in (_end_process, _remove_cgroup, _detach_network, _give_back_rootfs):
+    for step in (_give_back_devices, _end_process, _remove_cgroup, _detach_network, _give_back_rootfs):
         try:
             step(container)
         except (UruncError, OSError) as error:
@@ -68,15 +67,20 @@ def run_late_hooks(container: Container, kind: str, state: str, *, warn: Callabl
     hooks.run_hooks(listed, status.document(container, state), kind=kind, warn=warn)
 
 
+def _give_back_devices(container: Container) -> None:
+    """Move the host's network devices back after a failed `create`, while init's namespace is still there."""
+    if not container.net_devices or container.creator == (0, 0) or container.boot_id != proc.boot_id():
+        return
+    from . import net_devices
+
+    net_devices.move_back(container.net_devices, container.pid, container.start_time, container.network_path)
+
+
 def _end_process(container: Container) -> None:
     if not container.pid or container.boot_id != proc.boot_id():
         return
-    if status.is_frozen(container.cgroup):
-        from ..linux import freezer
-
-        freezer.thaw(container.cgroup)
     try:
-        proc.send_signal(container.pid, container.start_time, SIGKILL)
+        signals.end(container)
     except ProcessLookupError:
         return
     if not proc.wait_gone(container.pid, container.start_time, GONE_SECONDS):
