@@ -155,7 +155,26 @@ def test_follows_no_link_of_its_own(share: Share) -> None:
     assert all(errors[8 + 3 * index + number] for index in range(4) for number in (0, 1)), errors
 
 
-@pytest.mark.parametrize("name", ["../made", "folder/made", "/made", "..", ".", "", "a/../../made", "x" * 300])
+NULS = ("..\0made", "\0", "\0/made", "../\0made", "/\0")
+
+
+def test_walks_by_names_with_a_nul(share: Share) -> None:
+    """The server's strings end at it: what it takes is the name before it, in the folder as ever."""
+    asked = (ninep.walk(ROOT, 2, "..\0"), ninep.getattr_(ROOT), ninep.getattr_(2))
+    _, root, dots = share.send(*asked)
+    assert dots == root or ninep.error(dots)
+    secret = f"..\0{share.secret}"
+    errors = share.errors(
+        *(ninep.walk(ROOT, 3, "..\0", "..\0", name) for name in ("secret", "etc\0", share.secret.name + "\0")),
+        *(ninep.walk(ROOT, 3, "folder-link\0", "secret"), ninep.walk(ROOT, 3, secret, "secret")),
+        *(ninep.attach(4, "/etc\0"), ninep.walk(4, 3, "passwd"), ninep.walk(4, 3, "file\0/../../x"), ninep.lopen(3)),
+    )
+    assert 0 not in errors[:5] + errors[6:7], errors
+
+
+@pytest.mark.parametrize(
+    "name", ["../made", "folder/made", "/made", "..", ".", "", "a/../../made", "x" * 300, *NULS], ids=repr
+)
 def test_makes_nothing_by_a_name_that_is_a_path(share: Share, name: str) -> None:
     before = {path.relative_to(share.rootfs) for path in share.rootfs.rglob("*")}
     errors = share.errors(

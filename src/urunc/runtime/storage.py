@@ -108,21 +108,45 @@ def _find_release(rootfs: int, path: str, kernel: KernelInfo) -> str:
     """Return the folder of the kernel's modules: by its release, else the only one that there is; "" without one.
 
     An ELF file has its release only in what it prints as it boots: it is looked for where there are several folders.
+    Those are not listed: an image may have any number of them.
     """
+    if kernel.release:
+        return kernel.release if _is_folder(rootfs, kernel.release) else ""
+    names = _first_two(rootfs)
+    if len(names) > 1:
+        names = [name for name in map(os.fsdecode, _releases(rootfs, path)) if _is_folder(rootfs, name)]
+    return names[0] if len(names) == 1 else ""
+
+
+def _is_folder(rootfs: int, release: str) -> bool:
+    if "/" in release or "\0" in release or release.startswith("."):
+        return False
+    try:
+        os.close(fsops.open_in_root(rootfs, f"{_MODULES}/{release}", os.O_RDONLY | os.O_DIRECTORY))
+    except OSError:
+        return False
+    return True
+
+
+def _first_two(rootfs: int) -> list[str]:
+    """Return the names of two folders of modules, or of as many as there are."""
     try:
         folder = fsops.open_in_root(rootfs, _MODULES, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
-        return ""
+        return []
+    names: list[str] = []
     try:
-        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    names.append(entry.name)
+                if len(names) == 2:
+                    break
+    except OSError:  # of a damaged file system
+        return []
     finally:
         os.close(folder)
-    if kernel.release:
-        return kernel.release if kernel.release in names else ""
-    if len(names) > 1:
-        spoken = _releases(rootfs, path)
-        names = [name for name in names if os.fsencode(name) in spoken]
-    return names[0] if len(names) == 1 else ""
+    return names
 
 
 def _releases(rootfs: int, path: str) -> set[bytes]:

@@ -85,12 +85,10 @@ def _files(path: str, target: str) -> Iterator[GuestFile]:
 def _walk(root: int, folder: str, target: str, budget: list[int], depth: int) -> Iterator[GuestFile]:
     fd = fsops.open_in_root(root, folder or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        names = sorted(os.listdir(fd))
+        names = _names(fd, budget[0], kubelets=not folder)
     finally:
         os.close(fd)
     for name in names:
-        if not folder and name.startswith(".."):
-            continue
         budget[0] -= 1
         if budget[0] < 0 or depth == 0:
             raise _TooMuchError
@@ -106,6 +104,19 @@ def _walk(root: int, folder: str, target: str, budget: list[int], depth: int) ->
             yield GuestFile(path=target + inside, content=_content(root, inside, budget), mode=status.st_mode & 0o777)
         else:
             raise _TooMuchError
+
+
+def _names(folder: int, most: int, *, kubelets: bool) -> list[str]:
+    """Return what is in a folder, in order. Raises _TooMuchError at once where that is more than may be copied."""
+    names: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if kubelets and entry.name.startswith(".."):
+                continue
+            names.append(entry.name)
+            if len(names) > most:
+                raise _TooMuchError
+    return sorted(names)
 
 
 def _content(root: int, path: str, budget: list[int]) -> bytes:
