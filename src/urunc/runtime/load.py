@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ..oci.checks import MountPlan
     from ..oci.config import Config
     from ..oci.spec import Spec
-    from ..vm.machine import GuestFile, KernelInfo
-    from ..vm.storage import BlockImage, Device
+    from ..vm.machine import KernelInfo
+    from ..vm.storage import BlockImage
     from .options import Options
     from .plan import Plan
 
@@ -189,40 +189,30 @@ def read_settings(root: str) -> Config:
 def look(root: str, spec: Spec, app: App, config: Config, rootfs: int, layout: Layout) -> Facts:
     """Return what the plan must know of the host and the image."""
     cache = store.cache(root)
-    can, settings_of_monitor = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
+    can, wishes = monitors.load(app.monitor).CAPABILITIES, config.monitor(app.monitor)
     kernel = image.read_kernel(rootfs, app.kernel)
     arch = choose.architecture(can, kernel, os.uname().machine)
-    found = host.probe_monitor(app.monitor, settings_of_monitor, arch, cache)
+    found = host.probe_monitor(app.monitor, wishes, arch, cache)
     emulates, own_init = can.kvm == "optional", guests.load(app.guest).OWN_INIT
-    block: BlockImage | None = None
-    device: Device | None = None
-    modules: tuple[GuestFile, ...] = ()
-    lacks: tuple[str, ...] = ()
-    has: tuple[str, ...] = ()
+    stored: dict[str, Any] = {}
     if app.block or app.mount_rootfs or (own_init and not app.initrd):
-        block, device, modules, has, lacks = _look_at_storage(
-            spec, app, rootfs, kernel, balloon=settings_of_monitor.balloon
-        )
+        stored = _look_at_storage(spec, app, rootfs, kernel, balloon=wishes.balloon)
     return Facts(
         arch=arch,
         cpus=host.cpu_count(),
-        kvm=_kvm(cache, arch, wanted=can.kvm != "no" and settings_of_monitor.accel != "tcg"),
+        kvm=_kvm(cache, arch, wanted=can.kvm != "no" and wishes.accel != "tcg"),
         cgroup_version=layout.version,
         own_network=_own_network(spec),
         kernel=kernel,
         binary=found.binary,
         version=found.version,
         binds=found.binds,
-        data_path=settings_of_monitor.data_path or can.data_path,
+        data_path=wishes.data_path or can.data_path,
         initrd_bytes=image.file_bytes(rootfs, app.initrd, "initrd"),
-        block=block,
-        device=device,
-        modules=modules,
-        has=has,
-        lacks=lacks,
         streams=streams.look(spec),
         guest_init=host.read_guest_init(arch) if own_init else None,
         tsc_khz=host.tsc_khz(cache) if emulates and arch == "x86_64" else 0,
+        **stored,
     )
 
 
@@ -233,29 +223,31 @@ def _kvm(cache: str, arch: str, *, wanted: bool) -> str:
     return host.kvm_state(cache) if wanted else "none"
 
 
-def _look_at_storage(
-    spec: Spec, app: App, rootfs: int, kernel: KernelInfo, *, balloon: bool
-) -> tuple[BlockImage | None, Device | None, tuple[GuestFile, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return what the image's block image is, what backs its rootfs, and what `storage.read_modules` does."""
+def _look_at_storage(spec: Spec, app: App, rootfs: int, kernel: KernelInfo, *, balloon: bool) -> dict[str, Any]:
+    """Return the Facts' fields that say what the block image is, what backs the rootfs, and what modules there are."""
     from ..vm.machine import driver
     from ..vm.modules import DRIVERS, SHARE_DRIVERS
     from . import storage
 
-    block = device = None
-    if app.block:
-        file = image.open_file(rootfs, app.block, "block image")
-        try:
-            uid, gids = plans.monitor_user(spec)
-            block = storage.look_at_block(file, app.block, readonly=spec.root_readonly, uid=uid, gids=gids)
-        finally:
-            os.close(file)
-    if app.mount_rootfs:
-        device = storage.find_device(os.path.realpath(f"/proc/self/fd/{rootfs}"))
+    block = _look_at_block(spec, app.block, rootfs) if app.block else None
+    device = storage.find_device(os.path.realpath(f"/proc/self/fd/{rootfs}")) if app.mount_rootfs else None
     if app.initrd or not guests.load(app.guest).OWN_INIT:
-        return block, device, (), (), ()
+        return {"block": block, "device": device}
     filesystems = [driver(found.filesystem) for found in (block, device) if found and found.filesystem]
     names = (*DRIVERS, *SHARE_DRIVERS, *filesystems, *(("virtio_balloon",) if balloon else ()))
-    return block, device, *storage.read_modules(rootfs, app.kernel, kernel, names)
+    modules, has, lacks = storage.read_modules(rootfs, app.kernel, kernel, names)
+    return {"block": block, "device": device, "modules": modules, "has": has, "lacks": lacks}
+
+
+def _look_at_block(spec: Spec, path: str, rootfs: int) -> BlockImage:
+    from . import storage
+
+    uid, gids = plans.monitor_user(spec)
+    file = image.open_file(rootfs, path, "block image")
+    try:
+        return storage.look_at_block(file, path, readonly=spec.root_readonly, uid=uid, gids=gids)
+    finally:
+        os.close(file)
 
 
 def _own_network(spec: Spec) -> bool:
