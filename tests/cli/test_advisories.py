@@ -123,7 +123,7 @@ def test_ghsa_crxr_jm9v_349c_the_command_line_is_one_argument(
 def test_ghsa_crxr_jm9v_349c_a_devices_name(
     cli: Cli, make_unikernel: Callable[..., Bundle], key: str, name: str
 ) -> None:
-    bundle = solo5(make_unikernel, elves.make_elf(elves.manifest_note((b"a", 2)), elves.abi_note()))
+    bundle = solo5(cli, make_unikernel, elves.make_elf(elves.manifest_note((b"a", 2)), elves.abi_note()))
     bundle.annotate(**{key: name})
     refuse(cli, bundle, key)
 

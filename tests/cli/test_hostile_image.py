@@ -61,7 +61,7 @@ KERNELS = [
 
 @pytest.mark.parametrize(("kernel", "says"), [row[1:] for row in KERNELS], ids=[row[0] for row in KERNELS])
 def test_a_kernel_that_lies(cli: Cli, make_unikernel: Callable[..., Bundle], kernel: bytes, says: str) -> None:
-    refuse(cli, solo5(make_unikernel, kernel), says)
+    refuse(cli, solo5(cli, make_unikernel, kernel), says)
 
 
 @pytest.mark.parametrize("monitor", ["qemu", "spt"])
@@ -71,7 +71,7 @@ def test_a_kernel_of_a_terabyte(cli: Cli, make_unikernel: Callable[..., Bundle],
     if monitor == "spt":
         third = 64 + 2 * 56  # a segment to load that is as large
         large = patched(elves.make_elf(elves.manifest_note(), ABI, b""), third, b"\1")
-        bundle = solo5(make_unikernel, patched(large, third + 40, TERABYTE.to_bytes(8, "little")))
+        bundle = solo5(cli, make_unikernel, patched(large, third + 40, TERABYTE.to_bytes(8, "little")))
     kernel = bundle.rootfs / bundle.config["annotations"][PREFIX + "binary"].lstrip("/")
     if monitor == "qemu":
         kernel.write_bytes(b"\x02\xb0\xad\x1b\0\0\1\0" + (-(0x1BADB002 + 0x10000) & 0xFFFFFFFF).to_bytes(4, "little"))
