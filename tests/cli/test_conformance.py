@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import linuxes
-from bundles import Bundle
+from bundles import Bundle, ping
 from driver import Cli
 from world import World
 
@@ -153,3 +153,44 @@ def test_config_json_is_read_once(cli: Cli, make_unikernel: Callable[..., Bundle
     (bundle.folder / "config.json").unlink()
     cli.end("guest")
     assert (tmp_path / "stopped").exists()
+
+
+@pytest.fixture
+def wire(world: World) -> Iterator[str]:
+    """A device `nic0` of the host's, whose other end has an address; give the address beside it, which `nic0` has."""
+    for command in (
+        "ip link add nic0 type veth peer name far0",
+        "ip address add 10.78.0.2/24 dev nic0",
+        "ip address add 10.78.0.1/24 dev far0",
+        "ip link set far0 up",
+    ):
+        world.run(*command.split())
+    yield "10.78.0.2"
+    world.run("ip", "link", "delete", "far0", check=False)
+
+
+def test_a_network_device_of_the_host_is_the_guests(
+    cli: Cli, make_unikernel: Callable[..., Bundle], world: World, wire: str
+) -> None:
+    """config-linux.md, "Network Devices": moved, renamed, with its address, up; and the guest takes its place."""
+    bundle = make_unikernel("app")
+    bundle.config["linux"]["netDevices"] = {"nic0": {"name": "eth0"}}
+    cli.create("guest", bundle)
+    assert "nic0" not in world.run("ip", "-br", "link").stdout
+    cli("start", "guest")
+    assert f"ip: {wire}" in cli.wait_console("guest", "ready")
+    assert ping(world, wire)
+    cli.end("guest")
+
+
+@pytest.mark.parametrize("hook", ["prestart", "createContainer"])
+def test_a_failed_create_gives_a_network_device_back(
+    cli: Cli, make_unikernel: Callable[..., Bundle], world: World, wire: str, hook: str
+) -> None:
+    bundle = make_unikernel("app")
+    bundle.config["linux"]["netDevices"] = {"nic0": {"name": "eth0"}}
+    bundle.hook(hook, "/bin/false")
+    assert cli.create("bad", bundle, check=False) == 1
+    shown = world.run("ip", "-br", "address", "show", "nic0").stdout.split()
+    assert shown[1] == "UP"
+    assert f"{wire}/24" in shown

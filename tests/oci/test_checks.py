@@ -84,6 +84,14 @@ def test_good_ones(good: Spec) -> None:
             "linux.devices[1]: `/dev/sda` cannot be given to a virtual machine",
         ),
         (GOOD.replace(unsupported=("linux.intelRdt",)), "linux.intelRdt: not supported"),
+        (GOOD.replace(net_devices=(("nic0", "eth0"),)), "linux.netDevices: needs a network namespace"),
+        (
+            GOOD.replace(
+                net_devices=(("nic0", "eth0"), ("nic1", "eth0")),
+                namespaces=(*GOOD.namespaces, Namespace(kind="network")),
+            ),
+            "linux.netDevices: two devices are to be `eth0`",
+        ),
     ],
 )
 def test_bad_ones(bad: Spec, message: str) -> None:
@@ -99,7 +107,6 @@ def test_bad_ones(bad: Spec, message: str) -> None:
         ("vm.image", "com.urunc.unikernel.binary"),
         ("vm.hypervisor", "com.urunc.unikernel.hypervisor"),
         ("vm.hwConfig", "linux.resources"),
-        ("linux.netDevices", "createRuntime hook"),
     ],
 )
 def test_what_is_not_supported_says_what_is(path: str, hint: str) -> None:

@@ -314,7 +314,6 @@ def test_capabilities_are_looked_at_for_names_alone() -> None:
 def test_what_cannot_be_given_is_listed() -> None:
     data = copy.deepcopy(FULL)
     data["linux"]["intelRdt"] = {"closID": "x"}
-    data["linux"]["netDevices"] = {}
     data["linux"]["resources"]["rdma"] = {"mlx5_1": {"hcaHandles": 3}}
     data["linux"]["resources"]["memory"].update(kernel=4096, kernelTCP=0)
     data["linux"]["personality"] = {"domain": "LINUX32"}
@@ -351,6 +350,31 @@ def test_no_part_of_the_vm_section_can_be_given(vm: dict[str, Any], listed: tupl
 def test_a_vm_section_that_is_no_object(vm: object) -> None:
     with pytest.raises(SpecError, match=r"^vm: want an object"):
         spec.parse({**MINIMAL, "vm": vm})
+
+
+def test_network_devices() -> None:
+    given = {"nic0": {}, "nic1": {"name": "eth1"}, "nic2": {"name": "net%d"}}
+    found = spec.parse({**MINIMAL, "linux": {"netDevices": given}})
+    assert found.net_devices == (("nic0", "nic0"), ("nic1", "eth1"), ("nic2", "net%d"))
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "which"),
+    [
+        ("", "eth0", "of the host"),
+        ("a/b", "eth0", "of the host"),
+        ("nic%d", "eth0", "of the host"),
+        ("a" * 16, "eth0", "of the host"),
+        ("nic0", "..", "inside"),
+        ("nic0", "eth 0", "inside"),
+        ("nic0", "a%d%d", "inside"),
+        ("nic0", "a%s", "inside"),
+        ("nic0", "a:1", "inside"),
+    ],
+)
+def test_what_is_no_name_of_a_network_device(name: str, inside: str, which: str) -> None:
+    with pytest.raises(SpecError, match=rf"^linux\.netDevices\.{name[:15]}.* is no name of a device {which}$"):
+        spec.parse({**MINIMAL, "linux": {"netDevices": {name: {"name": inside}}}})
 
 
 def test_unknown_properties_are_ignored() -> None:

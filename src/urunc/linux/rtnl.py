@@ -12,7 +12,7 @@ from _struct import Struct, pack, unpack_from
 from errno import EAFNOSUPPORT, EOPNOTSUPP, EPROTO
 
 from ..record import Record
-from .netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, nest, number, string
+from .netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, nest, number, string, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,12 +36,13 @@ _RTM_NEWADDR, _RTM_GETADDR = 20, 22
 _RTM_GETROUTE, _RTM_GETNEIGH = 26, 30
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_AF_SPEC = 1, 3, 4, 18, 26
+_IFLA_NET_NS_FD = 28
 _IFLA_INFO_KIND = 1
 _IFLA_INET_CONF = 1
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _IN6_ADDR_GEN_MODE_NONE = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_IFA_F_TEMPORARY, _IFA_F_NODAD, _IFA_F_DADFAILED = 0x01, 0x02, 0x08
+_IFA_F_TEMPORARY, _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_PERMANENT = 0x01, 0x02, 0x08, 0x80
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
 _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 9, 15, 18
 _RT_TABLE_MAIN = 254
@@ -90,6 +91,7 @@ class LinkAddress(Record):
     ip: str
     prefix: int
     scope: str
+    permanent: bool = True  # it has no lifetime
 
 
 class LinkRoute(Record):
@@ -187,6 +189,15 @@ class Rtnl(Netlink):
         if addrgen_none:
             self._set_addrgen_none(index)
 
+    def move_link(self, index: int, namespace: int, name: str) -> None:
+        """Move a device into the network namespace that is open as `namespace`, and call it so there.
+
+        It is down then, without its addresses and routes. `%d` in the name is a number that is free. EEXIST where the
+        name is taken; EINVAL for what cannot be moved, such as `lo`.
+        """
+        body = _IFINFO.pack(0, 0, index, 0, 0) + text(_IFLA_IFNAME, name)
+        self.do("move the link", _RTM_SETLINK, 0, body + attribute(_IFLA_NET_NS_FD, pack("I", namespace)))
+
     def _set_addrgen_none(self, index: int) -> None:
         mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, pack("B", _IN6_ADDR_GEN_MODE_NONE))
         spec = nest(_IFLA_AF_SPEC, nest(int(_socket.AF_INET6), mode))
@@ -241,7 +252,14 @@ def _address(body: bytes) -> LinkAddress | None:
         return None
     if family == 6 and flags & _IFA_F_TEMPORARY:  # the same bit says "secondary" of an IPv4 address
         return None
-    return LinkAddress(index=index, family=family, ip=_ip(value), prefix=prefix, scope=SCOPES.get(scope, str(scope)))
+    return LinkAddress(
+        index=index,
+        family=family,
+        ip=_ip(value),
+        prefix=prefix,
+        scope=SCOPES.get(scope, str(scope)),
+        permanent=bool(flags & _IFA_F_PERMANENT),
+    )
 
 
 def _routes(body: bytes) -> list[LinkRoute]:

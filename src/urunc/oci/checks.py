@@ -116,6 +116,16 @@ def _time_offsets(spec: Spec) -> None:
         raise SpecError(f"linux.timeOffsets: the time namespace {show(time.path)} has its own")
 
 
+def _net_devices(spec: Spec) -> None:
+    """config-linux.md, "Network Devices"; two of one name have no place, whichever is first."""
+    if spec.net_devices and spec.namespace("network") is None:
+        raise SpecError("linux.netDevices: needs a network namespace")
+    names = [inside for _name, inside in spec.net_devices if "%d" not in inside]
+    for name in names:
+        if names.count(name) > 1:
+            raise SpecError(f"linux.netDevices: two devices are to be {show(name)}")
+
+
 def _quota_and_burst(spec: Spec) -> None:
     """config-linux.md, "CPU": burst MUST be no larger than any positive quota."""
     quota, burst = spec.resources.cpu_quota, spec.resources.cpu_burst
@@ -150,7 +160,6 @@ _INSTEAD = {
     "vm.kernel": _IMAGES_OWN,
     "vm.image": _IMAGES_OWN,
     "vm.hwConfig": "memory and vCPUs follow linux.resources",
-    "linux.netDevices": "an engine's network plugin, or a createRuntime hook, can move them into the network namespace",
 }
 """What to do about some of what is not supported."""
 
@@ -161,6 +170,7 @@ CHECKS = (
     _mapped_user,
     _uts_names,
     _time_offsets,
+    _net_devices,
     _quota_and_burst,
     _devices,
     _unsupported,

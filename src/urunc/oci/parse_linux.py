@@ -33,6 +33,7 @@ _OPERATORS = (
     "SCMP_CMP_MASKED_EQ",
 )
 _DOMAIN = "LINUX"  # of `personality`: the guest's kernel has no other
+_NAME_MAX = 15  # of a network device, in bytes
 _MAP_LINES = 340  # user_namespaces(7)
 CAPABILITIES = (
     "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE"
@@ -42,7 +43,7 @@ CAPABILITIES = (
 )
 """Without their CAP_. Accepted, and none is kept: the application has its own kernel, and its monitor needs none."""
 
-_UNSUPPORTED = ("intelRdt", "netDevices")
+_UNSUPPORTED = ("intelRdt",)
 _UNSUPPORTED_RESOURCES = (
     ("rdma",),
     ("memory", "kernel"),
@@ -61,6 +62,7 @@ def read_linux(node: Node) -> dict[str, Any]:
         "cgroups_path": node.text("cgroupsPath"),
         "resources": read_resources(node.section("resources")),
         "rootfs_propagation": node.word("rootfsPropagation", PROPAGATIONS),
+        "net_devices": tuple(_net_device(*entry) for entry in node.entries("netDevices")),
         "memory_policy": _memory_policy(node.key("memoryPolicy")),
         "seccomp": _seccomp(node.key("seccomp")),
         "sysctl": tuple((key, item.as_text()) for key, item in node.entries("sysctl")),
@@ -289,6 +291,16 @@ def _unified(name: str, node: Node) -> tuple[str, str]:
     if not name or "/" in name or "\0" in name or name in (".", ".."):
         raise node.fail("want the name of a cgroup file")
     return name, node.as_text()
+
+
+def _net_device(name: str, node: Node) -> tuple[str, str]:
+    """Section "Network Devices". `%d` in the name inside, once, is a number that the kernel chooses."""
+    inside = node.text("name") or name
+    for which, text in (("of the host", name), ("inside", inside.replace("%d", "0", 1))):
+        odd = not text or text in (".", "..") or len(text.encode()) > _NAME_MAX or any(c in "/:%" for c in text)
+        if odd or not text.isprintable() or " " in text:
+            raise node.fail(f"{show(text)} is no name of a device {which}")
+    return name, inside
 
 
 def _memory_policy(node: Node | None) -> MemoryPolicy | None:

@@ -205,6 +205,7 @@ class Spec(Record):
     resources: Resources = Resources()
     rootfs_propagation: str = ""
     memory_policy: MemoryPolicy | None = None
+    net_devices: tuple[tuple[str, str], ...] = ()  # (the host's name, its name in the container)
     seccomp: dict[str, Any] | None = None  # linux.seccomp, shape checked, compiled by `linux.seccomp`
     sysctl: tuple[tuple[str, str], ...] = ()
     masked_paths: tuple[str, ...] = ()

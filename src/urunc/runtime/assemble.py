@@ -61,9 +61,9 @@ def attach_network(request: Request, pid: int, started: int) -> tuple[Network, d
 
 
 def _may_have_interfaces(spec: Spec) -> bool:
-    """A namespace that `create` has made, and that no hook has seen, is as empty as the kernel makes it."""
-    namespace = spec.namespace("network")
-    return bool((namespace and namespace.path) or spec.hooks.prestart or spec.hooks.create_runtime)
+    """A namespace that `create` has made, with no device of the host and seen by no hook, is as the kernel makes it."""
+    namespace, hooks = spec.namespace("network"), spec.hooks
+    return bool((namespace and namespace.path) or hooks.prestart or hooks.create_runtime or spec.net_devices)
 
 
 def _say_left_out(found: Network, seen: Network) -> None:

@@ -132,6 +132,7 @@ class _Creation:
         self.timeline = Timeline("begin", request.began)
         self.speaker: Channel | None = None
         self.master = -1
+        self.network = -1  # init's namespace, where devices of the host were moved to it
         self.child = 0  # what was forked; init's own pid, after a second fork, is in the record
         self.held = Descriptors()  # what keeps the disks' devices there
         self.disks: dict[str, int] = {}  # path in the monitor's root -> descriptor
@@ -160,6 +161,8 @@ class _Creation:
         self._write_id_maps(speaker)
         self._join(speaker)
         self.timeline.done("join")
+        if self.spec.net_devices:
+            self._take_net_devices()
         self._run_runtime_hooks()
         self.timeline.done("hooks")
         self._go(speaker)
@@ -266,6 +269,25 @@ class _Creation:
         cgroup_files.apply_devices(paths, plan.device_rules, version)
         cgroup.join(paths, pid)
 
+    def _take_net_devices(self) -> None:
+        """Move devices of the host into init's network namespace, which stays as long as they may have to come back."""
+        from . import net_devices
+
+        devices, container = self.spec.net_devices, self.container
+        self.network = self.held.add(proc.open_file(container.pid, container.start_time, "ns/net"))
+        net_devices.check(devices, self.network)
+        self.container = container.replace(net_devices=devices)
+        store.save(self.root, self.container)
+        net_devices.move_in(devices, self.network)
+
+    def _give_back_net_devices(self) -> None:
+        from . import net_devices
+
+        try:
+            net_devices.move_back(self.container.net_devices, self.network)
+        except (UruncError, OSError) as error:
+            log.warn(f"giving network devices back after the failed create: {error}")
+
     def _state(self) -> dict[str, Any]:
         return status.document(self.container, status.CREATING)
 
@@ -329,6 +351,8 @@ class _Creation:
         """Clear what was done. What cannot be cleared is logged: the first error is the one to show."""
         from . import teardown
 
+        if self.container.net_devices:
+            self._give_back_net_devices()
         if self.speaker:
             self.speaker.close()  # at whose end-of-file an init that is in no cgroup and no record yet ends
         if self.child:

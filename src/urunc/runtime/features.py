@@ -48,7 +48,7 @@ def document() -> dict[str, Any]:
             "memoryPolicy": {"modes": sorted(MODES), "flags": sorted(MODE_FLAGS)},
             "intelRdt": {"enabled": False, "schemata": False, "monitoring": False},
             "mountExtensions": {"idmap": {"enabled": False}},
-            "netDevices": {"enabled": False},
+            "netDevices": {"enabled": True},
         },
         "annotations": _about(),
         "potentiallyUnsafeConfigAnnotations": [PREFIX],

@@ -63,6 +63,7 @@ class Container(Record):
     scope: str = ""  # the systemd unit, where systemd holds the cgroup
     rootfs_mount: tuple[str, ...] = ()  # (device, type, option, ..) of a rootfs that is unmounted for the guest
     network_path: str = ""  # the network namespace, where it was given by path
+    net_devices: tuple[tuple[str, str], ...] = ()  # of the host, (name, name inside), that a failed `create` gives back
     taps: tuple[str, ...] = ()
     behind_nat: bool = False  # the taps are of network mode `nat`
     stop: str = "kill"  # how a stop signal ends the guest: control, ctrl-alt-del, acpi, term or kill
@@ -178,7 +179,8 @@ def from_data(name: str, data: Any, *, any_version: bool = False) -> Container:
     try:
         known = {key: data[key] for key in Container._fields if key in data}
         lists = {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
-        lists["timeline"] = tuple((step, at) for step, at in data.get("timeline", ()))
+        for key in ("timeline", "net_devices"):
+            lists[key] = tuple((first, second) for first, second in data.get(key, ()))
         return Container(**{**known, **lists})
     except (TypeError, ValueError) as error:
         raise StateError(f"the record of `{name}` is damaged: {error}") from None

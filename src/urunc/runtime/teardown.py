@@ -68,12 +68,20 @@ def run_late_hooks(container: Container, kind: str, state: str, *, warn: Callabl
 
 
 def _give_back_devices(container: Container) -> None:
-    """Move the host's network devices back after a failed `create`, while init's namespace is still there."""
-    if not container.net_devices or container.creator == (0, 0) or container.boot_id != proc.boot_id():
+    """Move the host's network devices out of a namespace that outlives a killed `create`. Any other has none any more.
+
+    A `create` that fails has done so itself: the namespace may end with init.
+    """
+    path = container.network_path
+    if not container.net_devices or container.creator == (0, 0) or not path or not os.path.exists(path):
         return
     from . import net_devices
 
-    net_devices.move_back(container.net_devices, container.pid, container.start_time, container.network_path)
+    namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        net_devices.move_back(container.net_devices, namespace)
+    finally:
+        os.close(namespace)
 
 
 def _end_process(container: Container) -> None:
