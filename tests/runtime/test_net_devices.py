@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+import containers
 from cgroups import sleeper
 from inchild import ip, run_in
 from urunc.errors import KernelError, SpecError
 from urunc.linux import ns
 from urunc.linux.rtnl import Rtnl
-from urunc.runtime import net_devices
+from urunc.runtime import net_devices, teardown
 
 pytestmark = pytest.mark.root
 KEPT = {("10.1.0.1", 24), ("10.2.0.1", 16), ("2001:db8::1", 64)}
@@ -102,3 +103,19 @@ def test_what_cannot_be_moved() -> None:
     assert none == "linux.netDevices.none0: the host has no network device of that name"
     assert taken == "linux.netDevices.host0: the container's network namespace has a `lo` already"
     assert loopback.startswith("linux.netDevices.lo: cannot be moved: ")
+
+
+@pytest.mark.parametrize(("creator", "back"), [((1, 1), True), ((0, 0), False)], ids=["killed", "created"])
+def test_what_a_killed_create_left_in_a_namespace_is_given_back(creator: tuple[int, int], back: bool) -> None:
+    """Once it is created nobody does so: the namespace's owner decides (config-linux.md, "Namespace Lifecycle")."""
+
+    def body(namespace: int) -> list[bool]:
+        names = (("host0", "eth0"),)
+        net_devices.move_in(names, namespace)
+        path = f"/proc/self/fd/{namespace}"
+        record = containers.container(network_path=path, net_devices=names, creator=creator)
+        teardown._give_back_devices(record)
+        teardown._give_back_devices(record.replace(network_path="/no/such/namespace"))
+        return [addresses("host0") == (True, KEPT), there(namespace, "eth0") is None]
+
+    assert with_namespace(body) == [back, back]
