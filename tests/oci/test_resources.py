@@ -77,6 +77,11 @@ def test_nothing_asked_is_nothing_written() -> None:
             ["hugetlb.2MB.limit_in_bytes=4096", "hugetlb.2MB.rsvd.limit_in_bytes=4096"],
             ["hugetlb.2MB.max=4096", "hugetlb.2MB.rsvd.max=4096"],
         ),
+        (
+            {"rdma": (("mlx5_1", 3, 10000), ("rxe3", None, 0))},
+            ["rdma.max=mlx5_1 hca_handle=3 hca_object=10000", "rdma.max=rxe3 hca_object=0"],
+            ["rdma.max=mlx5_1 hca_handle=3 hca_object=10000", "rdma.max=rxe3 hca_object=0"],
+        ),
         ({"block_io_weight": 500}, ["blkio.weight=500"], ["io.bfq.weight=500"]),
         (
             {

@@ -76,6 +76,7 @@ FULL: dict[str, Any] = {
                 "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 7}],
             },
             "hugepageLimits": [{"pageSize": "2MB", "limit": 5}],
+            "rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 10000}, "rxe3": {"hcaObjects": 0}},
             "network": {"classID": 9, "priorities": [{"name": "eth0", "priority": 1}]},
             "unified": {"io.max": "8:0 rbps=1"},
             "devices": [
@@ -166,6 +167,7 @@ def test_the_resources() -> None:
     )
     assert found.block_io_throttle == (("read_bps", 8, 0, 600), ("write_iops", 8, 0, 7))
     assert found.hugepage_limits == (("2MB", 5),)
+    assert found.rdma == (("mlx5_1", 3, 10000), ("rxe3", None, 0))
     assert (found.network_class_id, found.network_priorities) == (9, (("eth0", 1),))
     assert found.unified == (("io.max", "8:0 rbps=1"),)
     assert found.devices == (
@@ -275,6 +277,8 @@ def test_bad_versions(version: str) -> None:
         ("linux/seccomp/defaultAction", "KILL", "linux.seccomp.defaultAction: unknown action `KILL`"),
         ("linux/resources/blockIO/weightDevice/0", {"major": 8, "minor": 0},
          "linux.resources.blockIO.weightDevice[0]: want weight or leafWeight"),
+        ("linux/resources/rdma/mlx5_1", {}, "linux.resources.rdma.mlx5_1: want hcaHandles or hcaObjects"),
+        ("linux/resources/rdma/a b", {"hcaHandles": 1}, "linux.resources.rdma.a b: want the name of a device"),
         ("linux/resources/memory/checkBeforeUpdate", 1,
          "linux.resources.memory.checkBeforeUpdate: want a boolean, got 1"),
         ("linux/seccomp/syscalls/0/names", [], "linux.seccomp.syscalls[0]: names no system call"),
@@ -314,7 +318,6 @@ def test_capabilities_are_looked_at_for_names_alone() -> None:
 def test_what_cannot_be_given_is_listed() -> None:
     data = copy.deepcopy(FULL)
     data["linux"]["intelRdt"] = {"closID": "x"}
-    data["linux"]["resources"]["rdma"] = {"mlx5_1": {"hcaHandles": 3}}
     data["linux"]["resources"]["memory"].update(kernel=4096, kernelTCP=0)
     data["linux"]["personality"] = {"domain": "LINUX32"}
     data["mounts"][1]["uidMappings"] = [{"containerID": 0, "hostID": 1, "size": 1}]
@@ -324,7 +327,6 @@ def test_what_cannot_be_given_is_listed() -> None:
         "mounts[1].uidMappings",
         "mounts[1].options[1]",
         "linux.intelRdt",
-        "linux.resources.rdma",
         "linux.resources.memory.kernel",
         "linux.personality.domain",
     )
@@ -387,13 +389,12 @@ def test_unknown_properties_are_ignored() -> None:
             return value
         return {key: extended(item) for key, item in value.items()} | {"ofVersion2": {"a": [1]}}
 
-    maps = ("annotations", "sysctl", "timeOffsets", "unified")  # whose keys are their user's to choose
     data = extended(FULL)
-    for holder, name in ((data, maps[0]), (data["linux"], maps[1]), (data["linux"], maps[2])):
-        del holder[name]["ofVersion2"]
-    del data["linux"]["resources"][maps[3]]["ofVersion2"]
-    found, seccomp = spec.parse(data), data["linux"]["seccomp"]
-    assert found == spec.parse(FULL).replace(seccomp=seccomp)
+    linux, resources = data["linux"], data["linux"]["resources"]
+    named = (data["annotations"], linux["sysctl"], linux["timeOffsets"], resources["unified"], resources["rdma"])
+    for each in named:  # whose keys are their user's to choose
+        del each["ofVersion2"]
+    assert spec.parse(data) == spec.parse(FULL).replace(seccomp=linux["seccomp"])
 
 
 def test_what_speaks_of_other_systems_is_left_alone() -> None:

@@ -91,7 +91,8 @@ def test_a_flag_out_of_range_names_the_field() -> None:
         (b"[]", "resources: want an object"),
         (b'{"memory": {"limit": "1"}}', "resources.memory.limit: want"),
         (b'{"blockIO": {"weightDevice": [{}]}}', "resources.blockIO.weightDevice[0]: want weight or leafWeight"),
-        (b'{"rdma": {"mlx5": {}}}', "resources.rdma: urunc has no way to give it"),
+        (b'{"rdma": {"mlx5": {}}}', "resources.rdma.mlx5: want hcaHandles or hcaObjects"),
+        (b'{"memory": {"kernel": 1}}', "resources.memory.kernel: urunc has no way to give it"),
     ],
 )
 def test_documents_that_cannot_be(data: bytes, message: str) -> None:

@@ -45,7 +45,6 @@ CAPABILITIES = (
 
 _UNSUPPORTED = ("intelRdt",)
 _UNSUPPORTED_RESOURCES = (
-    ("rdma",),
     ("memory", "kernel"),
     ("memory", "kernelTCP"),
 )
@@ -198,6 +197,7 @@ def read_resources(node: Node) -> Resources:
         block_io_device_weights=tuple(_device_weight(item) for item in block.items("weightDevice")),
         block_io_throttle=_throttles(block),
         hugepage_limits=tuple(_hugepage_limit(item) for item in node.items("hugepageLimits")),
+        rdma=tuple(_rdma(*entry) for entry in node.entries("rdma")),
         network_class_id=network.number("classID", UINT32),
         network_priorities=tuple(_priority(item) for item in network.items("priorities")),
         unified=tuple(_unified(*entry) for entry in node.entries("unified")),
@@ -281,6 +281,15 @@ def _hugepage_limit(node: Node) -> tuple[str, int]:
     if not (text[-2:] in ("KB", "MB", "GB") and text[:-2].isascii() and text[:-2].isdigit()):
         raise size.fail(f"want a size such as 2MB, got {show(text)}")
     return text, node.need("limit").as_number(UINT64)
+
+
+def _rdma(device: str, node: Node) -> tuple[str, int | None, int | None]:
+    if not device or not device.isprintable() or " " in device:
+        raise node.fail("want the name of a device")
+    handles, objects = node.number("hcaHandles", UINT32), node.number("hcaObjects", UINT32)
+    if handles is None and objects is None:
+        raise node.fail("want hcaHandles or hcaObjects")
+    return device, handles, objects
 
 
 def _priority(node: Node) -> tuple[str, int]:

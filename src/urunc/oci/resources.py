@@ -249,6 +249,10 @@ def _both(resources: Resources, version: int) -> tuple[CgroupWrite, ...]:
         write = CgroupWrite(controller="hugetlb", file=f"hugetlb.{size}.{ending}", value=str(limit))
         # Reservations have a limit of their own since Linux 5.7.
         found += [write, write.replace(file=f"hugetlb.{size}.rsvd.{ending}", optional=True)]
+    for device, *limits in resources.rdma:
+        pairs = zip(("hca_handle", "hca_object"), limits, strict=True)
+        words = [device, *(f"{name}={limit}" for name, limit in pairs if limit is not None)]
+        found.append(CgroupWrite(controller="rdma", file="rdma.max", value=" ".join(words)))
     return tuple(found)
 
 

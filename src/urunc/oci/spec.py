@@ -178,6 +178,7 @@ class Resources(Record):
     # (read_bps|write_bps|read_iops|write_iops, major, minor, rate)
     block_io_throttle: tuple[tuple[str, int, int, int], ...] = ()
     hugepage_limits: tuple[tuple[str, int], ...] = ()  # (page size such as 2MB, bytes)
+    rdma: tuple[tuple[str, int | None, int | None], ...] = ()  # (device, handles, objects), None is "not given"
     network_class_id: int | None = None
     network_priorities: tuple[tuple[str, int], ...] = ()  # (interface, priority)
     unified: tuple[tuple[str, str], ...] = ()  # (file, content), cgroup v2 only
