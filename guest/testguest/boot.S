@@ -1,8 +1,9 @@
 /*
  * Entry points, descriptor tables and interrupt stubs of the test guest.
  *
- * Both loaders enter in 32-bit protected mode without paging, flat segments, interrupts off and %ebx at their
- * boot information. Neither promises a stack, or descriptors that can be loaded again.
+ * Multiboot and PVH enter in 32-bit protected mode without paging, flat segments, interrupts off and %ebx at their
+ * boot information. Neither promises a stack, or descriptors that can be loaded again. A loader that knows Linux alone,
+ * as Firecracker's before 1.12, enters at the ELF64's entry point in long mode, with %rsi at Linux's boot parameters.
  */
 
 #define MULTIBOOT_MAGIC		0x1BADB002
@@ -12,6 +13,8 @@
 
 #define CODE_SEGMENT		0x08
 #define DATA_SEGMENT		0x10
+
+#define CR0_PAGING		0x80000000
 
 #define LAPIC_EOI		0xfee000b0
 
@@ -31,6 +34,25 @@
 	.long	pvh_start, 0
 
 	.text
+#ifdef WITHOUT_MULTIBOOT
+	.globl	linux_start
+	.code64
+linux_start:
+	cli
+	lgdt	gdt_pointer(%rip)
+	ljmp	*compatible(%rip)
+	.code32
+leave_long_mode:
+	mov	%cr0, %eax
+	and	$~CR0_PAGING, %eax
+	mov	%eax, %cr0
+	mov	$DATA_SEGMENT, %ecx
+	mov	%ecx, %ds		/* Firecracker's ends at 1 MiB, which long mode has not minded */
+	mov	$2, %eax
+	mov	%esi, %ebx
+	jmp	start
+#endif
+
 	.globl	multiboot_start, pvh_start
 multiboot_start:
 	mov	$0, %eax
@@ -97,7 +119,12 @@ gdt:	.quad	0
 	.quad	0x00cf92000000ffff	/* data: base 0, 4 GiB */
 gdt_pointer:
 	.word	. - gdt - 1
-	.long	gdt
+	.long	gdt, 0			/* eight octets in long mode */
+#ifdef WITHOUT_MULTIBOOT
+compatible:
+	.long	leave_long_mode
+	.word	CODE_SEGMENT
+#endif
 
 	.bss
 	.balign	16

@@ -1,4 +1,4 @@
-/* What the loader said: boot string, memory map, initrd; by Multiboot 1 or by Xen's PVH start information. */
+/* What the loader said: boot string, memory map, initrd; by Multiboot 1, Xen's PVH start or Linux's boot parameters. */
 #include "guest.h"
 
 struct facts facts = { .cmdline = "" };
@@ -48,6 +48,20 @@ struct pvh_module {
 struct pvh_range {
 	uint64_t start, length;
 	uint32_t type, reserved;
+};
+
+/* Linux's "zero page" (Documentation/arch/x86/zero-page.rst), as far as it is read. */
+struct linux_parameters {
+	uint8_t before_ranges_count[0x1e8], ranges_count;
+	uint8_t before_initrd[0x218 - 0x1e9];
+	uint32_t initrd, initrd_size;
+	uint8_t before_cmdline[0x228 - 0x220];
+	uint32_t cmdline;
+	uint8_t before_ranges[0x2d0 - 0x22c];
+	struct {
+		uint64_t start, length;
+		uint32_t type;
+	} __attribute__((packed)) ranges[128];
 };
 
 static void add_memory(uint32_t type, uint64_t length)
@@ -102,6 +116,18 @@ void read_pvh(const void *pointer)
 	}
 	for (uint32_t i = 0; info->version >= 1 && i < info->map_count; i++)
 		add_memory(ranges[i].type, ranges[i].length);
+}
+
+void read_linux(const void *pointer)
+{
+	const struct linux_parameters *info = pointer;
+
+	if (info->cmdline)
+		facts.cmdline = (const char *)info->cmdline;
+	facts.initrd = (const uint8_t *)info->initrd;
+	facts.initrd_size = info->initrd_size;
+	for (uint32_t i = 0; i < info->ranges_count; i++)
+		add_memory(info->ranges[i].type, info->ranges[i].length);
 }
 
 static uint32_t cpus(void)

@@ -89,6 +89,7 @@ extern struct facts facts;
 
 void read_multiboot(const void *info);
 void read_pvh(const void *info);
+void read_linux(const void *info);
 void print_facts(void);
 
 /* machine.c: time, ends, the power button */

@@ -3,7 +3,7 @@
 
 #define STAY_AWAKE_MS 100
 
-void guest_main(bool pvh, const void *info);
+void guest_main(uint32_t loader, const void *info);
 
 static void device_found(struct virtio *device)
 {
@@ -60,14 +60,13 @@ static const char *command_words(void)
 	return facts.cmdline;
 }
 
-void guest_main(bool pvh, const void *info)
+void guest_main(uint32_t loader, const void *info)
 {
+	static void (*const readers[])(const void *) = { read_multiboot, read_pvh, read_linux };
+
 	console_init();
 	machine_init();
-	if (pvh)
-		read_pvh(info);
-	else
-		read_multiboot(info);
+	readers[loader](info);
 	print_facts();
 	virtio_scan(device_found);
 	net_start();
