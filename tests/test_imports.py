@@ -43,7 +43,7 @@ urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config 
 urunc.oci.cgroup_path urunc.oci.device_rules
 urunc.oci.parse urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
 urunc.runtime.assemble urunc.runtime.bundle urunc.runtime.channel urunc.runtime.create urunc.runtime.go_message
-urunc.runtime.handover
+urunc.runtime.first_record urunc.runtime.handover
 urunc.runtime.host urunc.runtime.image urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words
 urunc.runtime.load urunc.runtime.options urunc.runtime.plan urunc.runtime.plan_devices urunc.runtime.plan_machine
 urunc.runtime.plan_storage urunc.runtime.settings urunc.runtime.streams urunc.runtime.timeline

@@ -8,15 +8,13 @@ Launch made, here and not in init: the parent still has the host's rights, whate
 from __future__ import annotations
 
 import os
-import time
 from _signal import SIGKILL  # type: ignore[import-not-found]
 from errno import EMFILE
 
 from .. import log
 from ..errors import HostError, KernelError, SpecError, UruncError, UsageError, describe
-from ..linux import atomic, cgroup, cgroup_files, cgroup_layout, libc, ns, proc
-from ..oci import network as networks
-from . import assemble, go_message, handover, image, inherit, init, status, store
+from ..linux import atomic, cgroup, cgroup_files, libc, ns, proc
+from . import assemble, first_record, go_message, handover, image, inherit, init, status, store
 from . import channel as wire
 from . import plan as plans
 from .inherit import Descriptors
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from .plan_devices import Node
 
 _OPEN_FILES = 256  # three times as many as a create with QEMU takes
-_LATE_HOOKS = ("poststart", "poststop")
 
 
 def create(
@@ -56,7 +53,7 @@ def create(
         )
     _check_console(options, request, stays=take_terminal is not None)
     _check_preserved(options.preserve_fds)
-    container = _first_record(request, options)
+    container = first_record.make(request, options)
     with store.claim(root, container):
         return _Creation(root, request, options, container, take_terminal).run()
 
@@ -78,39 +75,6 @@ def _check_preserved(count: int) -> None:
             inherited = False
         if not inherited:
             raise UsageError(f"flag `--preserve-fds`: descriptor {fd} of {count} is not open")
-
-
-def _first_record(request: Request, options: Options) -> Container:
-    """Return the record that holds the undo of every later step."""
-    spec, plan = request.spec, request.plan
-    paths = cgroup_layout.paths(request.cgroups, plan.cgroup)
-    network = spec.namespace("network")
-    now = time.time_ns()
-    return Container(
-        id=options.id,
-        oci_version=spec.version,
-        bundle=request.bundle,
-        rootfs=request.rootfs,
-        created=time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z",
-        owner=os.getuid(),
-        annotations=spec.annotations,
-        guest=plan.guest,
-        monitor=plan.monitor,
-        accel=plan.machine.accel,
-        memory_mib=plan.machine.memory_mib,
-        overhead_mib=plan.overhead_mib,
-        balloon=plan.machine.balloon,
-        boot_id=proc.boot_id(),
-        creator=(os.getpid(), proc.start_time(os.getpid()) or 0),
-        cgroup=paths,
-        scope=plan.cgroup.unit if plan.cgroup.driver == "systemd" else "",
-        network_path=(network.path or "") if network else "",
-        taps=plan.taps,
-        behind_nat=plan.network == networks.NAT,
-        rootfs_mount=(plan.device.source, plan.device.mounted_as, *plan.device.options) if plan.device else (),
-        stop=plan.stop,
-        hooks={kind: [hook.to_data() for hook in getattr(spec.hooks, kind)] for kind in _LATE_HOOKS},
-    )
 
 
 class _Creation:
