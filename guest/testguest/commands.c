@@ -36,6 +36,10 @@ static bool run_command(const char *word)
 		share_send(skip_word(word));
 		return true;
 	}
+	if (word_is(word, "balloon")) {
+		balloon_drive();
+		return true;
+	}
 	if (!word_is(word, "sleep"))
 		return false;
 	sleep_ms(number);

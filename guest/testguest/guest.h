@@ -166,6 +166,7 @@ struct virtio {
 
 #define VIRTIO_NET 1
 #define VIRTIO_BLOCK 2
+#define VIRTIO_BALLOON 5
 #define VIRTIO_9P 9
 
 void virtio_scan(void (*found)(struct virtio *device));
@@ -176,9 +177,12 @@ void queue_add(struct queue *queue, uint16_t head);
 void queue_kick(struct virtio *device, struct queue *queue);
 bool queue_take(struct queue *queue, uint32_t *head, uint32_t *length);
 
-/* disk.c, share.c, net.c, protocols.c */
+/* disk.c, share.c, balloon.c, net.c, protocols.c */
 
 void disk_add(struct virtio *device);
+void balloon_add(struct virtio *device);
+void balloon_drive(void);
+bool balloon_poll(void); /* true where memory went or came */
 void share_add(struct virtio *device);
 void share_send(const char *digits); /* a 9P message in hexadecimal digits */
 void net_add(struct virtio *device);

@@ -13,6 +13,8 @@ static void device_found(struct virtio *device)
 		disk_add(device);
 	else if (device->id == VIRTIO_9P)
 		share_add(device);
+	else if (device->id == VIRTIO_BALLOON)
+		balloon_add(device);
 }
 
 static bool console_poll(void)
@@ -35,6 +37,7 @@ static void serve(void)
 		bool busy = console_poll();
 
 		busy |= net_poll();
+		busy |= balloon_poll();
 		if (power_button()) {
 			print("power button\n");
 			power_off();

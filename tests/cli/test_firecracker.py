@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from bundles import Bundle, Netns
 from driver import Cli
 from urunc.oci.config import MonitorConfig
 from urunc.runtime import host
-from world import World
+from world import World, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -179,4 +180,32 @@ def test_a_balloon_that_the_guest_does_not_drive(cli: Cli, linux: Bundle) -> Non
     assert data["memory"]["usage"]["limit"] == 256 << 20
     assert data["monitor"]["status"] == "running"
     assert "fc_vcpu 0" in [thread["name"] for thread in data["process"]["threads"]]
+    cli.end("guest")
+
+
+def test_a_balloon_that_the_guest_drives(cli: Cli, linux: Bundle) -> None:
+    """Memory is given back before the limit sinks, and had again once it has risen; statistics come from the guest."""
+    cli.config.write_text("[monitors.firecracker]\nballoon = true\n")
+    linux.config["linux"]["resources"]["memory"] = {"limit": 272 << 20}
+    reader, writer = os.pipe()
+    with cli.console_file("guest").open("ab") as console:
+        argv = cli.argv("create", f"--bundle={linux.write()}", "guest")
+        subprocess.run(argv, check=True, stdin=reader, stdout=console, stderr=console, env=cli.env, timeout=60)
+    os.close(reader)
+    cli("start", "guest")
+    cli.wait_console("guest", "ready")
+    os.write(writer, b"balloon\n")
+    cli.wait_console("guest", "balloon: driven")
+
+    def monitor() -> Any:
+        return json.loads(cli("events", "--stats", "guest").stdout)["data"]["monitor"]
+
+    assert monitor()["guestMemoryActual"] == 256 << 20
+    cli("update", "--memory", "144m", "guest")
+    assert monitor()["guestMemoryActual"] == 128 << 20
+    assert json.loads(cli("events", "--stats", "guest").stdout)["data"]["memory"]["usage"]["limit"] == 144 << 20
+    cli("update", "--memory", "272m", "guest")
+    wait_for("the guest's whole memory", lambda: monitor()["guestMemoryActual"] == 256 << 20)
+    assert 250 << 20 < monitor()["guestMemoryUsage"]["total"] <= 256 << 20
+    os.close(writer)
     cli.end("guest")

@@ -80,6 +80,16 @@ def test_sends_messages_to_a_share(machine: str, tmp_path: Path) -> None:
     assert qemu.lines().count("9p: no answer") == 3
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+def test_drives_a_balloon(machine: str) -> None:
+    with boot(machine, "app -- balloon poweroff", "-device", device(machine, "balloon")) as qemu:
+        assert qemu.wait() == 0
+    assert "balloon: driven" in qemu.lines()
+    with boot(machine, "app -- balloon poweroff") as qemu:
+        assert qemu.wait() == 0
+    assert "balloon: none" in qemu.lines()
+
+
 @pytest.mark.parametrize("machine", ["q35", "microvm"])
 def test_the_elf64_boots_by_pvh(machine: str, tmp_path: Path) -> None:
     initrd = tmp_path / "initrd"
