@@ -45,7 +45,8 @@ urunc.oci.parse urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
 urunc.runtime.assemble urunc.runtime.bundle urunc.runtime.channel urunc.runtime.create urunc.runtime.go_message
 urunc.runtime.first_record urunc.runtime.handover
 urunc.runtime.host urunc.runtime.image urunc.runtime.inherit urunc.runtime.init urunc.runtime.init_words
-urunc.runtime.load urunc.runtime.options urunc.runtime.plan urunc.runtime.plan_devices urunc.runtime.plan_machine
+urunc.runtime.load urunc.runtime.monitor_root urunc.runtime.options urunc.runtime.plan
+urunc.runtime.plan_devices urunc.runtime.plan_machine
 urunc.runtime.plan_storage urunc.runtime.settings urunc.runtime.streams urunc.runtime.timeline
 urunc.vm urunc.vm.bootstring urunc.vm.choose urunc.vm.elf urunc.vm.guests urunc.vm.guests.unikraft
 urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port urunc.vm.storage

@@ -17,12 +17,13 @@ import linuxes
 from inchild import set_propagation
 from urunc.errors import HostError, KernelError, StateError, UruncError
 from urunc.linux import cgroup, mountinfo, mounts, ns, proc
-from urunc.runtime import create, init, lifecycle, status, store
+from urunc.runtime import create, init, lifecycle, monitor_root, status, store
 from urunc.runtime.options import Globals, Options
 from urunc.runtime.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import ModuleType
 
     from urunc.vm.machine import Network
 
@@ -242,14 +243,20 @@ def vanish() -> None:
     os._exit(1)  # process 1 of a namespace does not hear its own SIGKILL
 
 
-INIT_STEPS = ("_enter_namespaces", "_become_first", "_prepare", "_set_names", "_build_root")
+INIT_STEPS = (
+    (init, "_enter_namespaces"),
+    (init, "_become_first"),
+    (init, "_prepare"),
+    (init, "_set_names"),
+    (monitor_root, "build"),
+)
 
 
 @pytest.mark.parametrize("act", [fail, vanish])
-@pytest.mark.parametrize("name", INIT_STEPS)
-def test_a_failing_init_leaves_nothing(place: Place, name: str, act: Callable[[], None]) -> None:
+@pytest.mark.parametrize(("module", "name"), INIT_STEPS)
+def test_a_failing_init_leaves_nothing(place: Place, module: ModuleType, name: str, act: Callable[[], None]) -> None:
     def body() -> None:
-        setattr(init, name, lambda *_: act())
+        setattr(module, name, lambda *_: act())
         place.create()
 
     assert in_child(body) == 1

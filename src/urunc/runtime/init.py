@@ -15,8 +15,9 @@ import os
 
 from .. import jsonio
 from ..errors import KernelError, SpecError, reason
-from ..linux import fsops, libc, mounts, ns, proc
+from ..linux import libc, mounts, ns, proc
 from . import channel as wire
+from . import monitor_root
 from .init_words import STARTED
 from .plan import Plan
 from .timeline import Timeline
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-    from ..oci.spec import Spec, User
+    from ..oci.spec import Spec
     from .channel import Channel
-
-_ROOT_SIZE = "size=16m,mode=755"
 
 
 class Orders:
@@ -189,7 +188,7 @@ def _prepare(orders: Orders, timeline: Timeline) -> tuple[_socket.socket, dict[s
     if orders.new_keyring:
         _leave_session_keyring()
     _set_names(orders)
-    _build_root(orders, launch)
+    monitor_root.build(orders, launch)
     timeline.done("init/root")
     if launch["create_container"]:
         _run_hooks(launch["create_container"], launch["state"], "createContainer")
@@ -240,59 +239,6 @@ def _set_names(orders: Orders) -> None:
         _socket.sethostname(orders.spec.hostname)
     if orders.spec.domainname:
         libc.setdomainname(orders.spec.domainname)
-
-
-def _build_root(orders: Orders, launch: dict[str, Any]) -> None:
-    """Build the monitor's root and stand in it: a small tmpfs, stacked on `/`, that holds only binds.
-
-    On `/` since every other folder may be one that a user namespace cannot reach or that a hook looks at;
-    what was there stays visible to this process until the pivot.
-    """
-    mounts.isolate(orders.spec.rootfs_propagation)
-    root = fsops.detached_tmpfs(_ROOT_SIZE)
-    mounts.attach(root, "/")
-    os.fchdir(root)
-    _attach(root, orders.files)
-    mounts.protect_below(root)
-    fsops.make_dirs(root, "dev", 0o755)
-    mounts.attach_at(orders.dev_tree, root, "dev")
-    _attach(root, orders.trees)
-    for item in launch["files"]:
-        _write_file(root, item["path"].lstrip("/"), item["content"].encode("latin-1"), item["mode"])
-    for folder in launch["folders"]:
-        _make_writable(root, folder.lstrip("/"), orders.spec.process.user)
-    if launch["own_descriptors"]:
-        _show_descriptors(root)
-    mounts.make_readonly(root)
-
-
-def _attach(root: int, trees: list[tuple[str, int]]) -> None:
-    for target, tree in trees:
-        mounts.attach_file(tree, root, target.lstrip("/"))
-        os.close(tree)
-
-
-def _show_descriptors(root: int) -> None:
-    """Give the monitor /proc/self/fd alone, its own: a whole /proc, read-only even, tells of the host."""
-    tree = mounts.clone_tree("/proc/self/fd", readonly=True, noexec=True)
-    mounts.attach_file(tree, root, "proc/self/fd")
-    os.close(tree)
-
-
-def _make_writable(root: int, path: str, user: User) -> None:
-    """Give the monitor a folder of its own: small, and in no other mount namespace."""
-    tree = fsops.detached_tmpfs(f"size=64k,nr_inodes=16,mode=700,uid={user.uid},gid={user.gid}")
-    fsops.make_dirs(root, path)
-    mounts.attach_at(tree, root, path)
-    os.close(tree)
-
-
-def _write_file(root: int, path: str, content: bytes, mode: int) -> None:
-    fsops.make_dirs(root, os.path.dirname(path), 0o755)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode, dir_fd=root)
-    with open(fd, "wb") as file:
-        os.fchmod(fd, mode)
-        file.write(content)
 
 
 def _take_terminal(slave: int) -> None:
