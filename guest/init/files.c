@@ -73,14 +73,14 @@ static long copy_file(const char *source, const char *target)
 	return n;
 }
 
-/* On a read-only root: a copy in /run, bound to what is there. Without anything there, the file is left out. */
+/* Where nothing can be written: a copy in /run, bound to what is there. Without anything there, the file is left out. */
 static long bind_copy(const char *source, const char *path, const char *target)
 {
 	char copy[PATH_MAX];
 	long error = call(faccessat, AT_FDCWD, target, 0);
 
 	if (error == -ENOENT) {
-		say("`%s` is left out: the read-only root has no such file", path);
+		say("`%s` is left out: the root has no such file, and cannot be written", path);
 		return 0;
 	}
 	if (error < 0)
@@ -100,7 +100,7 @@ static bool place_file(const char *root, const char *path)
 	if (path[0] == '/' && join(source, sizeof(source), FILES, path, "") &&
 	    join(target, sizeof(target), root, path, ""))
 		error = copy_file(source, target);
-	if (error == -EROFS)
+	if (error == -EROFS || error == -EACCES)
 		error = bind_copy(source, path, target);
 	if (error < 0)
 		say("cannot place the file `%s`: %s", path, error_text(error));

@@ -10,6 +10,7 @@
 #define PATH_MAX 4096
 
 #define URUNC "/.urunc"
+#define MNT_DETACH 2
 #define SETUP_FAILED 125 /* the status where the application could not even be tried, as Docker's */
 
 /* text.c */
@@ -46,6 +47,14 @@ char **config_list(const char *key); /* ended by NULL */
 
 /* files.c */
 
+struct entry { /* of getdents64 */
+	uint64_t inode;
+	int64_t offset;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
 long make_parents(const char *path);
 long write_file(const char *path, const char *text);
 long read_file(const char *path, char *text, size_t size); /* octets read; the text gets a NUL */
@@ -59,6 +68,11 @@ bool switch_root(void); /* and place the files there */
 bool mount_volumes(void);
 void close_root(void); /* read-only from now on, where that is wanted of an initrd */
 void release_disks(void);
+
+/* room.c */
+
+long make_room(const char *target); /* from now on its folders can be made */
+void close_rooms(void);
 
 /* modules.c */
 

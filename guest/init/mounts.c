@@ -6,7 +6,6 @@
 
 #define NEW_ROOT URUNC "/root"
 #define ASIDE "/run/.urunc-share"
-#define MNT_DETACH 2
 #define DEVICE_PATIENCE_MS 3000
 /* mmap: shared writable mappings work, and what another writes to the folder is seen. */
 #define SHARE_OPTIONS "trans=virtio,version=9p2000.L,msize=262144,cache=mmap"
@@ -98,27 +97,92 @@ static bool is_folder(const char *path)
 /* Make every folder of a path. One that is there is fine, on a read-only file system too. */
 static long make_folders(const char *path)
 {
-	long error = make_parents(path);
+	long above = make_parents(path);
+	long error = call(mkdirat, AT_FDCWD, path, 0755);
 
-	if (error < 0 && error != -EROFS)
-		return error;
-	error = call(mkdirat, AT_FDCWD, path, 0755);
-	return error < 0 && !is_folder(path) ? error : 0;
+	if (error >= 0 || is_folder(path))
+		return 0;
+	return above < 0 ? above : error;
 }
 
 static long make_empty_file(const char *path)
 {
-	long file;
+	long above = make_parents(path);
+	long file = call(openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0644);
 
-	make_parents(path);
-	file = call(openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0644);
-	if (file == -EROFS || file == -EACCES)
-		return call(faccessat, AT_FDCWD, path, 0);
-	return file < 0 ? file : call(close, file);
+	if (file >= 0)
+		return call(close, file);
+	if (call(faccessat, AT_FDCWD, path, 0) >= 0)
+		return 0;
+	return above < 0 ? above : file;
 }
 
-static long mount_volume(const char *source, const char *type, unsigned long flags, const char *target)
+/* A record `mount`, "SOURCE TYPE ro|rw[,noexec] TARGET". A tmpfs has its options in SOURCE's place. */
+struct volume {
+	char source[256], type[64], mode[16];
+	const char *target;
+	const char *name; /* the one file of a share that is mounted; NULL for the whole of it */
+};
+
+/* False where the record is another. A broken one has no target. */
+static bool read_volume(size_t i, struct volume *volume)
 {
+	const struct record *next = i + 1 < config.count ? &config.records[i + 1] : NULL;
+	const char *rest = config.records[i].value;
+
+	if (!equal(config.records[i].key, "mount"))
+		return false;
+	volume->name = next && equal(next->key, "mount-file") ? next->value : NULL;
+	volume->target = next_word(&rest, volume->source, sizeof(volume->source)) &&
+				 next_word(&rest, volume->type, sizeof(volume->type)) &&
+				 next_word(&rest, volume->mode, sizeof(volume->mode)) && *rest == '/'
+			 ? rest
+			 : NULL;
+	return true;
+}
+
+static long make_mount_point(const struct volume *volume)
+{
+	bool file = volume->name || equal(volume->type, "bind");
+
+	return file ? make_empty_file(volume->target) : make_folders(volume->target);
+}
+
+static bool is_in_another(const char *target)
+{
+	struct volume volume;
+	char folder[PATH_MAX];
+
+	for (size_t i = 0; i < config.count; i++)
+		if (read_volume(i, &volume) && volume.target && join(folder, sizeof(folder), volume.target, "/", "") &&
+		    starts_with(target, folder))
+			return true;
+	return false;
+}
+
+/*
+ * Before anything is mounted: what stands in its own room is bound there, and a volume would then be mounted twice. Where
+ * this fails, mounting says why.
+ */
+static void make_mount_points(void)
+{
+	struct volume volume;
+
+	for (size_t i = 0; i < config.count; i++) {
+		long error;
+
+		if (!read_volume(i, &volume) || !volume.target || is_in_another(volume.target))
+			continue;
+		error = make_mount_point(&volume);
+		if ((error == -EROFS || error == -EACCES) && make_room(volume.target) >= 0)
+			make_mount_point(&volume);
+	}
+	close_rooms();
+}
+
+static long mount_folder(const struct volume *volume, unsigned long flags, const char *target)
+{
+	const char *source = volume->source, *type = volume->type;
 	long error = make_folders(target);
 
 	if (error < 0)
@@ -143,54 +207,49 @@ static long bind_device(const char *source, const char *target)
 }
 
 /* One file of a share: the share is mounted aside for as long as it takes to bind the file. */
-static long mount_file(const char *source, const char *type, unsigned long flags, const char *target, const char *name)
+static long mount_file(const struct volume *volume, unsigned long flags)
 {
 	char file[PATH_MAX];
-	long error = mount_volume(source, type, flags, ASIDE);
+	long error = mount_folder(volume, flags, ASIDE);
 
 	if (error < 0)
 		return error;
-	error = make_empty_file(target);
+	error = make_empty_file(volume->target);
 	if (error >= 0)
-		error = join(file, sizeof(file), ASIDE "/", name, "") ? 0 : -ENAMETOOLONG;
+		error = join(file, sizeof(file), ASIDE "/", volume->name, "") ? 0 : -ENAMETOOLONG;
 	if (error >= 0)
-		error = call(mount, file, target, 0, MS_BIND, 0);
+		error = call(mount, file, volume->target, 0, MS_BIND, 0);
 	call(umount2, ASIDE, MNT_DETACH);
 	call(unlinkat, AT_FDCWD, ASIDE, AT_REMOVEDIR);
 	return error;
 }
 
-/*
- * Mount what a record `mount` says, "SOURCE TYPE ro|rw[,noexec] TARGET"; `name` is its file, NULL for the whole of it. A tmpfs
- * has its options in SOURCE's place.
- */
-static long mount_record(const char *what, const char *name)
+static long mount_volume(const struct volume *volume)
 {
-	char source[256], type[64], mode[16];
 	unsigned long flags = MS_NODEV | MS_NOSUID;
 
-	if (!next_word(&what, source, sizeof(source)) || !next_word(&what, type, sizeof(type)) ||
-	    !next_word(&what, mode, sizeof(mode)) || what[0] != '/')
+	if (!volume->target)
 		return -EINVAL;
-	if (equal(type, "bind"))
-		return bind_device(source, what);
-	if (starts_with(mode, "ro"))
+	if (equal(volume->type, "bind"))
+		return bind_device(volume->source, volume->target);
+	if (starts_with(volume->mode, "ro"))
 		flags |= MS_RDONLY;
-	if (equal(find_char(mode, ','), ",noexec"))
+	if (equal(find_char(volume->mode, ','), ",noexec"))
 		flags |= MS_NOEXEC;
-	return name ? mount_file(source, type, flags, what, name) : mount_volume(source, type, flags, what);
+	return volume->name ? mount_file(volume, flags) : mount_folder(volume, flags, volume->target);
 }
 
 bool mount_volumes(void)
 {
+	struct volume volume;
+
+	make_mount_points();
 	for (size_t i = 0; i < config.count; i++) {
-		const struct record *next = i + 1 < config.count ? &config.records[i + 1] : NULL;
-		const char *name = next && equal(next->key, "mount-file") ? next->value : NULL;
 		long error;
 
-		if (!equal(config.records[i].key, "mount"))
+		if (!read_volume(i, &volume))
 			continue;
-		error = mount_record(config.records[i].value, name);
+		error = mount_volume(&volume);
 		if (error < 0) {
 			say("cannot mount the volume `%s`: %s", config.records[i].value, error_text(error));
 			return false;
@@ -244,14 +303,10 @@ void close_root(void)
 /* Disks must be whole when the power goes: what was mounted last goes first, and the root becomes read-only. */
 void release_disks(void)
 {
-	char source[256], type[64], mode[16];
+	struct volume volume;
 
-	for (size_t i = config.count; i-- > 0;) {
-		const char *what = config.records[i].value;
-
-		if (equal(config.records[i].key, "mount") && next_word(&what, source, sizeof(source)) &&
-		    next_word(&what, type, sizeof(type)) && next_word(&what, mode, sizeof(mode)))
-			call(umount2, what, 0);
-	}
+	for (size_t i = config.count; i-- > 0;)
+		if (read_volume(i, &volume) && volume.target)
+			call(umount2, volume.target, 0);
 	call(mount, 0, "/", 0, MS_REMOUNT | MS_RDONLY, 0);
 }

@@ -3,14 +3,6 @@
 
 #define PORTS "/sys/class/virtio-ports"
 
-struct entry { /* of getdents64 */
-	uint64_t inode;
-	int64_t offset;
-	uint16_t length;
-	uint8_t type;
-	char name[];
-};
-
 /* Does PORTS/NAME/name hold `wanted`? */
 static bool is_named(const char *entry, const char *wanted)
 {

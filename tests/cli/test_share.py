@@ -118,6 +118,33 @@ def test_nothing_of_the_host_is_reached(cli: Cli, make_shared: Callable[..., Bun
     assert (program.st_uid, program.st_mode & 0o7777) == (0, 0o4755)  # its own, as in any container's rootfs
 
 
+@pytest.mark.parametrize("why", ["another user", "read-only"])
+def test_an_engines_files_and_a_volume_where_nothing_can_be_made(
+    cli: Cli, make_shared: Callable[..., Bundle], tmp_path: Path, why: str
+) -> None:
+    """The monitor's user may not write in the root, as with `docker run --user`, or nobody may."""
+    bundle = make_shared("cat /etc/hosts /data/seed; echo written > /data/file; ls /; mkdir /new || ls /bin/sh")
+    data, hosts = tmp_path / "data", tmp_path / "hosts"
+    data.mkdir(mode=0o777)
+    data.chmod(0o777)
+    (data / "seed").write_text("seed\n")
+    hosts.write_text("the engine's\n")
+    (bundle.rootfs / "etc/hosts").touch()
+    for target, source in (("/data", data), ("/etc/hosts", hosts), ("/etc/hostname", hosts)):
+        bundle.config["mounts"].append({"destination": target, "type": "bind", "source": str(source), "options": []})
+    if why == "read-only":
+        bundle.config["root"]["readonly"] = True
+    else:
+        bundle.config["process"]["user"] = {"uid": 1234, "gid": 1234}
+    status, console = cli.run("guest", bundle)
+    assert status == 0, console
+    assert "the engine's\nseed\n" in console
+    assert "`/etc/hostname` is left out: the root has no such file, and cannot be written\n" in console
+    assert "data\n" in console and console.endswith("/bin/sh\n")
+    assert (data / "file").read_text() == "written\n"
+    assert not (bundle.rootfs / "data").exists()
+
+
 @pytest.mark.parametrize("form", ["user", "user namespace"])
 def test_another_user(cli: Cli, make_shared: Callable[..., Bundle], form: str) -> None:
     """What the guest may do in the share is what the monitor's user may do there."""
