@@ -189,8 +189,11 @@ ENGINES = {
 
 GUESTS_BY_ENGINES = {
     "Linux on QEMU": {"1": "linux", "2": "linux-two", "46": "linux-dual", "6": "linux-ipv6"},
+    "Linux on QEMU, a volume copied": {"1": "linux-copied"},
+    "Linux on QEMU, root and volume by 9p": {"1": "linux-9p"},
     "Unikraft's nginx, from an initrd": {"1": "unikraft", "2": "unikraft-two"},
     "a Linux nginx on Unikraft's ELF loader, by 9p": {"1": "elfloader"},
+    "Unikraft's hello on Firecracker 1.7": {"1": "unikraft-firecracker"},
     "MirageOS on spt": {"1": "mirage-spt", "46": "mirage-dual", "6": "mirage-ipv6"},
     "MirageOS on QEMU": {"1": "mirage-virtio"},
     "rumprun on spt, with a disk": {"1": "rumprun"},
@@ -208,6 +211,8 @@ IPV6_ALONE = {"podman", "ctr_runc", "ctr_shim", "cri"}
 """The others make no such networks."""
 OF_THE_ENGINES_OWN = {"rumprun", "hvt", "spt"}
 """What needs a handler, or a network, of its own: CRI-O's tests have one of each."""
+NO_PODS = {"hvt-blk", "spt-blk", "linux-copied", "linux-9p", "unikraft-firecracker"}
+"""What the tests of pods have not."""
 UNTRIED = {("newer_docker", "elfloader")}
 """Unikraft's root by 9p does not come up on the QEMU of that Debian: docs/guests/unikraft.md."""
 
@@ -217,8 +222,8 @@ def by_engine(engine: str, network: str, guest: str) -> Proof | None:
     if (engine, guest) in UNTRIED or (network == "6" and engine not in IPV6_ALONE):
         return None
     if engine == "crio":
-        tried = network == "1" and guest not in OF_THE_ENGINES_OWN and not guest.endswith("-blk")
+        tried = network == "1" and guest not in OF_THE_ENGINES_OWN | NO_PODS
         return ran(f"tests/e2e/test_crio.py::test_a_pod[{guest}]") if tried else None
-    if engine == "cri" and network == "1" and not guest.endswith("-blk"):
+    if engine == "cri" and network == "1" and guest not in NO_PODS:
         return ran(f"tests/e2e/test_cri_guests.py::test_a_pod[{guest}]")
     return ran(f"tests/e2e/test_matrix.py::test_a_guest[{engine}-{guest}]")

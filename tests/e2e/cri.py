@@ -35,12 +35,14 @@ METADATA = Table("ContainerMetadata", (1, "name", "string"))
 IMAGE = Table("ImageSpec", (1, "image", "string"), (18, "user_specified_image", "string"))
 RESOURCES = Table("LinuxContainerResources", (3, "cpu_shares", "int64"), (4, "memory_limit_in_bytes", "int64"))
 LINUX = Table("LinuxContainerConfig", (1, "resources", "message", RESOURCES))
+MOUNT = Table("Mount", (1, "container_path", "string"), (2, "host_path", "string"), (3, "readonly", "bool"))
 CONTAINER = Table(
     "ContainerConfig",
     (1, "metadata", "message", METADATA),
     (2, "image", "message", IMAGE),
     (3, "command", "string", "repeated"),
     (4, "args", "string", "repeated"),
+    (7, "mounts", "message", "repeated", MOUNT),
     (10, "annotations", "map"),
     (11, "log_path", "string"),
     (15, "linux", "message", LINUX),

@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 from engines import CONFIG, Containerd
-from guests import PLAIN, SECOND, Guest, Net
+from guests import PLAIN, SECOND, VOLUME, VOLUME_PAGE, Guest, Net
 from images import Image
 
 from realguests import find_guest
@@ -19,6 +19,8 @@ from world import World, wait_for
 
 NAME = "guest"
 PORT = 8099
+SOURCE = "/run/data/volume"
+"""The folder that is a guest's volume."""
 FAR = 100
 """A grace period, in seconds, that no test waits for: a stop that comes back was heard."""
 TENDERS = ("solo5-spt", "solo5-hvt", "firecracker")
@@ -31,11 +33,20 @@ BRIDGES = ("br-", "cni-", "nerdctl", "docker")
 
 
 def put_tender(world: World, guest: Guest) -> None:
-    """Put the guest's own tender into the world, and a configuration that names it."""
+    """Put the guest's own monitor into the world, and a configuration that names it."""
     copy = world.path("/run/data/tender")
     shutil.copy(find_guest(guest.tender), copy)
     copy.chmod(0o755)
-    world.path(CONFIG).write_text('[monitors.spt]\npath = "/run/data/tender"\n')
+    monitor = guest.tender.rpartition("/")[2].removeprefix("solo5-")
+    world.path(CONFIG).write_text(f'[monitors.{monitor}]\npath = "/run/data/tender"\n')
+
+
+def put_volume(world: World) -> None:
+    """Make the folder that a guest has as a volume, with its page alone in it."""
+    folder = world.path(SOURCE)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "page").write_text(VOLUME_PAGE)
 
 
 def addresses(world: World) -> list[str]:
@@ -158,6 +169,9 @@ class Verbs(Driver):
             put_tender(self.world, guest)
         if guest.port:
             options.append(f"--publish={PORT}:{guest.port}")
+        if guest.volume:
+            put_volume(self.world)
+            options.append(f"--volume={SOURCE}:{VOLUME}:{guest.volume}")
         networks = [self.network(number, net) for number, net in enumerate(guest.networks) if net != PLAIN]
         first = networks[:1] if self.connects else networks
         before = self.before if guest.tender else ()
@@ -251,10 +265,13 @@ class Ctr(Driver):
             self._link(number, net)
         if guest.tender:
             put_tender(self.world, guest)
-        options = (f"--log-uri=file://{self.log}", f"--with-ns=network:/run/netns/{NAME}")
-        limit = f"--memory-limit={guest.memory}"
+        options = [f"--log-uri=file://{self.log}", f"--with-ns=network:/run/netns/{NAME}"]
+        options.append(f"--memory-limit={guest.memory}")
+        if guest.volume:
+            put_volume(self.world)
+            options.append(f"--mount=type=bind,src={SOURCE},dst={VOLUME},options=rbind:{guest.volume}")
         by = self.runtimes[bool(guest.tender)]
-        self.engine("run", "--detach", by, *options, limit, image, NAME, *guest.command)
+        self.engine("run", "--detach", by, *options, image, NAME, *guest.command)
 
     def _link(self, number: int, net: Net) -> None:
         """Put a veth into the namespace, as an engine does."""
@@ -323,12 +340,16 @@ class Pods(Driver):
         """Make the pod, and start the container in it."""
         self.pod = self.make(self.engine, f"of-{guest.name}", handler=self.handler(self.engine, guest))
         self.guest = guest, image
+        if guest.volume:
+            put_volume(self.world)
         self._start()
 
     def _start(self) -> None:
         assert self.guest is not None
         guest, image = self.guest
-        self.id = self.pod.start(NAME, image, *guest.command, memory=guest.memory)
+        mount = {"container_path": VOLUME, "host_path": SOURCE, "readonly": guest.volume == "ro"}
+        mounts = (mount,) if guest.volume else ()
+        self.id = self.pod.start(NAME, image, *guest.command, memory=guest.memory, mounts=mounts)
 
     def console(self) -> str:
         """Return CRI's log."""

@@ -62,11 +62,31 @@ def linux() -> images.Image:
     return linux_image("test/linux:1", {"/www/index.html": (0o100644, b"a page from a microVM\n")})
 
 
+def linux_9p(folder: Path) -> images.Image:
+    """Return the image of a kernel with 9p and busybox, whose root is the container's rootfs, shared."""
+    kernel = linuxes.kernel_with_9p()
+    tree = linuxes.userland(folder / "tree")
+    (tree / "bin/httpd").symlink_to("busybox")
+    linuxes.add_kernel(tree, kernel)
+    keys = {"unikernelType": "linux", "hypervisor": "qemu", "mountRootfs": "true"}
+    made = images.unikernel("test/linux-9p:1", tree / "boot/vmlinux", keys)
+    made.add_tree(tree)
+    return made
+
+
 def unikraft() -> images.Image:
     """Return the image of Unikraft's nginx, whose root is an initrd."""
     keys = {"unikernelType": "unikraft", "hypervisor": "qemu", "initrd": "/unikernel/initrd"}
     initrd = {"unikernel/initrd": find_guest("unikraft/nginx-initrd.cpio")}
     return images.unikernel("test/unikraft:1", find_guest("unikraft/nginx-qemu-x86_64"), keys, initrd)
+
+
+def unikraft_hello() -> images.Image:
+    """Return the image of Unikraft's hello for Firecracker; the one that boots it is `unikraft/firecracker`."""
+    want_kvm()
+    find_guest("unikraft/firecracker")
+    keys = {"unikernelType": "unikraft", "hypervisor": "firecracker"}
+    return images.unikernel("test/unikraft-firecracker:1", find_guest("unikraft/hello-fc-x86_64"), keys)
 
 
 def elfloader() -> images.Image:

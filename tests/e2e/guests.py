@@ -22,6 +22,11 @@ print(s.recv(100).decode())
 PORT_ECHO = 7
 
 
+VOLUME = "/site"
+"""Where a guest's volume is; it holds the file `page`."""
+VOLUME_PAGE = "a page of a volume\n"
+
+
 class Net(NamedTuple):
     """A network that a test makes for a container; its gateway is each subnet's first address."""
 
@@ -63,7 +68,9 @@ class Guest(NamedTuple):
     port: int = 0
     """The TCP port of its page."""
     tender: str = ""
-    """A tender of its own, among the built guests."""
+    """A monitor of its own, among the built guests."""
+    volume: str = ""
+    """How a folder of the host's is at VOLUME: `ro` or `rw`. The guest serves the page in it, of a copy."""
 
     def has_answered(self, world: World, host: str) -> bool:
         """Return whether it answers there."""
@@ -117,6 +124,19 @@ LINUX = Guest(
     pod={"hypervisor": "qemu"},
     memory=320 << 20,
     port=80,
+)
+LINUX_COPIED = LINUX._replace(
+    name="linux-copied",
+    command=("/bin/sh", "-c", f"cp {VOLUME}/page /tmp/index.html && exec httpd -f -h /tmp"),
+    answers=serves(VOLUME_PAGE),
+    volume="ro",
+)
+LINUX_9P = LINUX._replace(
+    name="linux-9p",
+    image=lambda _kernel, folder: guestimages.linux_9p(folder),
+    command=("/bin/sh", "-c", f"cp {VOLUME}/page {VOLUME}/index.html && exec httpd -f -h {VOLUME}"),
+    answers=serves(VOLUME_PAGE),
+    volume="rw",
 )
 UNIKRAFT = Guest(
     "unikraft",
@@ -191,6 +211,16 @@ def _block(tender: str, _kernel: Path, _folder: Path) -> images.Image:
 
 
 VARIANTS = (
+    LINUX_COPIED,
+    LINUX_9P,
+    Guest(
+        "unikraft-firecracker",
+        lambda _kernel, _folder: guestimages.unikraft_hello(),
+        ("hello", "one", "two words"),
+        ready=("argv[1] = <one>", "argv[2] = <two words>"),
+        answers=None,
+        tender="unikraft/firecracker",
+    ),
     LINUX._replace(name="linux-two", networks=(FIRST, SECOND)),
     UNIKRAFT._replace(name="unikraft-two", networks=(FIRST, SECOND)),
     MEWZ._replace(name="mewz-two", networks=(FIRST, SECOND)),
@@ -210,7 +240,7 @@ VARIANTS = (
         for tender in SOLO5_PING
     ),
 )  # fmt: skip
-"""The same guests at other networks, and Solo5's own tests of its devices."""
+"""The same guests at other networks and with volumes, and what ends by itself: Solo5's own tests of a disk, a hello."""
 
 
 def wait_answer(guest: Guest, world: World, host: str) -> None:

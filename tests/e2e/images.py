@@ -30,6 +30,15 @@ class Image:
         """Add a file. Its folders are made."""
         self.files[path.lstrip("/")] = (content.read_bytes() if isinstance(content, Path) else content, mode)
 
+    def add_tree(self, tree: Path) -> None:
+        """Add the files and links below a folder."""
+        for path in sorted(tree.rglob("*")):
+            inside = str(path.relative_to(tree))
+            if path.is_symlink():
+                self.links[inside] = str(path.readlink())
+            elif path.is_file():
+                self.file(inside, path, path.stat().st_mode & 0o777)
+
     def layer(self) -> bytes:
         """Return the layer, an uncompressed tar; the same content gives the same bytes."""
         folders = {"proc", "sys", "dev", "etc", "tmp", "run"}

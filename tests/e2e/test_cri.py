@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,13 @@ class Pod:
         }
         self.id: str = kubelet.call("RunPodSandbox", config=self.config, runtime_handler=handler)["pod_sandbox_id"]
 
-    def start(self, name: str, image: str, *args: str, memory: int = 0) -> str:
+    def start(self, name: str, image: str, *args: str, memory: int = 0, mounts: Sequence[dict[str, Any]] = ()) -> str:
         """Create and start a container; return its id."""
         config = {
             "metadata": {"name": name},
             "image": dict.fromkeys(("image", "user_specified_image"), f"docker.io/test/{image}:1"),
             "args": list(args),
+            "mounts": list(mounts),
             "log_path": f"{name}.log",
             "linux": {"resources": {"memory_limit_in_bytes": memory}},
         }

@@ -1,4 +1,4 @@
-"""Every engine with every guest: at the engine's own network, at two, at IPv6 alone and at both families.
+"""Every engine with every guest: at the engine's own network, at two, at IPv6 alone and at both families; volumes.
 
 What an engine takes is listed in `guests`, what it does in `drivers`. In pods the plain cases are test_cri_guests'.
 """
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from drivers import TENDERS, Ctr, Driver, Pods, Verbs, addresses, by_building, by_importing, by_loading
+from drivers import SOURCE, TENDERS, Ctr, Driver, Pods, Verbs, addresses, by_building, by_importing, by_loading
 from engines import Containerd, Docker, Podman, configured
-from guests import GUESTS, IPV6, VARIANTS, Guest, wait_answer, wait_ready
+from guests import GUESTS, IPV6, VARIANTS, VOLUME_PAGE, Guest, wait_answer, wait_ready
 from shims import NAME, write_entry
 
 from world import wait_for
@@ -134,6 +134,12 @@ def driver(engine: Driver) -> Iterator[Driver]:
         pytest.fail(f"left behind: {engine.held() - before}")
 
 
+def check_volume(driver: Driver, guest: Guest) -> None:
+    """A volume that the guest may write on has what it wrote there; one that it may not is as it was."""
+    files = {path.name: path.read_text() for path in driver.world.path(SOURCE).iterdir()}
+    assert files == dict.fromkeys(("page", "index.html") if guest.volume == "rw" else ("page",), VOLUME_PAGE)
+
+
 def wait_answers(driver: Driver, guest: Guest) -> None:
     """Wait until it answers at all of its addresses."""
     hosts = addresses(driver.world)
@@ -166,6 +172,8 @@ def test_a_guest(driver: Driver, guest: Guest, testguest: Path, tmp_path: Path) 
         assert driver.status() == 0
         return
     wait_answers(driver, guest)
+    if guest.volume:
+        check_volume(driver, guest)
     driver.stop()
     assert driver.has_ended()
     if driver.restarts:
