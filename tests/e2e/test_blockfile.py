@@ -42,13 +42,24 @@ fs_type = "ext4"
 """
 
 
+def make_scratch(world: World) -> None:
+    """Make the empty file system that the snapshotter begins with."""
+    scratch = world.path(f"/run/data/{SCRATCH}")
+    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", str(scratch), SCRATCH_BYTES], check=True)
+
+
+def loops(world: World) -> list[str]:
+    """Return the loop devices over a snapshotter's files."""
+    grep = "grep --files-with-matches /blockfile/ /sys/block/loop*/loop/backing_file"
+    return world.run("sh", "-c", grep, check=False).stdout.split()
+
+
 class Blockfile(Containerd):
     """A containerd with the snapshotter, which copies an empty file system for every layer and container."""
 
     def __init__(self, world: World, shim: Path) -> None:
         self.by = f"--runtime={shim}"
-        scratch = world.path(f"/run/data/{SCRATCH}")
-        subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", str(scratch), SCRATCH_BYTES], check=True)
+        make_scratch(world)
         super().__init__(world, Path("/usr/bin/runc"))
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -82,8 +93,7 @@ class Blockfile(Containerd):
 
     def loops(self) -> list[str]:
         """Return the loop devices over the snapshotter's files."""
-        grep = "grep --files-with-matches /blockfile/ /sys/block/loop*/loop/backing_file"
-        return self.world.run("sh", "-c", grep, check=False).stdout.split()
+        return loops(self.world)
 
 
 class BuiltBlockfile(Built, Blockfile):
