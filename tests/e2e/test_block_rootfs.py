@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+import guestimages
 import pytest
 from engines import Containerd, Podman
 from shims import write_entry
@@ -253,3 +255,22 @@ def test_mounted_in_another_place_too(engine: Engine, root: Root) -> None:
         assert engine.world.path(f"{POINT}/urunc.json").exists()
     finally:
         engine.world.run("umount", second)
+
+
+@pytest.mark.parametrize("tender", ["spt", "hvt"])
+def test_a_solo5_guest(engine: Engine, tmp_path: Path, tender: str) -> None:
+    """Solo5's own test of a disk writes all over the file system, its kernel among what was there."""
+    guestimages.want_tender(tender)
+    kernel = guestimages.find_guest(f"solo5/test_blk.{tender}")
+    (tmp_path / "tree").mkdir()
+    shutil.copy(kernel, tmp_path / "tree/kernel")
+    write_urunc_json(tmp_path / "tree/urunc.json", binary="/kernel", unikernelType="mirage", hypervisor=tender)
+    root = Root(engine.world, linuxes.make_disk(tmp_path / "tree", tmp_path / "disk.img", "4M", "ext2"))
+    root.mount()
+    try:
+        engine.start("")
+        wait_for("the guest ends", lambda: "SUCCESS" in engine.log() and not root.loops(), 60)
+        assert root.mounts() == []
+        engine.remove()
+    finally:
+        root.close()

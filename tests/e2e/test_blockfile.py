@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.root, pytest.mark.engine, pytest.mark.slow]
 SNAPSHOTTER = "--snapshotter=blockfile"
 IMAGE = "docker.io/test/root:1"
 DEBIANS = "docker.io/test/debian:1"
+LIMIT = str(debian.MEMORY)
 SCRATCH = "scratch.ext4"
 SCRATCH_BYTES = "640M"
 """A sparse file, as are the copies that are made of it."""
@@ -74,8 +75,9 @@ class Blockfile(Containerd):
 
     def run(self, name: str, *command: str, image: str = IMAGE, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a container of the image to its end; it stays."""
-        memory = ("--memory-limit", str(debian.MEMORY))
-        return self("run", self.by, SNAPSHOTTER, *memory, image, name, *command, check=check, timeout=120)
+        return self(
+            "run", self.by, SNAPSHOTTER, "--memory-limit", LIMIT, image, name, *command, check=check, timeout=120
+        )
 
     def remove(self, *names: str) -> None:
         """Remove containers, whose shims end."""
@@ -170,6 +172,22 @@ def test_a_second_container_has_another(engine: Blockfile) -> None:
     second = engine.run("second", "sh", "-c", "cat /kept || echo none")
     assert "none" in second.stdout
     engine.remove("first", "second")
+
+
+def test_a_killed_shim_leaves_no_device(engine: Blockfile) -> None:
+    """containerd has the rest of it ended, and the file system is there for another container's life."""
+    script = "echo up; while :; do sleep 1; done"
+    log = engine.world.path("/run/data/guest.log")
+    options = (engine.by, SNAPSHOTTER, "--detach", "--log-uri=file:///run/data/guest.log", "--memory-limit", LIMIT)
+    engine("run", *options, IMAGE, "guest", "sh", "-c", script)
+    wait_for("the guest is up", lambda: "up" in log.read_text(), 60)
+    assert len(engine.loops()) == 1
+    for pid, command in engine.world.processes():
+        if f"{NAME} " in command:
+            engine.world.run("kill", "-KILL", str(pid))
+    wait_for("containerd notices", lambda: not engine("task", "ls", "--quiet").stdout.strip())
+    engine.remove("guest")
+    assert not [line for _, line in engine.world.processes() if "qemu-system" in line]
 
 
 def test_a_whole_debian(engine: Blockfile, tmp_path: Path) -> None:
