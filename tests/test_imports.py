@@ -36,7 +36,7 @@ VERB = f"{EVERY} urunc.runtime urunc.runtime.store urunc.verbs"
 CONTAINER = f"{VERB} select urunc.linux urunc.linux.proc urunc.runtime.lifecycle urunc.runtime.status"
 CREATE = f"""
 {CONTAINER}
-_ctypes _socket _struct binascii math
+_ctypes _socket _struct
 urunc.linux.atomic urunc.linux.cgroup urunc.linux.cgroup_files urunc.linux.cgroup_layout urunc.linux.freezer
 urunc.linux.fsops urunc.linux.kept urunc.linux.libc urunc.linux.mounts urunc.linux.ns
 urunc.oci urunc.oci.annotations urunc.oci.app urunc.oci.checks urunc.oci.config urunc.oci.network urunc.oci.node
@@ -67,7 +67,7 @@ EVENTS = f"""
 urunc.runtime.events urunc.runtime.status _socket urunc.runtime.control urunc.vm urunc.vm.port
 """
 UPDATE = f"""
-{VERB} select math urunc.linux urunc.linux.cgroup_files urunc.linux.proc urunc.runtime.status urunc.runtime.update
+{VERB} select urunc.linux urunc.linux.cgroup_files urunc.linux.proc urunc.runtime.status urunc.runtime.update
 urunc.runtime.limits
 urunc.oci urunc.oci.node urunc.oci.parse_linux urunc.oci.resources urunc.oci.spec
 urunc.vm urunc.vm.choose urunc.vm.guests urunc.vm.machine urunc.vm.monitors urunc.vm.monitors.qemu urunc.vm.port

@@ -19,8 +19,6 @@ Knows nothing of which container is a unikernel (`app`), and does not look at an
 
 from __future__ import annotations
 
-import binascii
-
 from .. import booleans
 from ..errors import ImageError
 from ..record import Record
@@ -237,9 +235,11 @@ def decode_base64(value: str) -> str | None:
     """Return the UTF-8 text whose canonical base64 `value` is, None where there is none."""
     if not value or len(value) % 4 or not value.isascii():
         return None
+    from binascii import a2b_base64, b2a_base64  # 70 us, and plain values need it seldom
+
     try:
-        data = binascii.a2b_base64(value, strict_mode=True)
-        if binascii.b2a_base64(data, newline=False).decode("ascii") != value:
+        data = a2b_base64(value, strict_mode=True)
+        if b2a_base64(data, newline=False).decode("ascii") != value:
             return None
         return data.decode("utf-8")
     except ValueError:
