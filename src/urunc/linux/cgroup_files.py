@@ -59,7 +59,7 @@ def directory_of(paths: Paths, controller: str) -> str | None:
 
 
 def read_file(path: str) -> str:
-    """Return a file's text. Raise KernelError naming the file."""
+    """Return a file's text. Raises KernelError naming the file."""
     try:
         return read_raw(path)
     except OSError as error:
@@ -67,7 +67,7 @@ def read_file(path: str) -> str:
 
 
 def read_raw(path: str) -> str:
-    """Return a file's text. Raise OSError."""
+    """Return a file's text. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         chunks = []
@@ -79,7 +79,7 @@ def read_raw(path: str) -> str:
 
 
 def write_file(path: str, value: str) -> None:
-    """Write a value. Raise KernelError naming value and file."""
+    """Write a value. Raises KernelError naming value and file."""
     try:
         write_raw(path, value)
     except OSError as error:
@@ -87,7 +87,7 @@ def write_file(path: str, value: str) -> None:
 
 
 def write_raw(path: str, value: str) -> None:
-    """Write a value. Raise OSError."""
+    """Write a value. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.write(fd, value.encode("utf-8", "surrogateescape"))  # one write: the kernel parses each by itself
@@ -114,7 +114,7 @@ def oom_count(paths: Paths) -> int:
 
 
 def apply(paths: Paths, writes: Iterable[Write]) -> None:
-    """Write the limits, in order. Raise KernelError naming file and value, HostError for a missing controller.
+    """Write the limits, in order. Raises KernelError naming file and value, HostError for a missing controller.
 
     Some limits bound each other (memory and swap, quota and period): which may be written first depends on
     what they are now. A write refused for that reason is done once more after the rest.

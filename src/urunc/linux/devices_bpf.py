@@ -100,7 +100,7 @@ def _exception(rule: Rule) -> bytes:
 
 
 def attach(directory: str, program: bytes) -> None:
-    """Make the program the one device filter that is attached to a cgroup directory of v2. Raise KernelError.
+    """Make the program the one device filter that is attached to a cgroup directory of v2. Raises KernelError.
 
     One that is attached already (systemd's, or ours at an update) is replaced in one step, so that there is no
     moment without a filter; where that cannot be, ours is added before the others are taken away.

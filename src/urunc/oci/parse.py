@@ -38,7 +38,7 @@ _UNSUPPORTED_VM = ("hypervisor", "kernel", "image", "hwConfig")
 
 
 def read_spec(data: Any) -> Spec:
-    """Return the Spec of a decoded config.json. Raise SpecError, whose message starts with the JSON path."""
+    """Return the Spec of a decoded config.json. Raises SpecError, whose message starts with the JSON path."""
     top = Node(data)
     version = _version(top.need("ociVersion"))
     process = top.need("process")

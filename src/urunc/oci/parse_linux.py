@@ -51,7 +51,7 @@ _UNSUPPORTED_RESOURCES = (
 
 
 def read_linux(node: Node) -> dict[str, Any]:
-    """Return the Spec's fields that `linux` decides. Raise SpecError."""
+    """Return the Spec's fields that `linux` decides. Raises SpecError."""
     return {
         "namespaces": _namespaces(node.items("namespaces")),
         "uid_maps": _id_maps(node, "uidMappings"),
@@ -182,7 +182,7 @@ def _device_number(node: Node, key: str) -> int | None:
 
 
 def read_resources(node: Node) -> Resources:
-    """Return `linux.resources`, or what `update --resources` reads. Raise SpecError.
+    """Return `linux.resources`, or what `update --resources` reads. Raises SpecError.
 
     A zero where the kernel has no such limit (size, weight, share, quota, period) counts as "not given", as
     for runc: Docker writes `"blockIO": {"weight": 0}` into every document.

@@ -47,7 +47,7 @@ _MOST_NODES = 1024  # of any kernel's configuration
 
 
 def read_scheduler(node: Node) -> Scheduler:
-    """Return `process.scheduler` (config.md, "Linux Process"). Raise SpecError."""
+    """Return `process.scheduler` (config.md, "Linux Process"). Raises SpecError."""
     policy = _word(node.need("policy"), POLICIES)
     found = Scheduler(
         policy=POLICIES[policy],
@@ -67,12 +67,12 @@ def read_scheduler(node: Node) -> Scheduler:
 
 
 def read_io_priority(node: Node) -> int:
-    """Return `process.ioPriority` as ioprio_set(2) takes it. Raise SpecError."""
+    """Return `process.ioPriority` as ioprio_set(2) takes it. Raises SpecError."""
     return _CLASSES[_word(node.need("class"), _CLASSES)] << _CLASS_SHIFT | node.need("priority").as_number((0, 7))
 
 
 def read_memory_policy(node: Node) -> MemoryPolicy:
-    """Return `linux.memoryPolicy` (config-linux.md, "Memory policy"). Raise SpecError."""
+    """Return `linux.memoryPolicy` (config-linux.md, "Memory policy"). Raises SpecError."""
     mode, text = _word(node.need("mode"), MODES), node.text("nodes")
     nodes = tuple(sorted(parse_list(text, f"{node.path}.nodes"))) if text else ()
     if nodes and (mode in _WITHOUT_NODES or nodes[-1] >= _MOST_NODES):

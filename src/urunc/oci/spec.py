@@ -222,7 +222,7 @@ class Spec(Record):
 
 
 def parse(data: Any) -> Spec:
-    """Return the Spec of a decoded config.json. Raise SpecError, whose message starts with the JSON path."""
+    """Return the Spec of a decoded config.json. Raises SpecError, whose message starts with the JSON path."""
     from .parse import read_spec
 
     return read_spec(data)

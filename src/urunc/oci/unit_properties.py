@@ -42,7 +42,7 @@ _ESCAPES = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "t": "\t"}
 
 
 def unit_properties(annotations: dict[str, str]) -> tuple[Property, ...]:
-    """Return the properties that the annotations ask for, by name. Raise SpecError naming the annotation."""
+    """Return the properties that the annotations ask for, by name. Raises SpecError naming the annotation."""
     found = []
     for key in sorted(annotations):
         if key.startswith(PREFIX):
@@ -67,7 +67,7 @@ def _property(name: str, text: str) -> Property:
 
 
 def parse_variant(text: str) -> tuple[str, object]:
-    """Return the D-Bus signature and the value of GVariant text. Raise ValueError."""
+    """Return the D-Bus signature and the value of GVariant text. Raises ValueError."""
     kind, value, rest = _value(text.strip())
     if rest.strip():
         raise ValueError("more than one value")
