@@ -41,6 +41,12 @@ def test_no_input_is_the_null_device(cli: Cli, make_small_linux: Callable[..., B
     assert printed(cli, bundle, subprocess.DEVNULL).decode().split()[-3:] == ["->", "/dev/null", "end"]
 
 
+def test_a_closed_input_is_the_null_device(cli: Cli, make_small_linux: Callable[..., Bundle]) -> None:
+    argv = cli.argv("run", f"--bundle={make_small_linux('cat; echo end').write()}", "guest")
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *argv], check=True, stdout=subprocess.PIPE, env=cli.env)
+    assert done.stdout == b"end\n"
+
+
 def test_an_empty_input_ends(cli: Cli, make_small_linux: Callable[..., Bundle]) -> None:
     assert printed(cli, make_small_linux("cat; echo end"), subprocess.PIPE) == b"end\n"
 
@@ -101,3 +107,14 @@ def test_a_socket_is_the_consoles(cli: Cli, make_small_linux: Callable[..., Bund
         assert lines.readline() == b"got word\n"
         assert runner.wait(PATIENCE) == 0
         lines.close()
+
+
+def test_output_to_a_socket(cli: Cli, make_small_linux: Callable[..., Bundle]) -> None:
+    """As a service of systemd's, whose output goes to the journal, which sends nothing back."""
+    ours, theirs = socket.socketpair()
+    ours.shutdown(socket.SHUT_WR)
+    script = "echo up; cat; echo error >&2"
+    with ours, theirs, running(cli, make_small_linux(script), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs):
+        theirs.close()
+        ours.settimeout(PATIENCE)
+        assert ours.makefile("rb").read().endswith(b"up\nerror\n")

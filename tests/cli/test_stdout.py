@@ -72,6 +72,20 @@ def test_a_reader_that_goes_ends_its_writer(cli: Cli, make_small_linux: Callable
         assert b"\n141\n" in b"\n" + runner.stderr.read()
 
 
+def test_who_shares_a_pipe_finds_it_as_it_was(cli: Cli, make_small_linux: Callable[..., Bundle]) -> None:
+    """As in `(urunc run ..; cat file) | less`."""
+    ends = [os.pipe() for _stream in range(3)]
+    (source, feed), (_, out), (_, error) = ends
+    with running(cli, make_small_linux("echo; sleep 0.5"), stdin=source, stdout=out, stderr=error) as runner:
+        os.close(feed)
+        assert os.read(ends[1][0], 1) == b"\n"
+        assert os.get_blocking(error)
+        assert runner.wait(PATIENCE) == 0
+    assert [os.get_blocking(fd) for fd in (source, out, error)] == [True] * 3
+    for fd in (source, *ends[1], *ends[2]):
+        os.close(fd)
+
+
 def test_files(cli: Cli, make_small_linux: Callable[..., Bundle], tmp_path: Path) -> None:
     """As in a shell script, whose next program writes behind what the container has written."""
     target = tmp_path / "out"

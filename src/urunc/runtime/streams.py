@@ -33,7 +33,17 @@ def _is_null() -> bool:
 
 
 def output(number: int) -> int:
-    """Return our standard output (1) or error (2), which will be the container's, for writing alone."""
-    if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
-        return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
-    return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC)
+    """Return our standard output (1) or error (2), which will be the container's, for writing alone.
+
+    The monitor leaves it non-blocking, which whoever shares a pipe or a terminal with us must not suffer: it is opened
+    anew, but for a pipe that nobody reads. A file is not: who writes to it next goes on where the container ended.
+    """
+    mode, kind = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE, os.fstat(number).st_mode
+    if mode != os.O_WRONLY or not stat.S_ISREG(kind):
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        try:
+            return os.open(f"/proc/self/fd/{number}", flags)
+        except OSError:
+            if mode != os.O_WRONLY:
+                raise
+    return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
