@@ -13,7 +13,7 @@ import pytest
 from bundles import Bundle
 from cli.test_bad_input import assert_refused, try_create
 from driver import Cli
-from world import World
+from world import World, wait_for
 
 pytestmark = pytest.mark.root
 
@@ -72,6 +72,41 @@ def test_a_socket(cli: Cli, bundle: Bundle, key: str) -> None:
     bundle.annotate(**{key: "/link"})
     try_create(cli, "bad", bundle.write())
     assert_refused(cli, "bad", "`/link` is not a regular file")
+
+
+def test_a_disk_that_becomes_something_else_while_create_looks_at_it(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
+    """A link out of the rootfs, a fifo, a device: whatever create sees, it opens no more than a file of it."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"the host's secret".ljust(1 << 20, b"\0"))
+    (bundle.rootfs / "file").write_bytes(b"harmless".ljust(1 << 20, b"\0"))
+    (bundle.rootfs / "link").symlink_to(f"/../../../../../../../../../..{secret}")
+    os.mkfifo(bundle.rootfs / "fifo")
+    os.mknod(bundle.rootfs / "node", 0o60666, os.makedev(7, 0))
+    place, after = bundle.rootfs / "disk.img", bundle.rootfs / "next"
+    swapper = os.fork()
+    if swapper == 0:
+        while True:
+            for name in ("link", "file", "fifo", "file", "node", "file"):
+                os.link(bundle.rootfs / name, after, follow_symlinks=False)
+                os.rename(after, place)
+    try:
+        for number in range(15):
+            cli.log.unlink(missing_ok=True)
+            name = f"race{number}"
+            if cli.create(name, bundle, check=False):
+                assert_refused(cli, name, "disk")
+                continue
+            cli("start", name)
+            wait_for("its end or its disk", lambda name=name: seen(cli, name))
+            assert b"the host's".hex(" ") not in cli.console(name)
+            cli.end(name)
+    finally:
+        os.kill(swapper, 9)
+        os.waitpid(swapper, 0)
+
+
+def seen(cli: Cli, name: str) -> bool:
+    return "ready" in cli.console(name) or cli.status(name) == "stopped"
 
 
 def test_a_disk_that_shrinks_before_the_start(cli: Cli, bundle: Bundle) -> None:

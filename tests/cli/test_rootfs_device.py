@@ -87,10 +87,14 @@ def test_it_is_the_guests_alone_while_it_runs(cli: Cli, linux: Mounted) -> None:
 
 
 @pytest.mark.slow
-def test_a_read_only_rootfs(cli: Cli, linux: Mounted) -> None:
+@pytest.mark.parametrize("how", ["root.readonly", "mounted so"])
+def test_a_read_only_rootfs(cli: Cli, linux: Mounted, how: str) -> None:
     linux.bundle.config["process"]["args"] = ["/bin/sh", "-c", "cat /proc/mounts; touch /new || echo refused; exit 0"]
     linux.bundle.config["process"]["user"] = {"uid": 1234, "gid": 2345}
-    linux.bundle.config["root"]["readonly"] = True
+    if how == "mounted so":
+        linux.world.run("mount", "-o", "remount,bind,ro", str(linux.bundle.rootfs))
+    else:
+        linux.bundle.config["root"]["readonly"] = True
     status, console = cli.run("guest", linux.bundle)
     assert status == 0, console
     assert "/dev/vda / ext4 ro" in console

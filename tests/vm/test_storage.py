@@ -38,6 +38,8 @@ def test_the_order() -> None:
 def test_what_the_root_is_made_of() -> None:
     assert find(app(block="/b"), block=IMAGE, readonly=True) == Root(kind="block", readonly=True, fstype="ext4")
     assert find(app(mount_rootfs=True), device=EXT2) == Root(kind="block", fstype="ext2", rootfs=True)
+    mounted_so = EXT2.replace(options=("ro", "nosuid"))
+    assert find(app(mount_rootfs=True), device=mounted_so).readonly
 
 
 @pytest.mark.parametrize("mount", [None, "", "/"])

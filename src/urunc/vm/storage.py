@@ -78,6 +78,7 @@ def find_root(
     if not app.mount_rootfs:
         return _taken(app, takes, Root(kind="none", readonly=readonly))
     if device and "block" in takes and can.max_disks and _mounts(app, device.filesystem):
+        readonly = readonly or "ro" in device.options  # as the engine has mounted it
         return Root(kind="block", readonly=readonly, fstype=device.filesystem, rootfs=True)
     if "9p" in takes and "9p" in can.shares:
         return Root(kind="9p", readonly=readonly, rootfs=True)
