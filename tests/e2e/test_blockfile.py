@@ -174,6 +174,20 @@ def test_a_second_container_has_another(engine: Blockfile) -> None:
     engine.remove("first", "second")
 
 
+def test_by_runcs_shim(engine: Blockfile, runtime: Path) -> None:
+    """containerd's own shim mounts the snapshot then, and unmounts what is unmounted."""
+    if isinstance(engine, Built):
+        pytest.skip("runc's shim was not built")
+    script = "grep ' / ' /proc/mounts; echo one > /kept; exit 3"
+    options = (f"--runc-binary={runtime}", SNAPSHOTTER, "--memory-limit", LIMIT)
+    done = engine("run", *options, IMAGE, "guest", "sh", "-c", script, check=False)
+    assert "/dev/vda / ext4 rw" in done.stdout, done.stderr
+    assert done.returncode != 0
+    assert engine.mounts() == []
+    assert engine.loops() == []
+    engine.remove("guest")
+
+
 def test_a_killed_shim_leaves_no_device(engine: Blockfile) -> None:
     """containerd has the rest of it ended, and the file system is there for another container's life."""
     script = "echo up; while :; do sleep 1; done"
