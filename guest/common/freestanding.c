@@ -11,6 +11,18 @@ void *memcpy(void *to, const void *from, size_t size)
 	return to;
 }
 
+void *memmove(void *to, const void *from, size_t size)
+{
+	uint8_t *t = to;
+	const uint8_t *f = from;
+
+	if ((uintptr_t)to <= (uintptr_t)from)
+		return memcpy(to, from, size); /* from the front, above */
+	while (size--)
+		t[size] = f[size];
+	return to;
+}
+
 void *memset(void *to, int byte, size_t size)
 {
 	uint8_t *t = to;

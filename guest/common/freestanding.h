@@ -1,5 +1,5 @@
 /*
- * What both guest programs have of a C library. The compiler calls the first four by itself.
+ * What both guest programs have of a C library. The compiler calls the first five by itself.
  */
 #ifndef FREESTANDING_H
 #define FREESTANDING_H
@@ -10,7 +10,8 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-void *memcpy(void *to, const void *from, size_t size); /* from the front: `to` may be before `from` */
+void *memcpy(void *to, const void *from, size_t size);
+void *memmove(void *to, const void *from, size_t size);
 void *memset(void *to, int byte, size_t size);
 int memcmp(const void *a, const void *b, size_t size);
 size_t strlen(const char *s);

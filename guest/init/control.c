@@ -36,7 +36,7 @@ void control_resume(void)
 	if (n <= 0)
 		return;
 	waiting_length -= (size_t)n;
-	memcpy(waiting, waiting + n, waiting_length);
+	memmove(waiting, waiting + n, waiting_length);
 }
 
 void control_say(const char *line, uint64_t number)

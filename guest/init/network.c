@@ -135,6 +135,7 @@ static void add_gateway(struct request *request, const struct route *route)
 	netlink_add(request, RTA_VIA, &via, sizeof(via.family) + address_size(&route->gateway));
 }
 
+/* What has the same destination and metric is another way there, the next hop of a multipath route: it stands beside. */
 static long add_route(const struct nic *nic, const char *value)
 {
 	struct rtmsg message = { .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_BOOT, .rtm_type = RTN_UNICAST };
@@ -149,7 +150,7 @@ static long add_route(const struct nic *nic, const char *value)
 	message.rtm_dst_len = route.destination.prefix;
 	message.rtm_scope = route_scope(&route);
 	message.rtm_flags = route.onlink ? RTNH_F_ONLINK : 0;
-	netlink_begin(&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &message, sizeof(message));
+	netlink_begin(&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, &message, sizeof(message));
 	netlink_add(&request, RTA_OIF, &nic->index, sizeof(nic->index));
 	if (!route.is_default)
 		netlink_add(&request, RTA_DST, route.destination.octets, address_size(&route.destination));

@@ -394,6 +394,8 @@ NETWORK = (
     *(("nic", MAC), ("mtu", "1400"), ("addr", "10.1.2.3/32"), ("addr", "2001:db8::3/128")),
     *(("route", "default via 169.254.1.1 src 10.1.2.3"), ("route", "10.9.0.0/16 via 169.254.7.7 onlink metric 50")),
     *(("route", "169.254.1.1/32 scope link"), ("route", "default via fe80::1 metric 700")),
+    *(("route", "10.8.0.0/16 via 169.254.1.1"), ("route", "10.8.0.0/16 via 169.254.7.7 onlink")),
+    *(("route", "2001:db8:8::/48 via fe80::1"), ("route", "2001:db8:8::/48 via fe80::2")),
     *(("neigh", "169.254.1.1 52:54:00:aa:bb:cc"), ("neigh", "fe80::1 52:54:00:aa:bb:cc")),
 )
 
@@ -405,7 +407,7 @@ def test_network_with_an_off_link_gateway(linux: Linux, machine: str) -> None:
     card = "virtio-net-device" if machine == "microvm" else "virtio-net-pci,romfile="
     netdev = f"dgram,id=n0,local.type=fd,local.str={theirs.fileno()}"
     arguments = ("-netdev", netdev, "-device", f"{card},netdev=n0,mac={MAC}")
-    script = "ip addr; ip route; ip -6 route; ip neigh; echo up; read line; exit 0"
+    script = "ip addr; ip route; ip -6 route; ip neigh; cat /proc/net/ipv6_route; echo up; read line; exit 0"
     configuration = shell(script, *NETWORK, end="reboot" if machine == "microvm" else "poweroff")
     with ours, theirs, linux.boot(configuration, *arguments, machine=machine, fds=(theirs.fileno(),)) as qemu:
         text = qemu.wait_for(b"\nup\n").decode()
@@ -424,6 +426,10 @@ def test_network_with_an_off_link_gateway(linux: Linux, machine: str) -> None:
     assert "10.9.0.0/16 via 169.254.7.7 dev eth0  metric 50 onlink" in text
     assert "169.254.1.1 dev eth0 scope link" in text
     assert "default via fe80::1 dev eth0  metric 700" in text
+    for gateway in ("169.254.1.1", "169.254.7.7"):  # every next hop of a multipath route
+        assert f"10.8.0.0/16 via {gateway} dev eth0" in text
+    hops = [line.split()[4][-1] for line in text.splitlines() if line.startswith("20010db80008")]
+    assert sorted(hops) == ["1", "2"]
     assert text.count("lladdr 52:54:00:aa:bb:cc") == 2 and "PERMANENT" in text
 
 
