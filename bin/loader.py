@@ -29,15 +29,27 @@ class Modules:
     def __init__(self, library: str, groups: dict[str, str]) -> None:
         self.library = library
         self.groups = groups  # by the name of a module, which group holds it
+        self.held: dict[str, int] = {}  # by the name of a group, a descriptor of its file
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """Run the group that has the module, and return a spec that leads to it; None where no group has it."""
         if name not in self.groups:
             return None
-        path = f"{self.library}/{sys.implementation.cache_tag}/{self.groups[name]}"
-        self.run(loads(read_file(path)))  # noqa: S302  # root's own, as the code of every module is
+        group = self.groups[name]
+        held = self.held.get(group, -1)
+        self.run(loads(read_held(held) if held >= 0 else read_file(self.place(group))))  # noqa: S302  # root's own
         loader: Any = self
         return ModuleSpec(name, loader)
+
+    def place(self, group: str) -> str:
+        """Return the path of a group's file."""
+        return f"{self.library}/{sys.implementation.cache_tag}/{group}"
+
+    def hold(self) -> list[int]:
+        """Keep the groups' files open, and return the descriptors: what is installed later is another version's."""
+        for group in {*self.groups.values()} - {*self.held}:
+            self.held[group] = posix.open(self.place(group), posix.O_RDONLY | posix.O_CLOEXEC)
+        return list(self.held.values())
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return the module, which is there already."""
@@ -66,6 +78,11 @@ class Modules:
             exec(code, module.__dict__)  # noqa: S102  # what a loader is
             if parent:
                 setattr(sys.modules[parent], last, module)
+
+
+def read_held(fd: int) -> bytes:
+    """Return the content of a file whose descriptor others share."""
+    return posix.pread(fd, posix.fstat(fd).st_size, 0)
 
 
 def read_file(path: str) -> bytes:

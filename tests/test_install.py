@@ -132,6 +132,23 @@ def test_os_is_light_until_more_of_it_is_used(installed: Path, tmp_path: Path) -
     subprocess.run([changed(installed, tmp_path / "urunc", LIGHT)], check=True)
 
 
+HELD = """
+import shutil
+finder = sys.meta_path[0]
+assert len(finder.hold()) == len({*finder.groups.values()}) and finder.hold()
+shutil.rmtree(f"{library}/urunc")
+shutil.rmtree(f"{library}/{sys.implementation.cache_tag}")
+import urunc.runtime.create
+from urunc.runtime import teardown
+sys.exit(teardown.__name__ != "urunc.runtime.teardown")
+"""
+"""Holds its modules, removes the installation, and loads some."""
+
+
+def test_a_process_may_go_on_with_its_own_version(installed: Path, tmp_path: Path) -> None:
+    subprocess.run([changed(installed, tmp_path / "urunc", HELD)], check=True)
+
+
 @pytest.mark.root
 def test_a_life_loads_the_groups_it_needs(installed: Path, tmp_path: Path, testguest: Path) -> None:
     bundle = bundles.unikernel(tmp_path / "bundle", testguest, "wait").write()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,28 @@ def test_the_child_has_the_given_streams_and_no_more(run: Callable[..., Outcome]
     found = outcome.values
     assert (found["0"], found["2"]) == ("/dev/null", "/dev/null")
     assert [name.partition(":")[0] for fd, name in found.items() if int(fd) > 2] == ["socket"]
+
+
+def test_the_child_has_what_modules_are_loaded_by(
+    operations: Operations, serve_until: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+
+    class Finder:
+        def hold(self) -> list[int]:
+            return [reader]
+
+        def find_spec(self, *_: object) -> None:
+            return None
+
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    monkeypatch.setattr(child, "_code", frozenset())
+    monkeypatch.setattr(work, "start", lambda _place: ({"there": os.path.exists(f"/proc/self/fd/{reader}")}, -1))
+    assert finish(operations, serve_until).values == {"there": False}
+    child.hold_code()
+    assert finish(operations, serve_until).values == {"there": True}
+    os.close(reader)
+    os.close(writer)
 
 
 def test_it_holds_the_bundle(run: Callable[..., Outcome], tmp_path: Path) -> None:

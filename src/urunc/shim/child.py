@@ -15,6 +15,7 @@ import _socket
 import gc
 import os
 import select
+import sys
 
 from .. import jsonio, log
 from ..linux import proc
@@ -34,6 +35,8 @@ STAYS_AFTER, STAYS_FOR = "create", "start"
 MAX_JOB = 64 * 1024
 """A larger job goes by a fork: the kernel limits a message, and to what depends on the host."""
 _DESCRIPTORS = 5
+_code: frozenset[int] = frozenset()
+"""The descriptors by which modules are loaded: see `hold_code`."""
 
 
 class Job(Record):
@@ -57,6 +60,15 @@ class Given(Record):
         return (*self.stdio, self.ready, self.held)
 
 
+def hold_code() -> None:
+    """Have this process and its children load modules of the version that it is, whichever is installed meanwhile.
+
+    That holds for those in the groups of an installation (bin/loader.py): what start, kill and delete need as a rule.
+    """
+    global _code
+    _code = frozenset(fd for finder in sys.meta_path if hasattr(finder, "hold") for fd in finder.hold())
+
+
 def be(body: Callable[[], None], stdio: Stdio, keep: Iterable[int]) -> NoReturn:
     """Be a child, just forked: run `body`, and end with 0 when it returns, with 1 when it raises.
 
@@ -70,7 +82,7 @@ def be(body: Callable[[], None], stdio: Stdio, keep: Iterable[int]) -> NoReturn:
         for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGINT):
             _signal.signal(number, _signal.SIG_DFL)
         _place_stdio(stdio)
-        _close_all_but(frozenset((0, 1, 2, *keep)))
+        _close_all_but((0, 1, 2, *keep))
         body()
         code = 0
     finally:
@@ -83,10 +95,11 @@ def execute(argv: list[str], env: dict[str, str] | None = None) -> NoReturn:
     os.execve(argv[0], argv, os.environ if env is None else env)  # noqa: S606
 
 
-def _close_all_but(fds: frozenset[int]) -> None:
+def _close_all_but(fds: Iterable[int]) -> None:
     """Close every descriptor but these, by what /proc says: `proc.close_all_but` needs `_ctypes`, most jobs do not."""
+    kept = _code.union(fds)
     for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd not in fds:
+        if fd not in kept:
             try:
                 os.close(fd)
             except OSError:
@@ -141,7 +154,7 @@ def _stay(made: dict[str, Any], theirs: _socket.socket) -> None:
     """
     from . import work
 
-    _close_all_but(frozenset((0, 1, 2, theirs.fileno(), log.descriptor())))
+    _close_all_but((0, 1, 2, theirs.fileno(), log.descriptor()))
     _place_stdio(NO_STDIO)
     work.prepare(STAYS_FOR, ours=made["ours"])
     poll = select.poll()

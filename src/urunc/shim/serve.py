@@ -12,6 +12,7 @@ import os
 from .. import log
 from ..linux import subreaper
 from ..record import Record
+from . import child
 from .children import Children
 from .events import Publisher
 from .io import TERM_SECONDS
@@ -46,6 +47,7 @@ def serve(identity: Identity, listener: _socket.socket, spare: _socket.socket | 
     try:
         shim = _Shim(identity, listener, spare)
         subreaper.become()
+        child.hold_code()
         gc.freeze()  # what is here now is here for good: a fork then copies fewer pages
         gc.enable()
         log.debug(f"serving `{identity.path}`")
