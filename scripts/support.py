@@ -69,10 +69,10 @@ disk tests end by themselves); nothing was left of it. Docker 26, nerdctl and co
 20.10, Podman, CRI-O and runc's shim call its command line. The figures say at which networks:
 """
 NOT_BY_ENGINES = """\
-Docker and nerdctl make no networks of IPv6 alone. CRI-O had one network and one handler in the tests: what needs
-its own was not tried. On the newer Debian of Docker 26, Unikraft [has no root by 9p](guests/unikraft.md#limits). The
-tests are `tests/e2e/test_matrix.py`, `test_cri_guests.py` and `test_crio.py`; what they need, and skip without, is said
-in [real guests](real-guests.md) and on [the shim's page](containerd.md#proof).
+Docker and nerdctl make no networks of IPv6 alone, and CRI-O has one network for all pods. On the newer Debian of Docker
+26, Unikraft [has no root by 9p](guests/unikraft.md#limits). The tests are `tests/e2e/test_matrix.py`,
+`test_cri_guests.py` and `test_crio.py`; what they need, and skip without, is said in [real guests](real-guests.md) and
+on [the shim's page](containerd.md#proof).
 """
 
 

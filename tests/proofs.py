@@ -209,10 +209,12 @@ GUESTS_BY_ENGINES = {
 
 IPV6_ALONE = {"podman", "ctr_runc", "ctr_shim", "cri"}
 """The others make no such networks."""
-OF_THE_ENGINES_OWN = {"rumprun", "hvt", "spt"}
-"""What needs a handler, or a network, of its own: CRI-O's tests have one of each."""
+OF_ITS_OWN = {"hvt", "spt"}
+"""What needs a network of its own: CRI-O has one for all pods."""
+PODS = {"cri": "test_cri_guests", "crio": "test_crio"}
+"""Where an engine of pods has its plain cases."""
 NO_PODS = {"hvt-blk", "spt-blk", "linux-copied", "linux-9p", "unikraft-firecracker"}
-"""What the tests of pods have not."""
+"""What is not among these."""
 UNTRIED = {("newer_docker", "elfloader")}
 """Unikraft's root by 9p does not come up on the QEMU of that Debian: docs/guests/unikraft.md."""
 
@@ -221,9 +223,8 @@ def by_engine(engine: str, network: str, guest: str) -> Proof | None:
     """Return the test in which the engine ran it at that network, None where there is none."""
     if (engine, guest) in UNTRIED or (network == "6" and engine not in IPV6_ALONE):
         return None
-    if engine == "crio":
-        tried = network == "1" and guest not in OF_THE_ENGINES_OWN | NO_PODS
-        return ran(f"tests/e2e/test_crio.py::test_a_pod[{guest}]") if tried else None
-    if engine == "cri" and network == "1" and guest not in NO_PODS:
-        return ran(f"tests/e2e/test_cri_guests.py::test_a_pod[{guest}]")
+    if engine == "crio" and (network != "1" or guest in OF_ITS_OWN):
+        return None
+    if engine in PODS and network == "1" and guest not in NO_PODS:
+        return ran(f"tests/e2e/{PODS[engine]}.py::test_a_pod[{guest}]")
     return ran(f"tests/e2e/test_matrix.py::test_a_guest[{engine}-{guest}]")

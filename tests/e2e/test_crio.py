@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ pytest.importorskip("grpc", reason="the CRI tests need grpcio")
 import test_cri
 import test_cri_guests
 from cri import CNI, Cri, snippet
+from engines import configured
 from test_cri import pods
 
 from world import World, which
@@ -85,7 +87,10 @@ plugin_dirs = ["/usr/lib/cni"]
 
 
 class Crio(Cri):
-    """A CRI-O, whose handler `urunc` is that of docs/crio.md with this checkout's urunc."""
+    """A CRI-O, whose handler `urunc` is that of docs/crio.md with this checkout's urunc.
+
+    `urunc-config` is the same with a configuration of the test's own.
+    """
 
     def __init__(self, world: World, program: str, runtime: Path) -> None:
         self.world = world
@@ -101,6 +106,11 @@ class Crio(Cri):
         self.handlers.mkdir()
         handler = snippet("crio", "crio.md").replace("/usr/local/bin/urunc", str(self._wrap(runtime)))
         (self.handlers / "50-urunc.conf").write_text(handler)
+        own = str(configured(world.logs / "urunc", world.logs, "urunc-own"))
+        of_its_own = handler.replace("runtimes.urunc]", "runtimes.urunc-config]").replace(
+            str(world.logs / "urunc"), own
+        )
+        (self.handlers / "51-urunc-config.conf").write_text(of_its_own)
         self.daemon = world.start("crio", *argv, f"--config-dir={self.handlers}")
 
     def _write(self, program: str) -> Path:
@@ -127,16 +137,15 @@ class Crio(Cri):
         self.world.run("skopeo", f"--policy={self.policy}", "copy", f"docker-archive:{archive}", store)
 
 
-@pytest.fixture(scope="module")
-def kubelet(tmp_path_factory: pytest.TempPathFactory, runtime: Path, testguest: Path) -> Iterator[Crio]:
-    """A CRI-O for the whole module, in the place of containerd."""
+@contextmanager
+def started(folder: Path, runtime: Path, testguest: Path) -> Iterator[Crio]:
+    """Start a CRI-O that knows the images which test_cri's tests start."""
     program = os.environ.get(VARIABLE) or shutil.which("crio")
     if program is None:
         pytest.skip(f"crio is not on PATH, and {VARIABLE} does not name it")
     for needed in ("skopeo", "conmon"):
         if which(needed) is None:
             pytest.skip(f"{needed} is not installed")
-    folder = tmp_path_factory.mktemp("crio")
     world = World(folder, hide_unified=True)
     engine = None
     try:
@@ -153,14 +162,21 @@ def kubelet(tmp_path_factory: pytest.TempPathFactory, runtime: Path, testguest: 
         world.close()
 
 
+@pytest.fixture(scope="module")
+def kubelet(tmp_path_factory: pytest.TempPathFactory, runtime: Path, testguest: Path) -> Iterator[Crio]:
+    """A CRI-O for the whole module, in the place of containerd."""
+    with started(tmp_path_factory.mktemp("crio"), runtime, testguest) as engine:
+        yield engine
+
+
 @pytest.fixture(autouse=True)
 def its_calls(kubelet: Crio) -> None:
     """Forget how the runtime was called before this test."""
     kubelet.calls.write_text("")
 
 
-SERVED = [guest for guest in guests.GUESTS if guest.networks == (guests.PLAIN,) and not guest.tender]
-"""There is one network for all pods, and one handler."""
+SERVED = [guest for guest in guests.GUESTS if guest.networks == (guests.PLAIN,)]
+"""There is one network for all pods."""
 test_a_guest_that_ends_by_itself = test_cri.test_a_guest_that_ends_by_itself
 test_pod_annotations_alone_make_no_unikernel = test_cri.test_pod_annotations_alone_make_no_unikernel
 test_a_broken_guest_is_said = test_cri.test_a_broken_guest_is_said

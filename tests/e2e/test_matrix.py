@@ -1,6 +1,6 @@
 """Every engine with every guest: at the engine's own network, at two, at IPv6 alone and at both families; volumes.
 
-What an engine takes is listed in `guests`, what it does in `drivers`. In pods the plain cases are test_cri_guests'.
+What an engine takes is listed in `guests`, what it does in `drivers`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from drivers import SOURCE, TENDERS, Ctr, Driver, Pods, Verbs, addresses, by_building, by_importing, by_loading
 from engines import Containerd, Docker, Podman, configured
-from guests import GUESTS, IPV6, VARIANTS, VOLUME_PAGE, Guest, wait_answer, wait_ready
+from guests import GUESTS, IPV6, PLAIN, VARIANTS, VOLUME_PAGE, Guest, wait_answer, wait_ready
 from shims import NAME, write_entry
 
 from world import wait_for
@@ -94,7 +94,21 @@ def cri(request: pytest.FixtureRequest, _folder: Path) -> Iterator[Driver]:
         yield Pods(kubelet, test_cri.Pod, handler)
 
 
-ENGINES = (docker, newer_docker, podman, nerdctl, ctr_runc, ctr_shim, cri)
+@contextmanager
+def crio(request: pytest.FixtureRequest, folder: Path) -> Iterator[Driver]:
+    """CRI-O, by urunc as a runtime."""
+    pytest.importorskip("grpc", reason="the CRI tests need grpcio")
+    import test_crio
+    from test_cri import Pod
+    from test_cri_guests import handler
+
+    with test_crio.started(folder, request.getfixturevalue("runtime"), request.getfixturevalue("testguest")) as kubelet:
+        yield Pods(kubelet, Pod, handler)
+
+
+ENGINES = (docker, newer_docker, podman, nerdctl, ctr_runc, ctr_shim, cri, crio)
+PODS = ("cri", "crio")
+"""Their plain cases are test_cri_guests' and test_crio's."""
 IPV6_ALONE = ("podman", "ctr_runc", "ctr_shim", "cri")
 
 
@@ -107,7 +121,9 @@ def cases() -> Iterator[tuple[str, Guest]]:
     """Yield what is tried: what no engine makes, and what another test does, is not."""
     for engine in ENGINES:
         name = engine.__name__
-        for guest in VARIANTS if name == "cri" else GUESTS + VARIANTS:
+        for guest in VARIANTS if name in PODS else GUESTS + VARIANTS:
+            if name == "crio" and guest.networks != (PLAIN,):
+                continue  # there is one network for all pods
             if IPV6 not in guest.networks or name in IPV6_ALONE:
                 yield name, guest
 
