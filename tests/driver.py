@@ -113,6 +113,14 @@ class Cli:
         pids: list[int] = json.loads(self("ps", "--format=json", name).stdout)
         return pids
 
+    def limit(self, bundle: Bundle, controller: str, v1: str, v2: str) -> str:
+        """Return what a limit's file in the bundle's cgroup holds, whatever the version."""
+        path = bundle.config["linux"]["cgroupsPath"]
+        place = f"/sys/fs/cgroup/{controller}{path}/{v1}" if controller else ""
+        if not self.world.path(place).exists():
+            place = f"/sys/fs/cgroup{path}/{v2}"
+        return self.world.path(place).read_text().strip()
+
     def wait_status(self, name: str, status: str, seconds: float = 30) -> None:
         """Wait for a status."""
         wait_for(f"{name} is {status}", lambda: self.status(name) == status, seconds)

@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from driver import Cli
     from world import World
 
+NGINX_CONFIG = """
+daemon off; master_process off; user root root; error_log stderr; pid /tmp/nginx.pid;
+events { worker_connections 32; }
+http {
+    access_log off; client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; fastcgi_temp_path /tmp/c;
+    uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e;
+    server { listen 80; root /www; }
+}
+"""
+"""Of this host's nginx as a program of the ELF loader: one process, and nothing written outside of /tmp."""
+
 
 def find_guest(name: str) -> Path:
     """Return a guest's kernel or initrd; skip where it is not there."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bundles import Bundle
@@ -34,3 +38,22 @@ def refuse(cli: Cli, bundle: Bundle, *words: str) -> str:
     assert message.isprintable()
     assert "internal" not in message
     return message
+
+
+@contextmanager
+def swapping(place: Path, folder: Path, *names: str) -> Iterator[None]:
+    """Have what is at `place` be each of the folder's files in turn, as fast as a process can, while the body runs.
+
+    A link is linked itself, so it may lead anywhere.
+    """
+    swapper = os.fork()
+    if swapper == 0:
+        while True:
+            for name in names:
+                os.link(folder / name, folder / "next", follow_symlinks=False)
+                os.rename(folder / "next", place)
+    try:
+        yield
+    finally:
+        os.kill(swapper, signal.SIGKILL)
+        os.waitpid(swapper, 0)

@@ -18,7 +18,7 @@ import pytest
 import elves
 from bundles import PREFIX, Bundle, solo5
 from driver import Cli
-from refusals import assert_refused, refuse
+from refusals import assert_refused, refuse, swapping
 
 pytestmark = pytest.mark.root
 
@@ -188,13 +188,7 @@ def test_a_file_that_becomes_a_link_while_create_looks_at_it(
     (folder / "link").symlink_to(f"/../../../../../../../../../..{secret}")
     bundle.annotate(initrd="/initrd")
     os.link(folder / "file", place)
-    swapper = os.fork()
-    if swapper == 0:
-        while True:
-            for name in ("link", "file"):
-                os.link(folder / name, folder / "next", follow_symlinks=False)
-                os.rename(folder / "next", place)
-    try:
+    with swapping(place, folder, "link", "file"):
         for number in range(15):
             cli.log.unlink(missing_ok=True)
             name = f"race{number}"
@@ -204,6 +198,3 @@ def test_a_file_that_becomes_a_link_while_create_looks_at_it(
             cli("start", name)
             assert "initrd: 8 bytes" in cli.wait_console(name, "ready")
             cli.end(name)
-    finally:
-        os.kill(swapper, 9)
-        os.waitpid(swapper, 0)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 
 from bundles import Bundle
-from cli.test_verbs import limit
 from driver import CONFIG, Cli
 from world import wait_for
 
@@ -34,13 +33,13 @@ def test_memory_is_taken_and_given_back(cli: Cli, make_small_linux: Callable[...
     assert actual(cli) == 240
     before = free(cli)
     cli("update", "--memory", "200m", "guest")
-    assert limit(cli, bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(200 * MIB)
+    assert cli.limit(bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(200 * MIB)
     assert actual(cli) in (120, 121)
     wait_for("less free memory", lambda: free(cli) < before - 100 * 1024)
     assert cli("update", "--memory", "100m", "guest", check=False).returncode == 1
     assert "a guest 48 MiB at least" in cli.last_error()
     cli("update", "--memory", "320m", "guest")
-    assert limit(cli, bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(320 * MIB)
+    assert cli.limit(bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(320 * MIB)
     wait_for("the guest's whole memory", lambda: actual(cli) == 240)
     wait_for("what the guest says of its memory", lambda: usage(cli), 60)
     assert 100 * MIB < usage(cli)["total"] <= 240 * MIB
@@ -77,7 +76,7 @@ def test_a_guest_that_gives_nothing(
     before = actual(cli)
     assert cli("update", "--memory", "200m", "guest", check=False).returncode == 1
     assert f"does not give its memory back: it has {before} MiB" in cli.last_error()
-    assert limit(cli, bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(320 * MIB)
+    assert cli.limit(bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(320 * MIB)
     assert actual(cli) == before
     cli.end("guest")
 

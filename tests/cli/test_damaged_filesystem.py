@@ -15,10 +15,10 @@ import pytest
 import damage
 import linuxes
 from bundles import Bundle
-from cli.test_bad_input import assert_refused
 from driver import Cli
 from guest import linux_guest
 from mounted import loops, mounts
+from refusals import assert_refused
 from world import World, wait_for
 
 pytestmark = pytest.mark.root

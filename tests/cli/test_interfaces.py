@@ -10,8 +10,8 @@ import pytest
 
 import bundles
 from bundles import Bundle, Netns
-from cli.test_real_guests import add_interface
 from driver import Cli
+from realguests import add_interface
 from world import World
 
 pytestmark = pytest.mark.root

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bundles import Bundle
-from cli.test_bad_input import assert_refused, try_create
 from driver import Cli
+from refusals import assert_refused, swapping, try_create
 from world import World, wait_for
 
 pytestmark = pytest.mark.root
@@ -82,14 +82,7 @@ def test_a_disk_that_becomes_something_else_while_create_looks_at_it(cli: Cli, b
     (bundle.rootfs / "link").symlink_to(f"/../../../../../../../../../..{secret}")
     os.mkfifo(bundle.rootfs / "fifo")
     os.mknod(bundle.rootfs / "node", 0o60666, os.makedev(7, 0))
-    place, after = bundle.rootfs / "disk.img", bundle.rootfs / "next"
-    swapper = os.fork()
-    if swapper == 0:
-        while True:
-            for name in ("link", "file", "fifo", "file", "node", "file"):
-                os.link(bundle.rootfs / name, after, follow_symlinks=False)
-                os.rename(after, place)
-    try:
+    with swapping(bundle.rootfs / "disk.img", bundle.rootfs, "link", "file", "fifo", "file", "node", "file"):
         for number in range(15):
             cli.log.unlink(missing_ok=True)
             name = f"race{number}"
@@ -100,9 +93,6 @@ def test_a_disk_that_becomes_something_else_while_create_looks_at_it(cli: Cli, b
             wait_for("its end or its disk", lambda name=name: seen(cli, name))
             assert b"the host's".hex(" ") not in cli.console(name)
             cli.end(name)
-    finally:
-        os.kill(swapper, 9)
-        os.waitpid(swapper, 0)
 
 
 def seen(cli: Cli, name: str) -> bool:

@@ -17,21 +17,12 @@ import pytest
 import bundles
 from bundles import Bundle, Netns
 from driver import Cli
-from realguests import add_interface, add_program, fetch, find_guest, start
+from realguests import NGINX_CONFIG, add_interface, add_program, fetch, find_guest, start
 from world import World, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 NGINX = "/usr/sbin/nginx"
-CONFIG = """
-daemon off; master_process off; user root root; error_log stderr; pid /tmp/nginx.pid;
-events { worker_connections 32; }
-http {
-    access_log off; client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; fastcgi_temp_path /tmp/c;
-    uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e;
-    server { listen 80; root /www; }
-}
-"""
 
 
 @pytest.fixture
@@ -100,7 +91,7 @@ def test_debians_nginx_serves_a_page_of_the_rootfs(
         bundle = make_elfloader(NGINX, "-c", "/etc/nginx.conf")
         for name in ("etc", "www", "tmp", "var/log/nginx"):
             (bundle.rootfs / name).mkdir(parents=True)
-        (bundle.rootfs / "etc/nginx.conf").write_text(CONFIG)
+        (bundle.rootfs / "etc/nginx.conf").write_text(NGINX_CONFIG)
         (bundle.rootfs / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
         (bundle.rootfs / "etc/group").write_text("root:x:0:\n")
         (bundle.rootfs / "www/index.html").write_text("a page of the rootfs\n" * 5_000)

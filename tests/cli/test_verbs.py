@@ -56,15 +56,6 @@ def test_a_stop_signal_ends_a_paused_container_that_was_never_started(
     cli.wait_status("early", "stopped")
 
 
-def limit(cli: Cli, bundle: Bundle, controller: str, v1: str, v2: str) -> str:
-    """Return a limit's file in the bundle's cgroup, whatever the version."""
-    path = bundle.config["linux"]["cgroupsPath"]
-    place = f"/sys/fs/cgroup/{controller}{path}/{v1}" if controller else ""
-    if not cli.world.path(place).exists():
-        place = f"/sys/fs/cgroup{path}/{v2}"
-    return cli.world.path(place).read_text().strip()
-
-
 def test_update_changes_the_limits_of_a_running_guest(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
     bundle = make_unikernel()
     bundle.config["linux"]["resources"]["memory"] = {"limit": 128 << 20}
@@ -72,18 +63,18 @@ def test_update_changes_the_limits_of_a_running_guest(cli: Cli, make_unikernel: 
     cli("start", "guest")
     cli.wait_console("guest", "ready")
     cli("update", "--memory", "192m", "--pids-limit", "123", "--cpu-quota", "60000", "guest")
-    assert limit(cli, bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(192 << 20)
-    assert limit(cli, bundle, "pids", "pids.max", "pids.max") == "123"
-    assert limit(cli, bundle, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "60000"
+    assert cli.limit(bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(192 << 20)
+    assert cli.limit(bundle, "pids", "pids.max", "pids.max") == "123"
+    assert cli.limit(bundle, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "60000"
 
     document = cli.consoles / "resources.json"
     document.write_text('{"pids": {"limit": 150}, "cpu": {"period": 50000}}')
     with document.open() as stdin:
         done = cli("update", "--resources", "-", "guest", stdin=stdin)
     assert (done.stdout, done.stderr) == ("", "")
-    assert limit(cli, bundle, "pids", "pids.max", "pids.max") == "150"
-    assert limit(cli, bundle, "cpu", "cpu.cfs_period_us", "cpu.max").split()[-1] == "50000"
-    assert limit(cli, bundle, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "60000"
+    assert cli.limit(bundle, "pids", "pids.max", "pids.max") == "150"
+    assert cli.limit(bundle, "cpu", "cpu.cfs_period_us", "cpu.max").split()[-1] == "50000"
+    assert cli.limit(bundle, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "60000"
 
 
 def test_update_takes_no_memory_from_a_guest(cli: Cli, make_unikernel: Callable[..., Bundle]) -> None:
@@ -93,7 +84,7 @@ def test_update_takes_no_memory_from_a_guest(cli: Cli, make_unikernel: Callable[
     assert cli("update", "--memory", "100m", "guest", check=False).returncode == 1
     assert "100 MiB are too few: the guest has 46 MiB" in cli.last_error()
     assert "the monitor needs 82 MiB" in cli.last_error()
-    assert limit(cli, bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(128 << 20)
+    assert cli.limit(bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(128 << 20)
     cli("kill", "guest", "KILL")
     cli.wait_status("guest", "stopped")
     assert cli("update", "--memory", "1g", "guest", check=False).returncode == 1

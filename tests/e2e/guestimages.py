@@ -16,19 +16,10 @@ import pytest
 from test_linux import image as linux_image
 
 import linuxes
-from realguests import find_guest
+from realguests import NGINX_CONFIG, find_guest
 
 PVH_FIRECRACKER = (1, 12)
 """The first Firecracker that boots by a PVH note."""
-NGINX = b"""
-daemon off; master_process off; user root root; error_log stderr; pid /tmp/nginx.pid;
-events { worker_connections 32; }
-http {
-    access_log off; client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; fastcgi_temp_path /tmp/c;
-    uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e;
-    server { listen 80; root /www; }
-}
-"""
 
 
 def want_kvm() -> None:
@@ -103,7 +94,7 @@ def elfloader() -> images.Image:
         image.files[path] = (image.files[path][0], 0o755)
     image.file("/etc/passwd", b"root:x:0:0:root:/:/bin/sh\n")
     image.file("/etc/group", b"root:x:0:\n")
-    image.file("/etc/nginx.conf", NGINX)
+    image.file("/etc/nginx.conf", NGINX_CONFIG.encode())
     image.file("/var/log/nginx/error.log", b"")
     image.file("/www/index.html", b"a page of the rootfs\n")
     return image

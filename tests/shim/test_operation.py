@@ -202,6 +202,14 @@ class TestForkedAhead:
         os.close(alive)
 
 
+def a_monitor(_place: Place) -> tuple[dict[str, Any], int]:
+    """Make a process that waits, as the body of an operation; `by` is who did."""
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    return {"pid": pid, "ours": True, "by": os.getpid()}, -1
+
+
 class TestStays:
     """The child that has made a container waits for its start."""
 
@@ -261,13 +269,7 @@ class TestStays:
     def test_the_end_of_a_monitor_before_its_start_is_told_and_the_start_goes_by_a_fork(
         self, create: Callable[..., Outcome], operations: Operations, children: Children, serve_until: Serve
     ) -> None:
-        def body(_place: Place) -> tuple[dict[str, Any], int]:
-            pid = os.fork()
-            if pid == 0:
-                signal.pause()
-            return {"pid": pid, "ours": True, "by": os.getpid()}, -1
-
-        made = create(body).values
+        made = create(a_monitor).values
         ends: list[int] = []
         children.watch(made["pid"], lambda status, _when: ends.append(status))
         os.kill(made["pid"], signal.SIGKILL)
@@ -279,13 +281,7 @@ class TestStays:
     def test_a_start_that_came_before_that_end_is_not_lost(
         self, create: Callable[..., Outcome], operations: Operations, serve_until: Serve
     ) -> None:
-        def body(_place: Place) -> tuple[dict[str, Any], int]:
-            pid = os.fork()
-            if pid == 0:
-                signal.pause()
-            return {"pid": pid, "ours": True, "by": os.getpid()}, -1
-
-        made = create(body).values
+        made = create(a_monitor).values
         os.kill(made["by"], signal.SIGSTOP)
         os.kill(made["pid"], signal.SIGKILL)
         outcomes: list[Outcome] = []
