@@ -67,7 +67,7 @@ static int take_line(const char *line)
 	return 0;
 }
 
-/* One signal a call; a line that is too long, or none of ours, is dropped. */
+/* One signal a call, 0 where there is none; a line that is too long, or none of ours, is dropped. */
 int control_read(void)
 {
 	static char line[64];
@@ -75,7 +75,7 @@ int control_read(void)
 	int signal;
 	char c;
 
-	while (call(read, port, &c, 1) == 1) {
+	while (port >= 0 && call(read, port, &c, 1) == 1) {
 		if (c != '\n') {
 			if (length < sizeof(line) - 1)
 				line[length++] = c;

@@ -107,7 +107,7 @@ void open_outputs(long *out, long *error); /* the application's; -1 where that i
 void watch_outputs(long epoll);
 bool pass_outputs(long file, uint32_t events); /* after an event; false where the host has taken everything */
 void close_output(void);
-void drain_outputs(long epoll);
+void drain_outputs(long epoll, bool stopped);
 
 /* application.c */
 

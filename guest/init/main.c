@@ -103,11 +103,17 @@ static void take_signals(long file, long application)
 			call(kill, application, SIGTERM);
 }
 
+/* Engines stop a container by one of these, unless its image has another. */
+static bool stops(int signal)
+{
+	return signal == SIGTERM || signal == SIGINT || signal == SIGQUIT;
+}
+
 /*
  * Serve the application until it ends. What is watched tells its news once: a port that nobody is connected to is
  * "hung up" all the time.
  */
-static int serve(long application, long port, long signals, long epoll)
+static int serve(long application, long port, long signals, long epoll, bool *stopped)
 {
 	struct epoll_event event = { 0 };
 	int status = 0, signal, wait = 0;
@@ -121,8 +127,10 @@ static int serve(long application, long port, long signals, long epoll)
 			event.events = 0;
 		take_signals(signals, application);
 		control_resume();
-		while (port >= 0 && (signal = control_read()))
+		while ((signal = control_read())) {
+			*stopped |= stops(signal);
 			call(kill, application, signal);
+		}
 		wait = pass_stdin();
 		pass_outputs((long)event.data, event.events);
 	}
@@ -150,7 +158,7 @@ static int run_application(void)
 	uint64_t all = ~0ul;
 	long port = open_control_port(), streams[3] = { open_stdin(), -1, -1 }, signals, pid;
 	long epoll = call(epoll_create1, O_CLOEXEC);
-	bool panics = tells_panics();
+	bool panics = tells_panics(), stopped = false;
 	int status;
 
 	open_outputs(&streams[1], &streams[2]);
@@ -166,9 +174,9 @@ static int run_application(void)
 	control_say("started", 0);
 	if (panics)
 		control_say("panics", 0);
-	status = serve(pid, port, signals, epoll);
+	status = serve(pid, port, signals, epoll, &stopped);
 	end_stragglers();
-	drain_outputs(epoll);
+	drain_outputs(epoll, stopped);
 	return status;
 }
 

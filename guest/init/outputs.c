@@ -9,7 +9,8 @@
  */
 #include "init.h"
 
-#define PATIENCE_MS 10000
+#define PATIENCE_MS 600000 /* with a reader who pauses, as of a pager */
+#define STOPPED_MS 3000 /* whoever stops a container waits for its end, and ten seconds at most as a rule */
 #define PIECE 32768 /* a port takes no more at once */
 
 struct output {
@@ -128,11 +129,15 @@ void close_output(void)
 	outputs[0].source = -1;
 }
 
-void drain_outputs(long epoll)
+/* `stopped`: the application was asked to end, or is now, when only the rest of what it wrote is left. */
+void drain_outputs(long epoll, bool stopped)
 {
 	struct epoll_event event = { 0 };
 
-	while (pass_outputs((long)event.data, event.events))
-		if (call(epoll_pwait, epoll, &event, 1, PATIENCE_MS, 0, 0) <= 0)
+	while (pass_outputs((long)event.data, event.events)) {
+		if (call(epoll_pwait, epoll, &event, 1, stopped ? STOPPED_MS : PATIENCE_MS, 0, 0) <= 0)
 			return;
+		while (control_read())
+			stopped = true;
+	}
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pty
 import socket
 import subprocess
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from bundles import Bundle
 from driver import CONFIG, PATIENCE, Cli, printed, running
+from world import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -118,3 +121,41 @@ def test_output_to_a_socket(cli: Cli, make_small_linux: Callable[..., Bundle]) -
         theirs.close()
         ours.settimeout(PATIENCE)
         assert ours.makefile("rb").read().endswith(b"up\nerror\n")
+
+
+def test_a_terminal_is_not_the_monitors(cli: Cli, make_small_linux: Callable[..., Bundle]) -> None:
+    """Of a container without one, started at a shell: lines as typed, echo, and Ctrl-C is the container's end."""
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    argv = ["setsid", "--ctty", *cli.argv("run", f"--bundle={make_small_linux('echo up; exec cat').write()}", "guest")]
+    runner = subprocess.Popen(argv, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=cli.env)
+    try:
+        assert runner.stdout is not None
+        assert runner.stdout.readline() == b"up\n"
+        assert termios.tcgetattr(slave) == before
+        os.write(master, b"word\r")
+        assert runner.stdout.readline() == b"word\n"
+        os.write(master, b"\x03")
+        runner.communicate(timeout=PATIENCE)
+        wait_for("the container's end", lambda: not cli("list", "--quiet").stdout, PATIENCE)
+    finally:
+        runner.kill()
+        os.close(master)
+        os.close(slave)
+
+
+def test_a_created_container_leaves_the_terminal_to_its_shell(
+    cli: Cli, make_small_linux: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    """Nobody stays to pass on what is typed: it is the shell's, and the input has ended."""
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    argv = cli.argv("run", "--detach", f"--bundle={make_small_linux('cat; echo end').write()}", "guest")
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run(argv, check=True, stdin=slave, stdout=out, stderr=out, env=cli.env)
+    os.write(master, b"for the shell\r")
+    cli.wait_status("guest", "stopped")
+    assert (tmp_path / "out").read_bytes() == b"end\n"
+    assert (termios.tcgetattr(slave), os.read(slave, 99)) == (before, b"for the shell\n")
+    os.close(master)
+    os.close(slave)

@@ -60,6 +60,22 @@ def test_a_late_reader_misses_nothing(cli: Cli, make_small_linux: Callable[..., 
     assert out.split() == [b"%d" % number for number in range(1, 24001)]
 
 
+@pytest.mark.parametrize("stop", [True, False], ids=["a stop", "the reader gone"])
+def test_what_ends_a_machine_that_waits_for_its_reader(
+    cli: Cli, make_small_linux: Callable[..., Bundle], stop: bool
+) -> None:
+    """It has nothing left to do, and would wait for ten minutes."""
+    script = "busybox seq 1 24000; echo done >/dev/console"
+    with running(cli, make_small_linux(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as runner:
+        assert runner.stdout is not None and runner.stderr is not None
+        assert runner.stderr.readline() == b"done\n"
+        if stop:
+            cli("kill", "guest", "TERM")
+        else:
+            runner.stdout.close()
+        assert runner.wait(PATIENCE) == 0
+
+
 def test_a_reader_that_goes_ends_its_writer(cli: Cli, make_small_linux: Callable[..., Bundle]) -> None:
     """As in `urunc run .. | head -1`, in which the writer ends by SIGPIPE."""
     bundle = make_small_linux("busybox yes; echo $? >&2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pty
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -97,3 +98,54 @@ def test_a_file_open_for_both_is_appended_to(tmp_path: Path) -> None:
     assert given(file, lambda fd: fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE) == os.O_WRONLY
     os.close(file)
     assert (tmp_path / "log").read_bytes() == b"before after"
+
+
+def parted(*files: int) -> tuple[int, bool]:
+    """Return the kind of descriptor 0 afterwards, and whether 1 is non-blocking for others once it is for us."""
+
+    def body() -> tuple[int, bool]:
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+        streams.part()
+        os.set_blocking(1, False)
+        return os.fstat(0).st_rdev, os.get_blocking(files[1])
+
+    found: tuple[int, bool] = run_in((), body)
+    return found
+
+
+def test_a_terminal_stays_with_those_who_have_it() -> None:
+    """Its keys are for the shell that we were started from."""
+    master, slave = pty.openpty()
+    assert parted(slave, slave) == (os.makedev(1, 3), True)
+    os.close(master)
+    os.close(slave)
+
+
+def test_a_pipe_stays_blocking_for_others() -> None:
+    source, sink = os.pipe()
+    assert parted(source, sink) == (0, True)
+    os.close(source)
+    os.close(sink)
+
+
+def test_a_fifo_that_nobody_reads_stays_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    sink = os.open(tmp_path / "fifo", os.O_WRONLY)
+    os.close(reader)
+    assert parted(sink, sink) == (0, False)
+    os.close(sink)
+
+
+def test_a_pipe_of_ones_own_blocks_as_before() -> None:
+    source, sink = os.pipe()
+
+    def body() -> bool:
+        os.dup2(sink, 1)
+        streams.part()
+        return os.get_blocking(1)
+
+    assert run_in((), body)
+    os.close(source)
+    os.close(sink)

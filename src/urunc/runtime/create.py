@@ -14,7 +14,7 @@ from errno import EMFILE
 from .. import log
 from ..errors import HostError, KernelError, SpecError, UruncError, UsageError, describe
 from ..linux import atomic, cgroup, cgroup_files, libc, ns, proc
-from . import assemble, first_record, go_message, handover, image, inherit, init, status, store
+from . import assemble, first_record, go_message, handover, image, inherit, init, status, store, streams
 from . import channel as wire
 from . import plan as plans
 from .inherit import Descriptors
@@ -53,6 +53,8 @@ def create(
         )
     _check_console(options, request, stays=take_terminal is not None)
     _check_preserved(options.preserve_fds)
+    if not request.spec.process.terminal:
+        streams.part()
     container = first_record.make(request, options)
     with store.claim(root, container):
         return _Creation(root, request, options, container, take_terminal).run()

@@ -13,7 +13,9 @@ from . import create as creation
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
 
+    from .load import Request
     from .options import Globals, Options
     from .store import Container
 else:
@@ -41,8 +43,18 @@ def run(settings: Globals, options: Options) -> int:
         return 0
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)  # init loses its parent by its second fork; now it becomes ours
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (*_FORWARDED, _signal.SIGCHLD))
+    if os.isatty(0) and not request.spec.process.terminal:
+        from .keyboard import Keyboard
+
+        with Keyboard() as keyboard:
+            return _run_here(settings, options, request, keyboard.let_go)
+    return _run_here(settings, options, request)
+
+
+def _run_here(settings: Globals, options: Options, request: Request, created: Callable[[], None] = lambda: None) -> int:
     masters: list[int] = []
     container = creation.create(settings.root, options, request, take_terminal=masters.append)
+    created()
     try:
         with _Visit(settings.root, container) as visit:
             _start_or_delete(settings, options)

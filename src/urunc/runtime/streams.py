@@ -32,11 +32,34 @@ def _is_null() -> bool:
     return mode == os.O_WRONLY or (stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL)
 
 
+def part() -> None:
+    """Have descriptors 0 and 1 to ourselves, where others have them too, before a monitor inherits them.
+
+    It may leave them non-blocking. Of a terminal it reads every key, in raw mode, and whoever started us, who goes on
+    to use it, would neither see nor be able to end anything: where `run` does not pass on what is typed (`keyboard`),
+    nothing is.
+    """
+    if os.isatty(0):
+        _replace(0, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+    if os.isatty(1) or stat.S_ISFIFO(os.fstat(1).st_mode):
+        try:
+            own = os.open("/proc/self/fd/1", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError:
+            return  # nobody reads the pipe, or it is not ours to open
+        os.set_blocking(own, True)  # to open a pipe waits for its reader else
+        _replace(1, own)
+
+
+def _replace(number: int, file: int) -> None:
+    os.dup2(file, number)
+    os.close(file)
+
+
 def output(number: int) -> int:
     """Return our standard output (1) or error (2), which will be the container's, for writing alone.
 
     The monitor leaves it non-blocking, which whoever shares a pipe or a terminal with us must not suffer: it is opened
-    anew, but for a pipe that nobody reads. A file is not: who writes to it next goes on where the container ended.
+    anew, but for a fifo that nobody reads. A file is not: who writes to it next goes on where the container ended.
     """
     mode, kind = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE, os.fstat(number).st_mode
     if mode != os.O_WRONLY or not stat.S_ISREG(kind):
