@@ -15,11 +15,14 @@ def write(path: str, content: bytes, mode: int = 0o600, like: os.stat_result | N
     discard(temporary)  # a process that had this pid may have been killed
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        with open(fd, "wb") as file:
+        try:
             if like:
                 os.fchown(fd, like.st_uid, like.st_gid)
                 os.fchmod(fd, like.st_mode & 0o7777)
-            file.write(content)
+            while content:  # a disk that is nearly full takes a part first
+                content = content[os.write(fd, content) :]
+        finally:
+            os.close(fd)
         os.rename(temporary, path)
     except BaseException:
         discard(temporary)

@@ -16,7 +16,8 @@ def read_config(bundle: str) -> Any:
     """Return the bundle's config.json, decoded. Raises SpecError where it is missing, unreadable or no JSON."""
     path = f"{bundle}/config.json"
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with open(fd, "rb", buffering=0) as file:
             data = file.read(jsonio.MAX_BYTES + 1)
     except OSError as error:
         raise SpecError(f"cannot read `{path}`: {reason(error)}") from None

@@ -89,7 +89,7 @@ def read_kernel(rootfs: int, path: str) -> KernelInfo:
 def _open_kernel(rootfs: int, path: str) -> BinaryIO:
     fd = open_file(rootfs, path, "kernel")
     try:
-        return open(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC), "rb")
+        return open(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC), "rb", buffering=0)
     finally:
         os.close(fd)
 

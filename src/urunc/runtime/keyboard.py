@@ -58,10 +58,10 @@ class Keyboard:
 
 
 def _copy(writer: int, parent: int) -> NoReturn:
-    """Copy until either side has ended. The keys' signals are for our parent."""
+    """Copy until either side has ended. The keys' signals are for our parent, and a closed pipe is an error here."""
     try:
         proc.die_with_parent()
-        for signum in (_signal.SIGINT, _signal.SIGQUIT, _signal.SIGTTIN):
+        for signum in (_signal.SIGINT, _signal.SIGQUIT, _signal.SIGTTIN, _signal.SIGPIPE):
             _signal.signal(signum, _signal.SIG_IGN)
         proc.close_all_but((0, writer))
         while os.getppid() == parent and (typed := _read()) is not None:
