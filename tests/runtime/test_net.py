@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from inchild import OUTSIDE, ip, run_in
 from urunc.errors import HostError, SpecError
+from urunc.linux import tap
 from urunc.linux.rtnl import IFF_LOOPBACK, IFF_UP, Link, LinkAddress, Rtnl
 from urunc.runtime import net
 from urunc.vm.machine import Address, Neighbour, Network, Nic, Route
@@ -58,6 +59,13 @@ def test_the_order_is_that_of_the_numbers_and_else_that_in_which_they_were_made(
 def test_an_address_without_ethernet_is_an_error_that_names_the_device() -> None:
     with pytest.raises(HostError, match="`wg0` has an address but no Ethernet"):
         net.eligible([_link(2, "eth0"), _link(3, "wg0", kind=65534)], [_address(2), _address(3)])
+
+
+def test_an_mtu_that_no_tap_has_is_an_error_that_names_the_device() -> None:
+    links = [_link(2, "eth0"), _link(3, "eth1").replace(mtu=65535)]
+    assert net.eligible([links[0], links[1].replace(mtu=tap.MAX_MTU)], [_address(2), _address(3)])
+    with pytest.raises(HostError, match="`eth1` has an MTU of 65535, and a tap 65521 at most"):
+        net.eligible(links, [_address(2), _address(3)])
 
 
 @pytest.mark.root

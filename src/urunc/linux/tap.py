@@ -21,6 +21,8 @@ _IFF_TUN_EXCL = 0x8000
 _NAME_BYTES = 15
 
 DEVICE = "/dev/net/tun"
+MAX_MTU = 65521
+"""In bytes: 65535 less an Ethernet header (drivers/net/tun.c)."""
 
 
 def open_tap(name: str, *, persistent: bool, uid: int, gid: int, vnet_hdr: bool, device: str = DEVICE) -> int:

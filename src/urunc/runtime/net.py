@@ -81,6 +81,8 @@ def eligible(links: Sequence[Link], addresses: Sequence[LinkAddress]) -> list[Li
                 f"interface `{link.name}` has an address but no Ethernet, and a guest cannot take its place",
                 hint="give the container an Ethernet interface, such as a veth",
             )
+        if link.mtu > tap.MAX_MTU:
+            raise HostError(f"interface `{link.name}` has an MTU of {link.mtu}, and a tap {tap.MAX_MTU} at most")
         found.append(link)
     return _in_order(found)
 
