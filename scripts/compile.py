@@ -48,16 +48,33 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
         {
             "serve": "urunc.shim.serve urunc.shim.messages urunc.shim.options",
             "job": "urunc.shim.work",
+            "job.nat": "urunc.runtime.nat",
+            "job.network": "urunc.runtime.net urunc.runtime.net_devices",
+            "job.storage": "urunc.runtime.storage",
+            "job.volumes": "urunc.runtime.volumes urunc.vm.volumes",
+            "job.console": "urunc.runtime.console",
+            "job.hooks": "urunc.runtime.hooks",
+            "job.seccomp": "urunc.linux.seccomp urunc.linux.libseccomp urunc.linux.seccomp_profile",
+            "job.systemd": "urunc.linux.systemd urunc.oci.scope urunc.oci.unit_properties",
+            "job.solo5": "urunc.vm.guests.mirage urunc.vm.guests.rumprun urunc.vm.monitors.hvt urunc.vm.monitors.spt",
+            "job.firecracker": "urunc.vm.monitors.firecracker urunc.runtime.monitor_api",
+            "job.rare": """
+                urunc.linux.idmap urunc.oci.parse_config urunc.oci.parse_scheduling urunc.runtime.probe
+                urunc.vm.guests.mewz urunc.vm.infer
+            """,
+            "job.pause": "urunc.runtime.pause",
+            "job.update": "urunc.runtime.update urunc.runtime.limits urunc.runtime.balloon urunc.linux.devices_bpf",
             "job.create": """
                 urunc.runtime.create urunc.runtime.load urunc.runtime.settings
-                urunc.oci.parse urunc.oci.parse_linux
-                urunc.vm.guests.linux urunc.vm.guests.unikraft urunc.vm.monitors.qemu
+                urunc.runtime.options urunc.oci.parse urunc.oci.parse_linux
+                urunc.vm.guests.linux urunc.vm.guests.unikraft urunc.vm.monitors.qemu urunc.vm.cpio
             """,
             "job.life": "urunc.runtime.lifecycle urunc.runtime.init_words urunc.runtime.teardown urunc.linux.cgroup",
             "job.ordinary": """
                 urunc.shim.ordinary urunc.runtime.knative urunc.runtime.settings urunc.runtime.store
                 urunc.linux.cgroup_layout
             """,
+            "usage": "urunc.shim.usage",
             "cgroup": "urunc.linux.cgroup",
             "port": "urunc.shim.guest",
             "error": "urunc.runtime.channel",

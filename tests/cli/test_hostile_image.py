@@ -311,6 +311,6 @@ def test_an_initrd_that_would_fill_the_state_directory(cli: Cli, make_unikernel:
     cli.world.run("mkdir", "/run/small")
     cli.world.run("mount", "-t", "tmpfs", "-o", "size=8m", "none", "/run/small")
     assert cli.to_file("bad", "--root=/run/small", "create", f"--bundle={bundle.write()}", "bad", check=False) == 1
-    assert_refused(cli, "bad", "`initrd.copy` of 6 MiB has to be copied", "no more than half is taken")
+    assert_refused(cli, "bad", "`/initrd` of 6 MiB has to be copied", "no more than half is taken")
     cli.world.run("umount", "/run/small")
     cli.world.run("rmdir", "/run/small")

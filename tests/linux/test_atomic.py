@@ -29,10 +29,25 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert (target.read_bytes(), link.is_symlink()) == (b"mine", False)
 
 
-def test_what_a_killed_one_of_this_pid_has_left_is_in_nobodys_way(tmp_path: Path) -> None:
-    (tmp_path / f".file.{os.getpid()}").write_bytes(b"half")
-    atomic.write(f"{tmp_path}/file", b"new")
-    assert os.listdir(tmp_path) == ["file"]
+def test_two_of_the_same_pid_are_not_in_each_others_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two pid namespaces, with one folder."""
+    rename, path = os.rename, f"{tmp_path}/file"
+
+    def let_another_write(source: str, target: str) -> None:
+        monkeypatch.setattr(os, "rename", rename)
+        atomic.write(path, b"theirs")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", let_another_write)
+    atomic.write(path, b"ours")
+    assert (os.listdir(tmp_path), (tmp_path / "file").read_bytes()) == (["file"], b"ours")
+
+
+def test_a_disk_that_takes_a_part_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:2]))
+    atomic.write(f"{tmp_path}/file", b"seven..")
+    assert (tmp_path / "file").read_bytes() == b"seven.."
 
 
 def test_the_owner_and_the_mode_stay_where_they_are_given(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from urunc.linux.mount_options import MountOptions
         (["ro", "rw"], 0, 0, []),
         (["nosuid", "nodev", "noexec"], libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, 0, []),
         (["rprivate", "bind"], libc.MS_BIND, libc.MS_PRIVATE | libc.MS_REC, []),
+        (["shared", "private"], 0, libc.MS_PRIVATE, []),
         (["index=off", "workdir=/w", "lowerdir=/a:/b"], 0, 0, ["index=off", "workdir=/w", "lowerdir=/a:/b"]),
     ],
 )

@@ -195,7 +195,11 @@ def test_only_what_loses_nothing_is_optional() -> None:
             1,
             "blockIO.weightDevice[0].leafWeight",
         ),
-        ({"block_io_device_weights": (DeviceWeight(major=8, minor=0, leaf_weight=10),)}, 2, "blockIO.leafWeight"),
+        (
+            {"block_io_device_weights": (DeviceWeight(major=8, minor=0, leaf_weight=10),)},
+            2,
+            "blockIO.weightDevice[0].leafWeight",
+        ),
         ({"hugepage_limits": (("../2MB", 1),)}, 1, "hugepageLimits"),
         ({"hugepage_limits": (("MB", 1),)}, 2, "hugepageLimits"),
         ({"unified": (("memory.max", "1"),)}, 1, "unified"),

@@ -44,6 +44,15 @@ def test_pipes_null_and_terminal() -> None:
         os.close(fd)
 
 
+@pytest.mark.parametrize(("which", "name"), [(1, "standard output"), (2, "standard error")])
+def test_an_output_that_is_only_read_is_an_error(which: int, name: str) -> None:
+    null, reading = os.open("/dev/null", os.O_RDWR), os.open("/dev/null", os.O_RDONLY)
+    with pytest.raises(AssertionError, match=f"{name} is open for reading only"):
+        seen(False, *(reading if number == which else null for number in range(3)))
+    os.close(null)
+    os.close(reading)
+
+
 @pytest.mark.parametrize("which", [1, 2])
 def test_a_socket_has_the_console(which: int) -> None:
     null = os.open("/dev/null", os.O_RDWR)
@@ -141,11 +150,14 @@ def test_a_fifo_that_nobody_reads_stays_what_it_is(tmp_path: Path) -> None:
 def test_a_pipe_of_ones_own_blocks_as_before() -> None:
     source, sink = os.pipe()
 
-    def body() -> bool:
+    def body() -> list[bool]:
+        os.dup2(source, 0)
         os.dup2(sink, 1)
         streams.part()
-        return os.get_blocking(1)
+        blocking = [os.get_blocking(0), os.get_blocking(1)]
+        os.set_blocking(0, False)
+        return [*blocking, os.get_blocking(source)]
 
-    assert run_in((), body)
+    assert run_in((), body) == [True] * 3
     os.close(source)
     os.close(sink)

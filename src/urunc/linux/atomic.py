@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 
 def write(path: str, content: bytes, mode: int = 0o600, like: os.stat_result | None = None) -> None:
@@ -11,8 +12,8 @@ def write(path: str, content: bytes, mode: int = 0o600, like: os.stat_result | N
     `mode` goes through the umask; with `like`, the file has the owner and exactly the mode that this tells of.
     """
     folder, slash, name = path.rpartition("/")
-    temporary = f"{folder}{slash}.{name}.{os.getpid()}"
-    discard(temporary)  # a process that had this pid may have been killed
+    # Not the pid alone: who was killed may have had it, and who is in another pid namespace has it now.
+    temporary = f"{folder}{slash}.{name}.{os.getpid()}-{time.monotonic_ns()}"
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:

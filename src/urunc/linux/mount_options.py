@@ -67,7 +67,7 @@ class MountOptions:
             sets, flag = _FLAGS[option]
             self.flags = self.flags | flag if sets else self.flags & ~flag
         elif option in _PROPAGATION:
-            self.propagation |= _PROPAGATION[option]
+            self.propagation = _PROPAGATION[option]
         elif option == "loop":
             self.loop = True
         else:

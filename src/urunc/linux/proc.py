@@ -107,11 +107,15 @@ def children(pid: int) -> list[int]:
     """Return the pids of the process's children, those of all its threads; none where it is gone."""
     found: list[int] = []
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
+        threads = os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return found
+    for thread in threads:
+        try:
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found += map(int, file.read().split())
-    except (FileNotFoundError, ProcessLookupError):
-        pass  # it has ended, or a thread of it: its children have another parent now, or none are left out
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended: its children are another thread's now
     return found
 
 

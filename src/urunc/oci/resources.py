@@ -205,8 +205,9 @@ _IO_MAX = {"read_bps": "rbps", "write_bps": "wbps", "read_iops": "riops", "write
 
 
 def _io2(resources: Resources) -> tuple[CgroupWrite, ...]:
-    if any(weight for path, weight in _weights(resources) if path.endswith("eafWeight")):
-        raise SpecError(f"{_AT}blockIO.leafWeight: cgroup v2 has no leaf weights")
+    for path, weight in _weights(resources):
+        if weight and path.endswith("leafWeight"):
+            raise SpecError(f"{_AT}blockIO.{path}: cgroup v2 has no leaf weights")
     found: tuple[CgroupWrite, ...] = ()
     if resources.block_io_weight:
         found = _weight2("", resources.block_io_weight)

@@ -49,7 +49,7 @@ def _infer(rootfs: int, path: str, guest: str | None, monitor: str | None) -> tu
     """Return guest and monitor of a kernel, of which the image does not give both. Raises ImageError."""
     from ..vm import infer
 
-    with _open_kernel(rootfs, path) as file:
+    with open_kernel(rootfs, path) as file:
         read_at = reader(file.fileno(), f"kernel `{path}`")
         kernel = elf.inspect(read_at, path)
         return infer.infer(kernel, infer.Signs(read_at, kernel), guest, monitor, os.uname().machine)
@@ -80,18 +80,27 @@ def open_file(rootfs: int, path: str, what: str) -> int:
 
 def read_kernel(rootfs: int, path: str) -> KernelInfo:
     """Return what the kernel's headers say. Raises ImageError where there is no such kernel."""
-    with _open_kernel(rootfs, path) as file:
+    with open_kernel(rootfs, path) as file:
         kernel = elf.inspect(reader(file.fileno(), f"kernel `{path}`"), path)
         size = os.fstat(file.fileno()).st_size
     return kernel if kernel.format.startswith("elf") else kernel.replace(load_bytes=size)
 
 
-def _open_kernel(rootfs: int, path: str) -> BinaryIO:
+def open_kernel(rootfs: int, path: str) -> BinaryIO:
+    """Return the kernel, open for reading. Raises ImageError."""
     fd = open_file(rootfs, path, "kernel")
     try:
-        return open(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC), "rb", buffering=0)
+        return open(open_data(fd, f"kernel `{path}`"), "rb", buffering=0)
     finally:
         os.close(fd)
+
+
+def open_data(file: int, what: str) -> int:
+    """Return a descriptor to read a regular file by, of which `file` is an O_PATH one. Raises ImageError."""
+    try:
+        return os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:  # the container's file system may be damaged
+        raise ImageError(f"{what}: {reason(error)}") from None
 
 
 def reader(fd: int, what: str) -> Callable[[int, int], bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import _socket
 import os
-from errno import ENXIO
+from errno import EDQUOT, ENOSPC, ENXIO
 
 from ..errors import HostError, ImageError, SpecError, reason
 from ..linux import fsops, mounts
@@ -204,7 +204,7 @@ def _image_tree(rootfs: int, file: ImageFile, plan: Plan, place: str) -> int:
         status = os.fstat(fd)
         if file.copy or not (file.disk or fsops.may_open(status, plan.host_uid, (plan.host_gid, *plan.host_groups))):
             copy = f"{place}/{os.path.basename(file.target)}.copy"  # the image's own name may be any, or there twice
-            _copy(fd, copy, plan)
+            _copy(fd, file.source, copy, plan)
             return mounts.clone_tree(copy, readonly=True)
         return mounts.clone_tree(fd, readonly=file.readonly)
     finally:
@@ -217,7 +217,7 @@ def _initrd_tree(rootfs: int, request: Request, place: str) -> int:
     if request.app.initrd:
         fd = image.open_file(rootfs, request.app.initrd, "initrd")
         try:
-            _copy(fd, path, request.plan)
+            _copy(fd, request.app.initrd, path, request.plan)
         finally:
             os.close(fd)
     else:
@@ -232,30 +232,31 @@ def _monitors_file(path: str, plan: Plan) -> int:
     return fd
 
 
-def _copy(source: int, path: str, plan: Plan) -> None:
-    """Copy an image's file into the state folder: no more than fits into the guest's memory, nor into the folder.
+def _copy(source: int, name: str, path: str, plan: Plan) -> None:
+    """Copy an image's file, called `name` in there, to `path` in the state folder.
 
-    That is on a tmpfs, as a rule, which is the host's memory and others' room: half of what is free is left.
+    No more than fits into the guest's memory, nor into the folder. That is on a tmpfs, as a rule, which is the host's
+    memory and others' room: half of what is free is left.
     """
     limit = plan.machine.memory_mib << 20
     status, room = os.fstat(source), os.statvfs(os.path.dirname(path))
     size, free = status.st_size, room.f_bavail * room.f_frsize
     if status.st_blocks * 512 > free // 2:
         raise HostError(
-            f"`{os.path.basename(path)}` of {size >> 20} MiB has to be copied for the monitor, and the state directory "
+            f"`{name}` of {size >> 20} MiB has to be copied for the monitor, and the state directory "
             f"has {free >> 20} MiB free, of which no more than half is taken"
         )
     if size > limit:
-        raise ImageError(
-            f"`{os.path.basename(path)}` of {size >> 20} MiB does not fit into the guest's {limit >> 20} MiB"
-        )
-    reader = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_CLOEXEC)
+        raise ImageError(f"`{name}` of {size >> 20} MiB does not fit into the guest's {limit >> 20} MiB")
+    reader = image.open_data(source, f"`{name}`")
     try:
         writer = _monitors_file(path, plan)
         try:
             _copy_data(reader, writer, size)
-        except OSError as error:  # the image's file system may be damaged
-            raise ImageError(f"`{os.path.basename(path)}` cannot be copied for the monitor: {reason(error)}") from None
+        except OSError as error:
+            if error.errno in (ENOSPC, EDQUOT):
+                raise HostError(f"`{name}` cannot be copied for the monitor: the state directory is full") from None
+            raise ImageError(f"`{name}` cannot be copied for the monitor: {reason(error)}") from None  # damaged
         finally:
             os.close(writer)
     finally:

@@ -10,7 +10,7 @@ import time
 from _signal import SIGKILL  # type: ignore[import-not-found]
 
 from .. import log
-from ..errors import StateError, reason
+from ..errors import StateError, UruncError, reason
 from ..linux import proc
 from . import status, store
 
@@ -88,6 +88,8 @@ def _run_poststart(container: Container) -> None:
             signals.end(container)
         except ProcessLookupError:
             pass  # it has ended by itself
+        except (UruncError, OSError) as error:
+            log.warn(f"after the failed poststart hook: {error}")
         _end_failed_start(container)
         raise
 

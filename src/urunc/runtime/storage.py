@@ -42,9 +42,9 @@ def look_at_block(image: int, path: str, *, readonly: bool, uid: int, gids: Iter
 
     `uid` and `gids` are the monitor's user and groups, as the host sees them. Raises ImageError.
     """
-    status = os.fstat(image)
-    with open(os.open(f"/proc/self/fd/{image}", os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
-        found = filesystems.inspect(images.reader(file.fileno(), f"block image `{path}`"))
+    status, what = os.fstat(image), f"block image `{path}`"
+    with open(images.open_data(image, what), "rb", buffering=0) as file:
+        found = filesystems.inspect(images.reader(file.fileno(), what))
     return BlockImage(
         size=status.st_size,
         filesystem=found.name if found else "",
@@ -129,7 +129,7 @@ def _is_folder(rootfs: int, release: str) -> bool:
 
 
 def _first_two(rootfs: int) -> list[str]:
-    """Return the names of two folders of modules, or of as many as there are."""
+    """Return two names of what is in the folder of modules, or as many as there are."""
     try:
         folder = fsops.open_in_root(rootfs, _MODULES, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
@@ -152,17 +152,11 @@ def _first_two(rootfs: int) -> list[str]:
 def _releases(rootfs: int, path: str) -> set[bytes]:
     """Return what the kernel says that it is: one release, or none, but for kernels that lie."""
     try:
-        kernel = fsops.open_in_root(rootfs, path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
+        with images.open_kernel(rootfs, path) as kernel:
+            read_at = images.reader(kernel.fileno(), path)
+            banners = elf.behind(read_at, _BANNER, _MAX_RELEASE + len(b" ("), _MOST_BANNERS)
+    except ImageError:
         return set()
-    try:
-        banners = elf.behind(
-            lambda at, size: os.pread(kernel, size, at), _BANNER, _MAX_RELEASE + len(b" ("), _MOST_BANNERS
-        )
-    except OSError:
-        return set()
-    finally:
-        os.close(kernel)
     return {release for release, builder, _ in (banner.partition(b" (") for banner in banners) if builder}
 
 

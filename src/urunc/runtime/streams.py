@@ -6,6 +6,7 @@ import fcntl
 import os
 import stat
 
+from ..errors import HostError
 from ..vm.machine import Streams
 
 TYPE_CHECKING = False
@@ -16,9 +17,12 @@ _NULL = os.makedev(1, 3)  # /dev/null
 
 
 def look(spec: Spec) -> Streams:
-    """Return what our own descriptors 0, 1 and 2 are, which will be the monitor's."""
+    """Return what our own descriptors 0, 1 and 2 are, which will be the monitor's. Raises HostError."""
     if spec.process.terminal:
         return Streams()
+    for number, name in ((1, "standard output"), (2, "standard error")):
+        if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise HostError(f"{name} is open for reading only")
     null, out, error = _is_null(), os.fstat(1), os.fstat(2)
     # what writes to a port takes a descriptor for writing alone, and a socket cannot be opened again as one
     if stat.S_ISSOCK(out.st_mode) or stat.S_ISSOCK(error.st_mode):
@@ -35,19 +39,27 @@ def _is_null() -> bool:
 def part() -> None:
     """Have descriptors 0 and 1 to ourselves, where others have them too, before a monitor inherits them.
 
-    It may leave them non-blocking. Of a terminal it reads every key, in raw mode, and whoever started us, who goes on
+    It may leave a pipe non-blocking. Of a terminal it reads every key, in raw mode, and whoever started us, who goes on
     to use it, would neither see nor be able to end anything: where `run` does not pass on what is typed (`keyboard`),
     nothing is.
     """
     if os.isatty(0):
         _replace(0, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
-    if os.isatty(1) or stat.S_ISFIFO(os.fstat(1).st_mode):
-        try:
-            own = os.open("/proc/self/fd/1", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        except OSError:
-            return  # nobody reads the pipe, or it is not ours to open
-        os.set_blocking(own, True)  # to open a pipe waits for its reader else
-        _replace(1, own)
+    _open_anew(0, os.O_RDONLY)
+    _open_anew(1, os.O_WRONLY | os.O_APPEND)
+
+
+def _open_anew(number: int, flags: int) -> None:
+    mode = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+    shared = os.isatty(number) or stat.S_ISFIFO(os.fstat(number).st_mode)
+    if not shared or mode not in (flags & os.O_ACCMODE, os.O_RDWR):
+        return
+    try:
+        own = os.open(f"/proc/self/fd/{number}", flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return  # nobody reads the pipe, or it is not ours to open
+    os.set_blocking(own, True)  # to open a pipe waits for its other end else
+    _replace(number, own)
 
 
 def _replace(number: int, file: int) -> None:
