@@ -46,6 +46,7 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
     "urunc.shim.__main__": (
         "urunc.shim.main urunc.shim.start urunc.runtime.bundle urunc.shim.begin",
         {
+            "usage": "urunc.shim.usage",
             "serve": "urunc.shim.serve urunc.shim.messages urunc.shim.options",
             "job": "urunc.shim.work",
             "job.nat": "urunc.runtime.nat",
@@ -58,23 +59,23 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
             "job.systemd": "urunc.linux.systemd urunc.oci.scope urunc.oci.unit_properties",
             "job.solo5": "urunc.vm.guests.mirage urunc.vm.guests.rumprun urunc.vm.monitors.hvt urunc.vm.monitors.spt",
             "job.firecracker": "urunc.vm.monitors.firecracker urunc.runtime.monitor_api",
+            "job.probe": "urunc.runtime.probe",
             "job.rare": """
-                urunc.linux.idmap urunc.oci.parse_config urunc.oci.parse_scheduling urunc.runtime.probe
-                urunc.vm.guests.mewz urunc.vm.infer
+                urunc.linux.idmap urunc.oci.parse_config urunc.oci.parse_scheduling urunc.vm.guests.mewz urunc.vm.infer
             """,
             "job.pause": "urunc.runtime.pause",
-            "job.update": "urunc.runtime.update urunc.runtime.limits urunc.runtime.balloon urunc.linux.devices_bpf",
+            "job.update": "urunc.runtime.update urunc.runtime.limits urunc.runtime.balloon",
             "job.create": """
                 urunc.runtime.create urunc.runtime.load urunc.runtime.settings
                 urunc.runtime.options urunc.oci.parse urunc.oci.parse_linux
                 urunc.vm.guests.linux urunc.vm.guests.unikraft urunc.vm.monitors.qemu urunc.vm.cpio
+                urunc.linux.devices_bpf
             """,
             "job.life": "urunc.runtime.lifecycle urunc.runtime.init_words urunc.runtime.teardown urunc.linux.cgroup",
             "job.ordinary": """
                 urunc.shim.ordinary urunc.runtime.knative urunc.runtime.settings urunc.runtime.store
                 urunc.linux.cgroup_layout
             """,
-            "usage": "urunc.shim.usage",
             "cgroup": "urunc.linux.cgroup",
             "port": "urunc.shim.guest",
             "error": "urunc.runtime.channel",
@@ -84,7 +85,8 @@ ENTRIES: dict[str, tuple[str, dict[str, str]]] = {
 """By the module of an entry point: what each call needs, and by the name of a group what else is needed together.
 
 Each with all that it imports, `a.b` without what `a` has. A group is read, and all of it run, when one of its modules
-is wanted; of several groups that have the module, the last one.
+is wanted; of several groups that have the module, the last one. The shim's have all that it may ever need: it goes on
+with its own version while another is installed (`Modules.hold`), and no module of the other may come among them.
 """
 
 

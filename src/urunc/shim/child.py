@@ -63,7 +63,7 @@ class Given(Record):
 def hold_code() -> None:
     """Have this process and its children load modules of the version that it is, whichever is installed meanwhile.
 
-    That holds for those in the groups of an installation (bin/loader.py): what start, kill and delete need as a rule.
+    They are in the groups of an installation (bin/loader.py), all that a shim may need.
     """
     global _code
     _code = frozenset(fd for finder in sys.meta_path if hasattr(finder, "hold") for fd in finder.hold())
