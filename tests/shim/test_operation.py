@@ -246,6 +246,16 @@ class TestStays:
         serve_until(lambda: ends)
         assert ends == [0]
 
+    def test_it_does_no_others_start(
+        self, create: Callable[..., Outcome], operations: Operations, serve_until: Serve
+    ) -> None:
+        made = create(lambda _place: ({"pid": 1, "ours": False, "by": os.getpid()}, -1))
+        outcomes: list[Outcome] = []
+        operations.run(Job(verb="start", place=PLACE.replace(id="other")), outcomes.append)
+        serve_until(lambda: outcomes)
+        assert outcomes[0].values["by"] not in (made.values["by"], os.getpid())
+        assert finish(operations, serve_until).values == {"by": made.values["by"]}
+
     def test_it_lets_go_of_what_the_container_has(
         self, create: Callable[..., Outcome], operations: Operations, serve_until: Serve, tmp_path: Path
     ) -> None:

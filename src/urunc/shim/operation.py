@@ -45,7 +45,7 @@ class Operations:
 
     def __init__(self, loop: Loop, children: Children, spare: _socket.socket | None = None) -> None:
         self._loop, self._children = loop, children
-        self._spare, self._spare_verb = spare, "create" if spare else ""
+        self._spare, self._spare_verb, self._spare_owner = spare, "create" if spare else "", ""
         self._spare_timer: Timer | None = None
 
     def prepare(self, verb: str, *, ours: bool) -> None:
@@ -56,8 +56,12 @@ class Operations:
         except OSError:
             pass  # `run` will say so where it has to
 
-    def _keep(self, spare: _socket.socket, verb: str) -> None:
-        self._spare, self._spare_verb = spare, verb
+    def _keep(self, spare: _socket.socket, verb: str, owner: str = "") -> None:
+        """Keep a child for a job of `verb`, on the container `owner` where it has made that: it is no other's.
+
+        Its end would else come to the shim only after the other's job, whose hooks would have its environment.
+        """
+        self._spare, self._spare_verb, self._spare_owner = spare, verb, owner
         self._spare_timer = self._loop.later(SPARE_SECONDS, self.close)
 
     def run(self, job: Job, done: Done, *, stdio: Stdio = NO_STDIO, ready: int = -1, bundle: str = "") -> None:
@@ -75,14 +79,14 @@ class Operations:
             self._loop.later(0, lambda: self._finish(done, Outcome({}, failure)))
             return
         ours.setblocking(False)
-        self._loop.watch(ours.fileno(), IN, lambda _mask: self._receive(ours, job.verb, done))
+        self._loop.watch(ours.fileno(), IN, lambda _mask: self._receive(ours, job, done))
 
     def _hand_over(self, job: Job, stdio: Stdio, ready: int, bundle: str) -> _socket.socket:
         """Give the job to a child; return where its outcome comes."""
         held = hold(bundle) if bundle else -1
         given = Given(stdio=stdio, ready=ready, held=held)
         try:
-            spare = self._take_spare(job.verb)
+            spare = self._take_spare(job)
             if spare is not None:
                 if child.send(spare, job, given):
                     return spare
@@ -92,8 +96,8 @@ class Operations:
             if held >= 0:
                 os.close(held)
 
-    def _take_spare(self, verb: str) -> _socket.socket | None:
-        if self._spare_verb != verb:
+    def _take_spare(self, job: Job) -> _socket.socket | None:
+        if self._spare_verb != job.verb or self._spare_owner not in ("", job.place.id):
             return None
         spare, self._spare = self._spare, None
         self.close()
@@ -105,9 +109,9 @@ class Operations:
             self._spare.close()
         if self._spare_timer is not None:
             self._spare_timer.cancel()
-        self._spare, self._spare_verb, self._spare_timer = None, "", None
+        self._spare, self._spare_verb, self._spare_owner, self._spare_timer = None, "", "", None
 
-    def _receive(self, ours: _socket.socket, verb: str, done: Done) -> None:
+    def _receive(self, ours: _socket.socket, job: Job, done: Done) -> None:
         room = _socket.CMSG_SPACE(4)
         try:
             data, control, _flags, _address = ours.recvmsg(_MAX_MESSAGE, room, _socket.MSG_CMSG_CLOEXEC)
@@ -117,9 +121,9 @@ class Operations:
             data, control = b"", []
         self._loop.forget(ours.fileno())
         outcome = _outcome(data, control)
-        if verb == child.STAYS_AFTER and outcome.error is None:
+        if job.verb == child.STAYS_AFTER and outcome.error is None:
             self.close()
-            self._keep(ours, child.STAYS_FOR)
+            self._keep(ours, child.STAYS_FOR, job.place.id)
         else:
             ours.close()
         self._finish(done, outcome)
