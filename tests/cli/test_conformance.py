@@ -78,8 +78,8 @@ def test_every_thread_of_the_monitor_is_scheduled_as_asked(cli: Cli, make_uniker
 @pytest.mark.parametrize(
     ("section", "name", "value"),
     [
-        ("process", "scheduler", {"policy": "SCHED_DEADLINE", "runtime": 5, "deadline": 4, "period": 3}),
-        ("linux", "memoryPolicy", {"mode": "MPOL_DEFAULT", "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"]}),
+        ("process", "scheduler", {"policy": "SCHED_FIFO", "priority": 1, "flags": ["SCHED_FLAG_KEEP_POLICY"]}),
+        ("linux", "memoryPolicy", {"mode": "MPOL_BIND", "nodes": "1023"}),
     ],
 )
 def test_scheduling_that_the_kernel_refuses(

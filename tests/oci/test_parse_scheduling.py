@@ -13,6 +13,14 @@ from urunc.oci.node import Node
 from urunc.oci.spec import MemoryPolicy, Scheduler
 
 MINIMAL: dict[str, Any] = {"ociVersion": "1.3.0", "process": {"cwd": "/"}, "root": {"path": "rootfs"}}
+DEADLINE = {
+    "policy": "SCHED_DEADLINE",
+    "flags": ["SCHED_FLAG_RESET_ON_FORK"],
+    "runtime": 10**7,
+    "deadline": 3 * 10**7,
+}
+NEEDS = "process.scheduler: SCHED_DEADLINE needs 1024 <= runtime <= deadline <= period, in nanoseconds"
+ALONE = "linux.memoryPolicy.flags: MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other"
 
 
 @pytest.mark.parametrize(
@@ -26,9 +34,11 @@ MINIMAL: dict[str, Any] = {"ociVersion": "1.3.0", "process": {"cwd": "/"}, "root
             Scheduler(policy=2, priority=99, flags=0x11),
         ),
         (
-            {"policy": "SCHED_DEADLINE", "runtime": 10**7, "deadline": 3 * 10**7, "period": 10**8},
-            Scheduler(policy=6, runtime=10**7, deadline=3 * 10**7, period=10**8),
+            {**DEADLINE, "period": 10**8},
+            Scheduler(policy=6, flags=1, runtime=10**7, deadline=3 * 10**7, period=10**8),
         ),
+        (DEADLINE, Scheduler(policy=6, flags=1, runtime=10**7, deadline=3 * 10**7)),
+        ({"policy": "SCHED_FIFO", "flags": ["SCHED_FLAG_KEEP_POLICY"]}, Scheduler(policy=1, flags=8)),
     ],
 )
 def test_schedulers(given: dict[str, Any], found: Scheduler) -> None:
@@ -53,6 +63,11 @@ def test_io_priorities(name: str, value: int) -> None:
             {"mode": "MPOL_INTERLEAVE", "nodes": "1", "flags": ["MPOL_F_STATIC_NODES"]},
             MemoryPolicy(mode=3 | 1 << 15, nodes=(1,)),
         ),
+        (
+            {"mode": "MPOL_PREFERRED_MANY", "nodes": "0", "flags": ["MPOL_F_NUMA_BALANCING"]},
+            MemoryPolicy(mode=5 | 1 << 13, nodes=(0,)),
+        ),
+        ({"mode": "MPOL_DEFAULT", "flags": ["MPOL_F_RELATIVE_NODES"]}, MemoryPolicy(mode=1 << 14)),
     ],
 )
 def test_memory_policies(given: dict[str, Any], found: MemoryPolicy) -> None:
@@ -68,6 +83,12 @@ def test_memory_policies(given: dict[str, Any], found: MemoryPolicy) -> None:
         ("scheduler", {"policy": "SCHED_OTHER", "priority": 1}, "process.scheduler.priority: SCHED_OTHER has none"),
         ("scheduler", {"policy": "SCHED_FIFO", "period": 1}, "process.scheduler.period: SCHED_FIFO has none"),
         ("scheduler", {"policy": "SCHED_RR", "flags": ["X"]}, "process.scheduler.flags[0]: unknown value `X`"),
+        ("scheduler", {"policy": "SCHED_FIFO"}, "process.scheduler: SCHED_FIFO needs a priority from 1 to 99"),
+        ("scheduler", {**DEADLINE, "runtime": 0}, NEEDS),
+        ("scheduler", {**DEADLINE, "runtime": 1023}, NEEDS),
+        ("scheduler", {**DEADLINE, "deadline": 10**7 - 1}, NEEDS),
+        ("scheduler", {**DEADLINE, "period": 10**7}, NEEDS),
+        ("scheduler", {**DEADLINE, "flags": []}, "process.scheduler: under SCHED_DEADLINE a monitor cannot make its"),
         ("ioPriority", {"class": "IOPRIO_CLASS_BE"}, "process.ioPriority.priority: missing"),
         (
             "ioPriority",
@@ -81,6 +102,26 @@ def test_memory_policies(given: dict[str, Any], found: MemoryPolicy) -> None:
         ("memoryPolicy", {"mode": "MPOL_BIND", "nodes": "0-"}, "linux.memoryPolicy.nodes: `0-` is not a list"),
         ("memoryPolicy", {"mode": "MPOL_BIND", "nodes": "1024"}, "linux.memoryPolicy.nodes: there is no node 1024"),
         ("memoryPolicy", {"mode": "MPOL_BIND", "nodes": "0", "flags": "X"}, "linux.memoryPolicy.flags: want a list"),
+        (
+            "memoryPolicy",
+            {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"]},
+            ALONE,
+        ),
+        (
+            "memoryPolicy",
+            {"mode": "MPOL_INTERLEAVE", "nodes": "0", "flags": ["MPOL_F_NUMA_BALANCING"]},
+            "linux.memoryPolicy.flags: MPOL_F_NUMA_BALANCING is for MPOL_BIND and MPOL_PREFERRED_MANY",
+        ),
+        (
+            "memoryPolicy",
+            {"mode": "MPOL_LOCAL", "flags": ["MPOL_F_STATIC_NODES"]},
+            "linux.memoryPolicy.flags: MPOL_LOCAL without nodes takes none",
+        ),
+        (
+            "memoryPolicy",
+            {"mode": "MPOL_PREFERRED", "flags": ["MPOL_F_RELATIVE_NODES"]},
+            "linux.memoryPolicy.flags: MPOL_PREFERRED without nodes takes none",
+        ),
     ],
 )
 def test_what_no_kernel_takes(where: str, given: dict[str, Any], message: str) -> None:

@@ -265,6 +265,13 @@ def test_a_vm_section_that_is_no_object(vm: object) -> None:
         spec.parse({**MINIMAL, "vm": vm})
 
 
+@pytest.mark.parametrize(("name", "why"), [("e\ud800", "half of a surrogate pair"), ("e\0", "a NUL character")])
+@pytest.mark.parametrize("section", ["netDevices", "sysctl", "timeOffsets"])
+def test_a_property_whose_name_no_kernel_takes(section: str, name: str, why: str) -> None:
+    with pytest.raises(SpecError, match=rf"^linux\.{section}\.e\\(ud800|x00): holds {why}$"):
+        spec.parse({**MINIMAL, "linux": {section: {name: {}}}})
+
+
 def test_network_devices() -> None:
     given = {"nic0": {}, "nic1": {"name": "eth1"}, "nic2": {"name": "net%d"}}
     found = spec.parse({**MINIMAL, "linux": {"netDevices": given}})

@@ -98,8 +98,10 @@ class Node:
         return [Node(value, f"{node.path}[{index}]") for index, value in enumerate(node.value)]
 
     def entries(self, name: str) -> list[tuple[str, Node]]:
-        """Return the properties of the object `name`, whose keys are not known beforehand."""
+        """Return the properties of the object `name`, whose keys are not known beforehand: `as_text` must take them."""
         node = self.section(name)
+        for key in node.members():
+            node._child(key, plain(key)).as_text()
         return [(key, node._child(value, plain(key))) for key, value in node.members().items()]
 
     def text(self, name: str, default: str = "") -> str:

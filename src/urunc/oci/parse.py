@@ -143,11 +143,11 @@ def _scheduling(node: Node) -> dict[str, Any]:
     scheduler, io_priority = node.key("scheduler"), node.key("ioPriority")
     if scheduler is None and io_priority is None:
         return {}
-    from . import parse_scheduling as names
+    from . import parse_scheduling
 
     return {
-        "scheduler": names.read_scheduler(scheduler) if scheduler else None,
-        "io_priority": names.read_io_priority(io_priority) if io_priority else None,
+        "scheduler": parse_scheduling.read_scheduler(scheduler) if scheduler else None,
+        "io_priority": parse_scheduling.read_io_priority(io_priority) if io_priority else None,
     }
 
 

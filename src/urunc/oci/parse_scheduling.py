@@ -6,11 +6,12 @@ linux/mempolicy.h); combinations that no kernel takes are errors with their path
 
 from __future__ import annotations
 
+from ..errors import SpecError
 from .node import UINT64, Node, show
 from .resources import parse_list
 from .spec import MemoryPolicy, Scheduler
 
-POLICIES = {
+_POLICIES = {
     "SCHED_OTHER": 0,
     "SCHED_FIFO": 1,
     "SCHED_RR": 2,
@@ -19,6 +20,9 @@ POLICIES = {
     "SCHED_DEADLINE": 6,
 }
 """All of the specification's but SCHED_ISO, which Linux has reserved and never had."""
+
+_REAL_TIME = ("SCHED_FIFO", "SCHED_RR")
+_LEAST_RUNTIME = 1024  # nanoseconds, of SCHED_DEADLINE
 
 _SCHEDULER_FLAGS = {
     "SCHED_FLAG_RESET_ON_FORK": 0x01,
@@ -40,7 +44,13 @@ MODES = {
     "MPOL_PREFERRED_MANY": 5,
     "MPOL_WEIGHTED_INTERLEAVE": 6,
 }
-MODE_FLAGS = {"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15}
+_BALANCING, _RELATIVE, _STATIC = 1 << 13, 1 << 14, 1 << 15
+MODE_FLAGS = {
+    "MPOL_F_NUMA_BALANCING": _BALANCING,
+    "MPOL_F_RELATIVE_NODES": _RELATIVE,
+    "MPOL_F_STATIC_NODES": _STATIC,
+}
+_BALANCED = ("MPOL_BIND", "MPOL_PREFERRED_MANY")
 _WITHOUT_NODES = ("MPOL_DEFAULT", "MPOL_LOCAL")
 _MAYBE_NODES = "MPOL_PREFERRED"
 _MOST_NODES = 1024  # of any kernel's configuration
@@ -48,9 +58,9 @@ _MOST_NODES = 1024  # of any kernel's configuration
 
 def read_scheduler(node: Node) -> Scheduler:
     """Return `process.scheduler` (config.md, "Linux Process"). Raises SpecError."""
-    policy = _word(node.need("policy"), POLICIES)
+    policy = _word(node.need("policy"), _POLICIES)
     found = Scheduler(
-        policy=POLICIES[policy],
+        policy=_POLICIES[policy],
         flags=_flags(node, _SCHEDULER_FLAGS),
         nice=node.number("nice", (-20, 19)) or 0,
         priority=node.number("priority", (0, 99)) or 0,
@@ -58,12 +68,29 @@ def read_scheduler(node: Node) -> Scheduler:
         deadline=node.number("deadline", UINT64) or 0,
         period=node.number("period", UINT64) or 0,
     )
-    if found.priority and policy not in ("SCHED_FIFO", "SCHED_RR"):
+    if found.priority and policy not in _REAL_TIME:
         raise node.need("priority").fail(f"{policy} has none")
     for name in ("runtime", "deadline", "period"):
         if getattr(found, name) and policy != "SCHED_DEADLINE":
             raise node.need(name).fail(f"{policy} has none")
+    if found.flags & _SCHEDULER_FLAGS["SCHED_FLAG_KEEP_POLICY"]:
+        return found  # the policy that is named does not count
+    if policy in _REAL_TIME and not found.priority:
+        raise node.fail(f"{policy} needs a priority from 1 to 99")
+    if policy == "SCHED_DEADLINE":
+        _check_deadline(node, found)
     return found
+
+
+def _check_deadline(node: Node, found: Scheduler) -> None:
+    """sched(7), SCHED_DEADLINE: an order that the kernel checks, and no thread of such a process may make another."""
+    if not _LEAST_RUNTIME <= found.runtime <= found.deadline <= (found.period or found.deadline):
+        raise node.fail(f"SCHED_DEADLINE needs {_LEAST_RUNTIME} <= runtime <= deadline <= period, in nanoseconds")
+    if not found.flags & _SCHEDULER_FLAGS["SCHED_FLAG_RESET_ON_FORK"]:
+        raise SpecError(
+            f"{node.path}: under SCHED_DEADLINE a monitor cannot make its threads",
+            hint="with the flag SCHED_FLAG_RESET_ON_FORK it can: its first thread alone has the policy then",
+        )
 
 
 def read_io_priority(node: Node) -> int:
@@ -80,7 +107,22 @@ def read_memory_policy(node: Node) -> MemoryPolicy:
         raise node.need("nodes").fail(why)
     if not nodes and mode not in (*_WITHOUT_NODES, _MAYBE_NODES):
         raise node.fail(f"{mode} needs nodes")
-    return MemoryPolicy(mode=MODES[mode] | _flags(node, MODE_FLAGS), nodes=nodes)
+    flags = _flags(node, MODE_FLAGS)
+    why = _why_not(mode, flags, nodes=bool(nodes))
+    if why:
+        raise node.need("flags").fail(why)
+    return MemoryPolicy(mode=MODES[mode] | flags, nodes=nodes)
+
+
+def _why_not(mode: str, flags: int, *, nodes: bool) -> str:
+    """Return why the kernel refuses these flags, empty where it does not. It ignores some of MPOL_DEFAULT's."""
+    if flags & _STATIC and flags & _RELATIVE:
+        return "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other"
+    if flags & _BALANCING and mode not in _BALANCED:
+        return f"MPOL_F_NUMA_BALANCING is for {' and '.join(_BALANCED)}"
+    if flags and not nodes and mode != "MPOL_DEFAULT":
+        return f"{mode} without nodes takes none"
+    return ""
 
 
 def _word(node: Node, known: dict[str, int]) -> str:

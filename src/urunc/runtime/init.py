@@ -248,7 +248,10 @@ def _take_terminal(slave: int) -> None:
 
 
 def _set_scheduling(spec: Spec) -> None:
-    """Set what every thread of the monitor inherits. Init itself forks no more: that may take a policy back."""
+    """Set what the monitor's threads inherit, and startContainer hooks: all but by SCHED_FLAG_RESET_ON_FORK.
+
+    Before `ready`, so that what the kernel refuses is an error of `create`.
+    """
     process, memory, name = spec.process, spec.memory_policy, ""
     try:
         if process.scheduler is not None:
