@@ -122,7 +122,7 @@ def paths(layout: Layout, place: Place) -> Paths:
     """Return the container's directory for each controller.
 
     A path with a leading `/` is below the mount points. Any other is below the runtime's own cgroup; on v2
-    beside it, as a v2 cgroup with processes in it cannot give controllers to its children (runc's rule). Raise
+    beside it, as a v2 cgroup with processes in it cannot give controllers to its children (runc's rule). Raises
     HostError on a v1 host without the devices controller.
     """
     found = {}

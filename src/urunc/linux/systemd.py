@@ -229,7 +229,7 @@ def _reset(bus: Bus, unit: str) -> None:
 def stop_unit(unit: str, seconds: float = SECONDS) -> None:
     """Have systemd stop a unit, wait for it, and forget it if it failed. One that is not loaded is no error.
 
-    Neither is a host without systemd: an undo must work there too, after a create that failed for that reason. Raise
+    Neither is a host without systemd: an undo must work there too, after a create that failed for that reason. Raises
     HostError where systemd does not answer, or refuses.
     """
     try:
