@@ -160,7 +160,13 @@ def running(cli: Cli, bundle: Bundle, **streams: Any) -> Iterator[subprocess.Pop
         yield runner
     finally:
         runner.terminate()
-        runner.communicate(timeout=PATIENCE)
+        try:
+            runner.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            cli("delete", "--force", "guest", check=False)
+            runner.kill()
+            runner.communicate()
+            raise
 
 
 def printed(cli: Cli, bundle: Bundle, stdin: int | IO[bytes], data: bytes | None = None) -> bytes:

@@ -48,12 +48,16 @@ def swapping(place: Path, folder: Path, *names: str) -> Iterator[None]:
     """
     swapper = os.fork()
     if swapper == 0:
-        while True:
-            for name in names:
-                os.link(folder / name, folder / "next", follow_symlinks=False)
-                os.rename(folder / "next", place)
+        try:
+            while True:
+                for name in names:
+                    os.link(folder / name, folder / "next", follow_symlinks=False)
+                    os.rename(folder / "next", place)
+        finally:
+            os._exit(1)
     try:
         yield
+        assert os.waitpid(swapper, os.WNOHANG) == (0, 0), "nothing was swapped any more"
     finally:
         os.kill(swapper, signal.SIGKILL)
         os.waitpid(swapper, 0)

@@ -303,7 +303,7 @@ class Ctr(Driver):
 
     def status(self) -> int:
         """Remove the task, which tells."""
-        told = re.search(r"exit code (\d+)", self.engine("task", "rm", NAME, check=False).stderr)
+        told = re.search(r"exit code (\d+)", self.engine("task", "rm", NAME).stderr)
         return int(told[1]) if told else 0
 
     def stop(self) -> None:

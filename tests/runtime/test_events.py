@@ -119,8 +119,8 @@ def test_taps_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with table.open() as file:
         lines = file.read()
     monkeypatch.setattr(events, "_net_dev", lambda pid, started: lines.splitlines())
-    assert [entry["Name"] for entry in events._interfaces(record, taps=True)] == ["urunc0-x"]
-    assert [entry["Name"] for entry in events._interfaces(record, taps=False)] == ["eth0"]
+    found = [[entry["Name"] for entry in entries] for entries in events._interfaces(record)]
+    assert found == [["eth0"], ["urunc0-x"]]
 
 
 def test_the_process_is_counted_for_every_monitor(tmp_path: Path) -> None:

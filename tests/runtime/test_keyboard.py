@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import stat
 import termios
 from collections.abc import Callable, Iterator
 
@@ -53,10 +52,3 @@ def test_the_copy_ends_with_its_reader(terminal: tuple[int, int]) -> None:
         return os.waitpid(keyboard.child, 0)[1]
 
     assert run_in((), inside) == 0
-
-
-def test_what_is_no_terminal_stays() -> None:
-    source, sink = os.pipe()
-    assert at(source, lambda keyboard: (keyboard.child, stat.S_ISFIFO(os.fstat(0).st_mode))) == (0, True)
-    os.close(source)
-    os.close(sink)

@@ -80,27 +80,26 @@ def _follow(root: str, container: Container, process: int, oom: Oom, seconds: fl
 
 
 def _stats(root: str, container: Container, now: str) -> dict[str, Any]:
+    interfaces, taps = _interfaces(container)
     data = {
         **cgroup_stats.read(container.cgroup),
         "intel_rdt": {},
-        "network_interfaces": _interfaces(container, taps=False),
-        "process": {
-            **process_usage.read(container.pid, container.start_time),
-            "taps": _interfaces(container, taps=True),
-        },
+        "network_interfaces": interfaces,
+        "process": {**process_usage.read(container.pid, container.start_time), "taps": taps},
         "monitor": _monitor(f"{root}/{container.id}", container, now),
     }
     return {"type": "stats", "id": container.id, "data": data}
 
 
-def _interfaces(container: Container, *, taps: bool) -> list[dict[str, Any]]:
-    """Return the counters of the container's taps, or those of the interfaces before them.
+def _interfaces(container: Container) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the counters of the interfaces before the container's taps, and those of the taps.
 
-    As the guest is behind these, they are the guest's own: what they receive, it does. A tap receives what it sends.
+    As the guest is behind the former, they are its own: what they receive, it does. A tap receives what it sends.
     """
     lines = _net_dev(container.pid, container.start_time)
     entries = [entry for line in lines if (entry := _interface(line)) and entry["Name"] != "lo"]
-    return [entry for entry in entries if (entry["Name"] in container.taps) == taps]
+    taps = [entry for entry in entries if entry["Name"] in container.taps]
+    return [entry for entry in entries if entry not in taps], taps
 
 
 def _net_dev(pid: int, started: int) -> list[str]:
@@ -128,13 +127,13 @@ def _monitor(place: str, container: Container, now: str) -> dict[str, Any]:
     found = {"name": container.monitor, "accel": container.accel, "guestMemory": container.memory_mib << 20}
     if now != status.RUNNING:
         return found
-    asked = [_balloon] if container.balloon else []
-    asked += [_by_qmp] if os.path.exists(f"{place}/qmp.sock") else [_by_api] if _has_api(container) else []
+    asked = [_by_qmp] if os.path.exists(f"{place}/qmp.sock") else [_by_api] if _has_api(container) else []
+    asked += [_balloon] if container.balloon else []
     for ask in asked:
         try:
             found.update(ask(place, container))
-        except StateError:  # it is busy, or refuses, or has just ended
-            continue
+        except StateError:  # it is busy, or has just ended: it would not answer the next question either
+            break
     return found
 
 
@@ -143,7 +142,10 @@ def _balloon(place: str, container: Container) -> dict[str, Any]:
     from . import balloon
 
     found: dict[str, Any] = {"guestMemoryActual": balloon.size(place, container)}
-    usage = balloon.usage(place, container)
+    try:
+        usage = balloon.usage(place, container)
+    except StateError:  # an older monitor has no such question
+        usage = {}
     return {**found, "guestMemoryUsage": usage} if usage else found
 
 

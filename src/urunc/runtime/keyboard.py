@@ -32,8 +32,6 @@ class Keyboard:
         self.child = 0
 
     def __enter__(self) -> Keyboard:
-        if not os.isatty(0):
-            return self
         reader, writer = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
         self.child = os.fork()
@@ -46,15 +44,13 @@ class Keyboard:
 
     def let_go(self) -> None:
         """Hold the pipe no longer, which others have now: its writer is to hear of their end."""
-        if self.child:
-            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-            os.dup2(null, 0)
-            os.close(null)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(null, 0)
+        os.close(null)
 
     def __exit__(self, *_: object) -> None:
-        if self.child:
-            os.kill(self.child, _signal.SIGKILL)
-            os.waitpid(self.child, 0)
+        os.kill(self.child, _signal.SIGKILL)
+        os.waitpid(self.child, 0)
 
 
 def _copy(writer: int, parent: int) -> NoReturn:
