@@ -203,7 +203,7 @@ def _check_usage(place: str, change: Resources) -> None:
 
 
 def _before(paths: dict[str, str], writes: tuple[CgroupWrite, ...]) -> list[CgroupWrite]:
-    """Return the writes that restore what is there now. Files of several lines (a device each) cannot be restored."""
+    """Return the writes that restore what is there now. A block device's own limit cannot be restored."""
     found = []
     for write in reversed(writes):
         text = _text(paths.get("") or paths.get(write.controller, ""), write.file)
