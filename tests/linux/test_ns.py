@@ -101,6 +101,13 @@ def test_inside_comes_back() -> None:
         with pytest.raises(ZeroDivisionError), ns.inside(f"/proc/{child}/ns/net", "network"):
             raise ZeroDivisionError
         assert ns.identity(ns.own_path("network")) == before
+        other = os.open(f"/proc/{child}/ns/net", os.O_RDONLY)
+        with ns.inside(other, "network"):
+            assert ns.identity(ns.own_path("network")) != before
+        with pytest.raises(SpecError, match=r": `net:\[\d+\]` is not a uts namespace"), ns.inside(other, "uts"):
+            pass
+        assert ns.identity(ns.own_path("network")) == before
+        os.close(other)
         os.close(go)
         os.waitpid(child, 0)
 

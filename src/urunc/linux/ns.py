@@ -107,17 +107,23 @@ def _enter(fd: int, path: str, kind: str) -> None:
 
 
 class inside:  # noqa: N801  # it reads as the statement it is
-    """Stand in another namespace while the block lasts: `with ns.inside(path, "network"):`. Raises as `join`."""
+    """Stand in another namespace while the block lasts: `with ns.inside(path, "network"):`. Raises as `join`.
 
-    def __init__(self, path: str, kind: str) -> None:
-        self._path = path
+    One that is open is given by its descriptor; an error calls it as the kernel does: `net:[4026531840]`.
+    """
+
+    def __init__(self, place: str | int, kind: str) -> None:
+        self._place = place
         self._kind = kind
         self._own = -1
 
     def __enter__(self) -> None:
         self._own = os.open(own_path(self._kind), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            join(self._path, self._kind)
+            if isinstance(self._place, int):
+                _enter(self._place, os.readlink(f"/proc/self/fd/{self._place}"), self._kind)
+            else:
+                join(self._place, self._kind)
         except BaseException:
             os.close(self._own)
             raise
