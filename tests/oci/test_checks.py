@@ -92,6 +92,13 @@ def test_good_ones(good: Spec) -> None:
             ),
             "linux.netDevices: two devices are to be `eth0`",
         ),
+        (
+            GOOD.replace(
+                net_devices=(("nic0", "e%d"), ("nic1", "e%dx"), ("nic2", "e10x")),
+                namespaces=(*GOOD.namespaces, Namespace(kind="network")),
+            ),
+            "linux.netDevices: two devices are to be `e10x`",
+        ),
     ],
 )
 def test_bad_ones(bad: Spec, message: str) -> None:

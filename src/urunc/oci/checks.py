@@ -120,10 +120,19 @@ def _net_devices(spec: Spec) -> None:
     """config-linux.md, "Network Devices"; two of one name have no place, whichever is first."""
     if spec.net_devices and spec.namespace("network") is None:
         raise SpecError("linux.netDevices: needs a network namespace")
-    names = [inside for _name, inside in spec.net_devices if "%d" not in inside]
+    names = [inside for _name, inside in spec.net_devices]
     for name in names:
-        if names.count(name) > 1:
+        if "%d" not in name and sum(completes(other, name) for other in names) > 1:
             raise SpecError(f"linux.netDevices: two devices are to be {show(name)}")
+
+
+def completes(pattern: str, name: str) -> bool:
+    """Return whether the kernel may call a device `name` that is to be `pattern`, which may hold `%d` once."""
+    start, number, end = pattern.partition("%d")
+    if not number:
+        return name == pattern
+    middle = name[len(start) : len(name) - len(end)]
+    return middle.isdigit() and name == start + middle + end
 
 
 def _quota_and_burst(spec: Spec) -> None:
