@@ -192,14 +192,15 @@ def test_a_network_device_of_the_host_is_the_guests(
     cli.end("guest")
 
 
-@pytest.mark.parametrize("hook", ["prestart", "createContainer"])
+@pytest.mark.parametrize(("hook", "state"), [("prestart", "down"), ("createContainer", "up")])
 def test_a_failed_create_gives_a_network_device_back(
-    cli: Cli, make_unikernel: Callable[..., Bundle], world: World, wire: str, hook: str
+    cli: Cli, make_unikernel: Callable[..., Bundle], world: World, wire: str, hook: str, state: str
 ) -> None:
+    world.run("ip", "link", "set", "nic0", state)
     bundle = make_unikernel("app")
     bundle.config["linux"]["netDevices"] = {"nic0": {"name": "eth0"}}
     bundle.hook(hook, "/bin/false")
     assert cli.create("bad", bundle, check=False) == 1
     shown = world.run("ip", "-br", "address", "show", "nic0").stdout.split()
-    assert shown[1] == "UP"
+    assert shown[1] == state.upper()
     assert f"{wire}/24" in shown

@@ -17,15 +17,15 @@ import linuxes
 from inchild import set_propagation
 from urunc.errors import HostError, KernelError, StateError, UruncError
 from urunc.linux import cgroup, mountinfo, mounts, ns, proc
-from urunc.runtime import create, init, lifecycle, monitor_root, status, store
+from urunc.runtime import create, init, lifecycle, monitor_root, net_devices, status, store
 from urunc.runtime.options import Globals, Options
 from urunc.runtime.timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import ModuleType
 
-    from urunc.vm.machine import Network
+    from urunc.runtime.channel import Channel
 
 pytestmark = pytest.mark.root
 
@@ -207,17 +207,17 @@ def test_a_failure_between_the_cgroups_leaves_nothing(place: Place) -> None:
 
 
 def test_whoever_has_inits_pid_after_it_is_left_alone(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
-    attach = create._Creation._attach_network
+    init_network = create._Creation._init_network
 
-    def attach_late(self: create._Creation) -> tuple[Network, dict[str, int]]:
+    def open_late(self: create._Creation) -> int:
         known, self.container = self.container, self.container.replace(start_time=self.container.start_time - 1)
         try:
-            return attach(self)
+            return init_network(self)
         finally:
             self.container = known
 
     def body() -> None:
-        create._Creation._attach_network = attach_late  # type: ignore[method-assign]
+        create._Creation._init_network = open_late  # type: ignore[method-assign]
         place.create()
 
     assert in_child(body) == 1
@@ -289,4 +289,64 @@ def test_an_init_killed_while_it_waits_is_stopped(place: Place) -> None:
     with pytest.raises(StateError, match="container is stopped"):
         lifecycle.start(place.root, NAME)
     lifecycle.delete(place.root, NAME)
+    assert place.leftovers() == []
+
+
+@pytest.fixture
+def device(place: Place) -> Iterator[str]:
+    """A device of the host's that the container is to have."""
+    name = f"ut{os.getpid() % 10**8}"
+    subprocess.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"], check=True)
+    place.bundle.config["linux"]["netDevices"] = {name: {"name": "nic7"}}
+    place.bundle.write()
+    yield name
+    subprocess.run(["ip", "link", "delete", name], check=True)
+
+
+def test_a_device_of_the_host_is_given_back_once(place: Place, device: str, capfd: pytest.CaptureFixture[str]) -> None:
+    given_back = net_devices.move_back
+
+    def tell(devices: Sequence[store.NetDevice], namespace: int) -> None:
+        print("given back", [(each.name, each.inside, each.moved) for each in devices])
+        given_back(devices, namespace)
+
+    def body() -> None:
+        net_devices.move_back = tell
+        place.create()
+
+    place.bundle.hook("createRuntime", "/bin/false")
+    place.bundle.write()
+    assert in_child(body) == 1
+    assert capfd.readouterr().out.count("given back") == 1
+    assert place.leftovers() == []
+
+
+def test_a_device_of_the_host_is_given_back_after_a_kill(place: Place, device: str) -> None:
+    def body() -> None:
+        create._Creation._run_runtime_hooks = lambda _self: os._exit(7)  # type: ignore[method-assign]
+        place.create()
+
+    assert in_child(body) == 7
+    (known,) = store.want(place.root, NAME).net_devices
+    assert (known.name, known.inside, known.moved, known.up) == (device, "nic7", True, False)
+    lifecycle.delete(place.root, NAME, force=True)
+    assert place.leftovers() == []
+    assert os.path.exists(f"/sys/class/net/{device}")
+
+
+def test_init_that_is_gone_before_it_gets_a_device(
+    place: Place, device: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def body() -> None:
+        join = create._Creation._join
+
+        def join_and_forget(self: create._Creation, speaker: Channel) -> None:
+            join(self, speaker)
+            self.container = self.container.replace(start_time=self.container.start_time - 1)
+
+        create._Creation._join = join_and_forget  # type: ignore[method-assign]
+        place.create()
+
+    assert in_child(body) == 1
+    assert "init ended before its network was looked at" in capfd.readouterr().out
     assert place.leftovers() == []

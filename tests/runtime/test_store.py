@@ -12,7 +12,7 @@ import pytest
 import containers
 from urunc.errors import StateError
 from urunc.runtime import store
-from urunc.runtime.store import Container, Lock
+from urunc.runtime.store import Container, Lock, NetDevice
 
 NAME = "web"
 
@@ -24,6 +24,8 @@ def container(name: str = NAME) -> Container:
         creator=(os.getpid(), 1),
         cgroup={"memory": "/sys/fs/cgroup/memory/web"},
         timeline=(("begin", 1), ("fork", 2)),
+        network_id=(4, 2),
+        net_devices=(NetDevice(name="nic0", inside="net%d", index=2, up=True, addresses=("10.0.0.1/24",)),),
     )
 
 
@@ -97,7 +99,16 @@ def test_an_unknown_id_is_none_or_an_error(root: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"version":99}', b'{"version":1}', b'{"version":1,"id":"web","odd":1}']
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"version":99}',
+        b'{"version":1}',
+        b'{"version":1,"id":"web","odd":1}',
+        b'{"version":1,"net_devices":[{}]}',
+    ],
 )
 def test_a_damaged_record_is_an_error(root: str, content: bytes) -> None:
     store.claim(root, container()).release()

@@ -9,7 +9,7 @@ import os
 
 from .. import log
 from ..errors import KernelError, SpecError, reason
-from ..linux import ns, proc
+from ..linux import ns
 from ..oci import network as networks
 from ..vm import guests, monitors
 from ..vm.machine import GuestFile, Host, Network
@@ -25,12 +25,11 @@ _ENGINE_FILE_LIMIT = 1 << 20
 _MAX_ARGUMENT = 128 * 1024  # the kernel's MAX_ARG_STRLEN, with the NUL: execve would fail only at `start`
 
 
-def attach_network(request: Request, pid: int, started: int) -> tuple[Network, dict[str, int]]:
-    """Look at the network namespace of init and put taps beside its interfaces, or behind them (NAT).
+def attach_network(request: Request, namespace: int) -> tuple[Network, dict[str, int]]:
+    """Look at init's network namespace, which is open, and put taps beside its interfaces, or behind them (NAT).
 
-    `pid` and `started` (ticks since boot) are init's: a namespace of whoever has its pid after it is never entered.
     Returns the guest's network, and the taps' descriptors by name where they are not persistent. Raises HostError,
-    KernelError, and ProcessLookupError where init is gone; what a failing call has made is undone.
+    KernelError; what a failing call has made is undone.
     """
     plan = request.plan
     servers, search = _name_servers(request)
@@ -44,16 +43,12 @@ def attach_network(request: Request, pid: int, started: int) -> tuple[Network, d
     else:
         from . import net as mode  # type: ignore[no-redef]
 
-    namespace = proc.open_file(pid, started, "ns/net")
-    try:
-        with ns.inside(f"/proc/self/fd/{namespace}", "network"), Rtnl() as rtnl:
-            found = mode.look(rtnl, plan.taps)
-            seen = found.limited(plan.machine.boot.nics)
-            taps = mode.attach(
-                rtnl, seen, plan.host_uid, plan.host_gid, persistent=plan.persistent_taps, vnet_hdr=plan.vnet_hdr
-            )
-    finally:
-        os.close(namespace)
+    with ns.inside(namespace, "network"), Rtnl() as rtnl:
+        found = mode.look(rtnl, plan.taps)
+        seen = found.limited(plan.machine.boot.nics)
+        taps = mode.attach(
+            rtnl, seen, plan.host_uid, plan.host_gid, persistent=plan.persistent_taps, vnet_hdr=plan.vnet_hdr
+        )
     _say_left_out(found, seen)
     if seen.nics and not servers:
         log.info("the guest gets no name server: the engine gave none that it can reach, nor does [network] dns")

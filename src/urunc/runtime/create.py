@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..oci.spec import IdMap
-    from ..vm.machine import Network
     from ..vm.storage import Device
     from .channel import Channel, Message
     from .load import Request
@@ -98,7 +97,7 @@ class _Creation:
         self.timeline = Timeline("begin", request.began)
         self.speaker: Channel | None = None
         self.master = -1
-        self.network = -1  # init's namespace, where devices of the host were moved to it
+        self.network = -1  # init's namespace, once it was opened
         self.child = 0  # what was forked; init's own pid, after a second fork, is in the record
         self.held = Descriptors()  # what keeps the disks' devices there
         self.disks: dict[str, int] = {}  # path in the monitor's root -> descriptor
@@ -239,12 +238,24 @@ class _Creation:
         """Move devices of the host into init's network namespace, which stays as long as they may have to come back."""
         from . import net_devices
 
-        devices, container = self.spec.net_devices, self.container
-        self.network = self.held.add(proc.open_file(container.pid, container.start_time, "ns/net"))
-        net_devices.check(devices, self.network)
-        self.container = container.replace(net_devices=devices)
+        namespace = self._init_network()
+        devices = net_devices.find(self.spec.net_devices, namespace)
+        network_id = ns.identity(f"/proc/self/fd/{namespace}")
+        self.container = self.container.replace(network_id=network_id, net_devices=devices)
         store.save(self.root, self.container)
-        net_devices.move_in(devices, self.network)
+        for known in net_devices.move_in(devices, namespace):
+            self.container = self.container.replace(net_devices=known)
+            store.save(self.root, self.container)
+
+    def _init_network(self) -> int:
+        """Return init's network namespace, open, and never that of whoever has its pid after it. Raises KernelError."""
+        if self.network < 0:
+            try:
+                namespace = proc.open_file(self.container.pid, self.container.start_time, "ns/net")
+            except ProcessLookupError:
+                raise self._ended("its network was looked at") from None
+            self.network = self.held.add(namespace)
+        return self.network
 
     def _give_back_net_devices(self) -> None:
         from . import net_devices
@@ -253,6 +264,8 @@ class _Creation:
             net_devices.move_back(self.container.net_devices, self.network)
         except (UruncError, OSError) as error:
             log.warn(f"giving network devices back after the failed create: {error}")
+        else:
+            self.container = self.container.replace(net_devices=())  # `teardown` has none to give back
 
     def _state(self) -> dict[str, Any]:
         return status.document(self.container, status.CREATING)
@@ -271,7 +284,7 @@ class _Creation:
         """Look at the network that the hooks left, make the Launch, and send init on."""
         held = Descriptors()
         try:
-            network, taps = self._attach_network()
+            network, taps = assemble.attach_network(self.request, self._init_network())
             for fd in taps.values():
                 held.add(fd)
             machine = assemble.finish_machine(self.request, network)
@@ -283,12 +296,6 @@ class _Creation:
             speaker.send("go", fds=(orders, *fds))
         finally:
             held.close()
-
-    def _attach_network(self) -> tuple[Network, dict[str, int]]:
-        try:
-            return assemble.attach_network(self.request, self.container.pid, self.container.start_time)
-        except ProcessLookupError:
-            raise self._ended("its network was looked at") from None
 
     def _hand_over(self) -> None:
         """Give the engine what it asked for, and write the record that says: created."""

@@ -38,6 +38,17 @@ _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
+class NetDevice(Record):
+    """A network device of the host that `create` moves into the container's namespace, and back where it fails."""
+
+    name: str  # on the host
+    inside: str  # in the namespace; until it was moved it may hold `%d`
+    index: int  # in the namespace; until it was moved, on the host
+    moved: bool = False
+    up: bool  # on the host
+    addresses: tuple[str, ...] = ()  # with their prefixes; the lasting, global ones
+
+
 class Container(Record):
     """The facts of one container. Times are seconds or the kernel's clock ticks since boot, as said."""
 
@@ -63,7 +74,8 @@ class Container(Record):
     scope: str = ""  # the systemd unit, where systemd holds the cgroup
     rootfs_mount: tuple[str, ...] = ()  # (device, type, option, ..) of a rootfs that is unmounted for the guest
     network_path: str = ""  # the network namespace, where it was given by path
-    net_devices: tuple[tuple[str, str], ...] = ()  # of the host, (name, name inside), that a failed `create` gives back
+    network_id: tuple[int, int] = (0, 0)  # that of the namespace which the devices below went to: ns.identity
+    net_devices: tuple[NetDevice, ...] = ()  # of the host, that a `create` which fails gives back
     taps: tuple[str, ...] = ()
     behind_nat: bool = False  # the taps are of network mode `nat`
     stop: str = "kill"  # how a stop signal ends the guest: control, ctrl-alt-del, acpi, term or kill
@@ -179,11 +191,16 @@ def from_data(name: str, data: Any, *, any_version: bool = False) -> Container:
     try:
         known = {key: data[key] for key in Container._fields if key in data}
         lists = {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
-        for key in ("timeline", "net_devices"):
-            lists[key] = tuple((first, second) for first, second in data.get(key, ()))
+        lists["timeline"] = tuple((first, second) for first, second in data.get("timeline", ()))
+        lists["net_devices"] = tuple(_net_device(device) for device in data.get("net_devices", ()))
         return Container(**{**known, **lists})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError) as error:
         raise StateError(f"the record of `{name}` is damaged: {error}") from None
+
+
+def _net_device(data: Any) -> NetDevice:
+    known = {key: data[key] for key in NetDevice._fields}
+    return NetDevice(**{**known, "addresses": tuple(known["addresses"])})
 
 
 def want(root: str, name: str) -> Container:

@@ -70,18 +70,18 @@ def run_late_hooks(container: Container, kind: str, state: str, *, warn: Callabl
 def _give_back_devices(container: Container) -> None:
     """Move the host's network devices out of a namespace that outlives a killed `create`. Any other has none any more.
 
-    A `create` that fails has done so itself: the namespace may end with init.
+    A `create` that fails has done so itself: the namespace may end with init. What stands in the way is no reason to
+    keep the container for ever.
     """
     path = container.network_path
-    if not container.net_devices or container.creator == (0, 0) or not path or not os.path.exists(path):
+    if not path or not container.net_devices or container.creator == (0, 0) or container.boot_id != proc.boot_id():
         return
     from . import net_devices
 
-    namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        net_devices.move_back(container.net_devices, namespace)
-    finally:
-        os.close(namespace)
+        net_devices.give_back(container.net_devices, path, container.network_id)
+    except (UruncError, OSError) as error:
+        log.warn(f"network devices of `{container.id}` cannot be given back: {error}")
 
 
 def _end_process(container: Container) -> None:
