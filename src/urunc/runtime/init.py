@@ -248,7 +248,7 @@ def _take_terminal(slave: int) -> None:
 
 
 def _set_scheduling(spec: Spec) -> None:
-    """Set what the monitor's threads inherit, and startContainer hooks: all but by SCHED_FLAG_RESET_ON_FORK.
+    """Set what the monitor's threads inherit, and startContainer hooks; no policy with SCHED_FLAG_RESET_ON_FORK.
 
     Before `ready`, so that what the kernel refuses is an error of `create`.
     """
