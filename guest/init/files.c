@@ -47,14 +47,11 @@ long write_file(const char *path, const char *text)
 	return n;
 }
 
-static long copy_file(const char *source, const char *target)
+static long copy_file(long from, const char *target)
 {
-	long from = call(openat, AT_FDCWD, source, O_RDONLY | O_CLOEXEC), to, n;
+	long n = make_parents(target), to;
 	struct stat status;
 
-	if (from < 0)
-		return from;
-	n = make_parents(target);
 	if (n < 0 && n != -EROFS)
 		return n;
 	/* In its place, not through it: the image's file may be a link to anywhere. */
@@ -69,39 +66,91 @@ static long copy_file(const char *source, const char *target)
 	/* The engine's files, such as /etc/hosts, are for every user of the guest to read. */
 	call(fchmod, to, (status.st_mode & 0777) | 0444);
 	call(close, to);
-	call(close, from);
 	return n;
 }
 
-/* Where nothing can be written: a copy in /run, bound to what is there. Without anything there, the file is left out. */
-static long bind_copy(const char *source, const char *path, const char *target)
+/* The application's root becomes ours, so that links in it lead to places in it. Returns the way back, for `leave`. */
+static long enter(const char *root)
 {
-	char copy[PATH_MAX];
-	long error = call(faccessat, AT_FDCWD, target, 0);
+	long outside = call(openat, AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC), error;
 
-	if (error == -ENOENT) {
-		say("`%s` is left out: the root has no such file, and cannot be written", path);
-		return 0;
-	}
-	if (error < 0)
-		return error;
-	if (!join(copy, sizeof(copy), COPIES, path, ""))
-		return -ENAMETOOLONG;
-	error = copy_file(source, copy);
-	return error < 0 ? error : call(mount, copy, target, 0, MS_BIND, 0);
+	if (outside < 0)
+		return outside;
+	error = call(chroot, *root ? root : "/");
+	if (error >= 0)
+		return outside;
+	call(close, outside);
+	return error;
 }
 
-/* A record `file` is an absolute path; what belongs there lies at the same path below /.urunc/files. */
-static bool place_file(const char *root, const char *path)
+static void leave(long outside)
 {
-	char source[PATH_MAX], target[PATH_MAX];
-	long error = -EINVAL;
+	call(fchdir, outside);
+	call(chroot, ".");
+	call(close, outside);
+}
 
-	if (path[0] == '/' && join(source, sizeof(source), FILES, path, "") &&
-	    join(target, sizeof(target), root, path, ""))
-		error = copy_file(source, target);
-	if (error == -EROFS || error == -EACCES)
-		error = bind_copy(source, path, target);
+static long write_copy(long from, const char *root, const char *path)
+{
+	long outside = enter(root), error;
+
+	if (outside < 0)
+		return outside;
+	error = copy_file(from, path);
+	leave(outside);
+	return error;
+}
+
+/* Where nothing can be written: a copy in /run, bound to what is there. -ENOENT without anything there. */
+static long bind_copy(long from, const char *root, const char *path)
+{
+	char copy[PATH_MAX], target[40] = "/proc/self/fd/";
+	long outside = enter(root), file, error;
+
+	if (outside < 0)
+		return outside;
+	file = call(openat, AT_FDCWD, path, O_PATH | O_CLOEXEC);
+	leave(outside);
+	if (file < 0)
+		return file;
+	format_number(target + strlen(target), (uint64_t)file);
+	error = join(copy, sizeof(copy), COPIES, path, "") ? copy_file(from, copy) : -ENAMETOOLONG;
+	if (error >= 0)
+		error = call(mount, copy, target, 0, MS_BIND, 0);
+	call(close, file);
+	return error;
+}
+
+/* What cannot be written, or is a link that cannot be removed, is bound over. */
+static long place(long from, const char *root, const char *path, bool asked_for)
+{
+	long error = write_copy(from, root, path);
+
+	if (error != -EROFS && error != -EACCES && error != -ELOOP)
+		return error;
+	error = bind_copy(from, root, path);
+	if (error != -ENOENT || asked_for)
+		return error;
+	say("`%s` is left out: the root has no such file, and cannot be written", path);
+	return 0;
+}
+
+/*
+ * A record `file` is an absolute path; what belongs there lies at the same path below /.urunc/files. Engines give their
+ * files to every container, whether it has a place for them or not: `asked_for` is what may not be left out.
+ */
+static bool place_file(const char *root, const char *path, bool asked_for)
+{
+	char source[PATH_MAX];
+	long error = -EINVAL, from;
+
+	if (path[0] == '/' && join(source, sizeof(source), FILES, path, "")) {
+		error = from = call(openat, AT_FDCWD, source, O_RDONLY | O_CLOEXEC);
+		if (from >= 0) {
+			error = place(from, root, path, asked_for);
+			call(close, from);
+		}
+	}
 	if (error < 0)
 		say("cannot place the file `%s`: %s", path, error_text(error));
 	return error >= 0;
@@ -142,7 +191,7 @@ static bool write_resolv_conf(const char *root)
 	for (const char *before = "search "; *search; search++, before = " ")
 		write_all(file, before, *search, search[1] ? "" : "\n");
 	call(close, file);
-	placed = place_file(root, "/etc/resolv.conf");
+	placed = place_file(root, "/etc/resolv.conf", true);
 	call(unlinkat, AT_FDCWD, FILES "/etc/resolv.conf", 0);
 	return placed;
 }
@@ -150,7 +199,7 @@ static bool write_resolv_conf(const char *root)
 bool place_files(const char *root)
 {
 	for (size_t i = 0; i < config.count; i++)
-		if (equal(config.records[i].key, "file") && !place_file(root, config.records[i].value))
+		if (equal(config.records[i].key, "file") && !place_file(root, config.records[i].value, false))
 			return false;
 	return write_resolv_conf(root);
 }
