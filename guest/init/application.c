@@ -2,6 +2,7 @@
 #include "init.h"
 
 #include <asm/signal.h>
+#include <asm/stat.h>
 #include <linux/resource.h>
 
 #define NOT_FOUND 127
@@ -9,6 +10,7 @@
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define ID_MAX 0xfffffffe
 #define GROUPS_MAX 65536
+#define NULL_DEVICE 0x103 /* 1:3, /dev/null */
 
 static const char *const limits[] = {
 	[RLIMIT_CPU] = "RLIMIT_CPU",
@@ -84,6 +86,19 @@ static bool set_groups(void)
 	return false;
 }
 
+/*
+ * So that the application can open /dev/stdin, /dev/stdout and /dev/stderr, which lead here, once more. The null device
+ * is everybody's.
+ */
+static void own_streams(uint64_t uid)
+{
+	struct stat status;
+
+	for (long i = 0; i < 3; i++)
+		if (call(fstat, i, &status) >= 0 && status.st_rdev != NULL_DEVICE)
+			call(fchown, i, uid, -1);
+}
+
 static bool set_identity(void)
 {
 	uint64_t uid, gid, mask;
@@ -92,9 +107,7 @@ static bool set_identity(void)
 	    !config_number("umask", 022, 0777, &mask) || !set_groups())
 		return false;
 	call(umask, mask);
-	/* So that the application can open /dev/stdin, /dev/stdout and /dev/stderr, which lead here, once more. */
-	for (long i = 0; i < 3; i++)
-		call(fchown, i, uid, -1);
+	own_streams(uid);
 	if (call(setresgid, gid, gid, gid) < 0 || call(setresuid, uid, uid, uid) < 0) {
 		say("cannot become the user");
 		return false;

@@ -6,11 +6,16 @@
 
 #define PATIENCE_MS 10000
 
-/* The kernel opened it for us where /dev/console was in the initrd; devtmpfs has it in any case. */
+/*
+ * The kernel opened it for us where /dev/console was in the initrd; devtmpfs has it in any case. Without a console, these
+ * descriptors must not become anything else's.
+ */
 void open_console(void)
 {
 	long file = call(openat, AT_FDCWD, "/dev/console", O_RDWR | O_NOCTTY);
 
+	if (file < 0)
+		file = call(openat, AT_FDCWD, "/dev/null", O_RDWR);
 	if (file < 0)
 		return;
 	for (long fd = 0; fd <= 2; fd++)
@@ -88,10 +93,11 @@ void join_session(void)
 /* The last words must be out before the power is; but a reader who has gone away must not hold the machine. */
 void drain_console(void)
 {
-	int waiting = 0, before = 0, ms = 0;
+	struct patience patience = { .ms = PATIENCE_MS };
+	int waiting = 0, before = 0;
 
-	while (call(ioctl, 1, TIOCOUTQ, &waiting) >= 0 && waiting > 0 && ms < PATIENCE_MS) {
-		ms = waiting == before ? ms + 1 : 0;
+	while (call(ioctl, 1, TIOCOUTQ, &waiting) >= 0 && waiting > 0 &&
+	       patience_left(&patience, waiting != before) > 0) {
 		before = waiting;
 		sleep_ms(1);
 	}

@@ -2,8 +2,10 @@
 #include "init.h"
 
 #include <linux/reboot.h>
+#include <linux/time.h>
 #include <linux/time_types.h>
 
+#define STOPPED_MS 3000 /* whoever stops a container waits for its end, and ten seconds at most as a rule */
 #define DEBUG_EXIT 0x501
 #define REBOOT_TYPE "/sys/kernel/reboot/type"
 
@@ -12,6 +14,24 @@ void sleep_ms(long ms)
 	struct __kernel_timespec time = { ms / 1000, ms % 1000 * 1000000 };
 
 	call(nanosleep, &time, 0);
+}
+
+int64_t now_ms(void)
+{
+	struct __kernel_timespec time = { 0 };
+
+	call(clock_gettime, CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+int patience_left(struct patience *patience, bool taken)
+{
+	bool stopped = pass_signals(0);
+
+	if (taken || patience->since == 0 || stopped != patience->stopped)
+		patience->since = now_ms();
+	patience->stopped = stopped;
+	return (int)(patience->since + (stopped ? STOPPED_MS : patience->ms) - now_ms());
 }
 
 /* QEMU's isa-debug-exit turns N into (N << 1) | 1: an even status ends as the odd one after it. */
@@ -53,6 +73,7 @@ void end_machine(int status)
 	bool known = config.count > 0;
 
 	drain_console();
+	control_close();
 	/* The kernel's farewell, an emergency message in its own eyes, is none of the application's output. */
 	write_file("/proc/sys/kernel/printk", "0");
 	call(sync);

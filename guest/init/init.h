@@ -107,7 +107,7 @@ void open_outputs(long *out, long *error); /* the application's; -1 where that i
 void watch_outputs(long epoll);
 bool pass_outputs(long file, uint32_t events); /* after an event; false where the host has taken everything */
 void close_output(void);
-void drain_outputs(long epoll, bool stopped);
+void drain_outputs(long epoll);
 
 /* application.c */
 
@@ -121,6 +121,11 @@ int control_read(void); /* a signal to pass on, or 0 */
 void control_resume(void); /* send what has not been sent yet */
 void control_close(void); /* the host has taken what was said then */
 
+/* signals.c */
+
+long open_signals(void); /* the descriptor to watch */
+bool pass_signals(long application); /* to nobody where that is 0; true once one of them was a stop */
+
 /* main.c */
 
 void watch(long epoll, long file, uint32_t events); /* nothing happens for a negative file */
@@ -130,5 +135,14 @@ void watch(long epoll, long file, uint32_t events); /* nothing happens for a neg
 void expect_failure(void);
 void end_machine(int status) __attribute__((noreturn));
 void sleep_ms(long ms);
+int64_t now_ms(void); /* since some time before the first process */
+
+struct patience { /* with a host that has not taken yet what was written */
+	int ms; /* where nobody stops the container, who would wait for its end */
+	int64_t since; /* when the host took something last, or the stop came; 0 at first */
+	bool stopped;
+};
+
+int patience_left(struct patience *patience, bool taken); /* in milliseconds, after a look for a stop */
 
 #endif

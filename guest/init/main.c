@@ -6,11 +6,8 @@
  */
 #include "init.h"
 
-#include <asm/siginfo.h>
 #include <asm/signal.h>
 #include <linux/mount.h>
-#include <linux/reboot.h>
-#include <linux/signalfd.h>
 #include <linux/wait.h>
 
 #define SYSLOG_CONSOLE_LEVEL 8
@@ -85,38 +82,14 @@ void watch(long epoll, long file, uint32_t events)
 		call(epoll_ctl, epoll, EPOLL_CTL_ADD, file, &event);
 }
 
-/* Children, and the kernel's SIGINT for Ctrl-Alt-Del, which is how Firecracker asks a guest to stop. */
-static long open_signals(void)
-{
-	uint64_t wanted = 1ul << (SIGCHLD - 1) | 1ul << (SIGINT - 1);
-
-	call(reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_CAD_OFF, 0);
-	return call(signalfd4, -1, &wanted, sizeof(wanted), O_NONBLOCK | O_CLOEXEC);
-}
-
-static void take_signals(long file, long application)
-{
-	struct signalfd_siginfo info;
-
-	while (call(read, file, &info, sizeof(info)) == sizeof(info))
-		if (info.ssi_signo == SIGINT && info.ssi_code == SI_KERNEL)
-			call(kill, application, SIGTERM);
-}
-
-/* Engines stop a container by one of these, unless its image has another. */
-static bool stops(int signal)
-{
-	return signal == SIGTERM || signal == SIGINT || signal == SIGQUIT;
-}
-
 /*
  * Serve the application until it ends. What is watched tells its news once: a port that nobody is connected to is
  * "hung up" all the time.
  */
-static int serve(long application, long port, long signals, long epoll, bool *stopped)
+static int serve(long application, long port, long signals, long epoll)
 {
 	struct epoll_event event = { 0 };
-	int status = 0, signal, wait = 0;
+	int status = 0, wait = 0;
 
 	watch(epoll, signals, EPOLLIN | EPOLLET);
 	watch(epoll, port, EPOLLIN | EPOLLOUT | EPOLLET);
@@ -125,12 +98,8 @@ static int serve(long application, long port, long signals, long epoll, bool *st
 	while (!reap(application, &status)) {
 		if (call(epoll_pwait, epoll, &event, 1, wait, 0, 0) <= 0)
 			event.events = 0;
-		take_signals(signals, application);
 		control_resume();
-		while ((signal = control_read())) {
-			*stopped |= stops(signal);
-			call(kill, application, signal);
-		}
+		pass_signals(application);
 		wait = pass_stdin();
 		pass_outputs((long)event.data, event.events);
 	}
@@ -158,7 +127,7 @@ static int run_application(void)
 	uint64_t all = ~0ul;
 	long port = open_control_port(), streams[3] = { open_stdin(), -1, -1 }, signals, pid;
 	long epoll = call(epoll_create1, O_CLOEXEC);
-	bool panics = tells_panics(), stopped = false;
+	bool panics = tells_panics();
 	int status;
 
 	open_outputs(&streams[1], &streams[2]);
@@ -174,9 +143,10 @@ static int run_application(void)
 	control_say("started", 0);
 	if (panics)
 		control_say("panics", 0);
-	status = serve(pid, port, signals, epoll, &stopped);
+	status = serve(pid, port, signals, epoll);
 	end_stragglers();
-	drain_outputs(epoll, stopped);
+	call(sync); /* the machine may be killed while it waits for a reader */
+	drain_outputs(epoll);
 	return status;
 }
 
@@ -193,6 +163,5 @@ void init_main(void)
 	}
 	control_say("exit ", (uint64_t)status);
 	release_disks();
-	control_close();
 	end_machine(status);
 }

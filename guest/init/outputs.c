@@ -10,7 +10,6 @@
 #include "init.h"
 
 #define PATIENCE_MS 600000 /* with a reader who pauses, as of a pager */
-#define STOPPED_MS 3000 /* whoever stops a container waits for its end, and ten seconds at most as a rule */
 #define PIECE 32768 /* a port takes no more at once */
 
 struct output {
@@ -129,15 +128,26 @@ void close_output(void)
 	outputs[0].source = -1;
 }
 
-/* `stopped`: the application was asked to end, or is now, when only the rest of what it wrote is left. */
-void drain_outputs(long epoll, bool stopped)
+/* A sink has room again once the host has taken something. */
+static bool has_taken(const struct epoll_event *event)
 {
+	for (size_t i = 0; i < ARRAY_SIZE(outputs); i++)
+		if (outputs[i].sink == (long)event->data && event->events & EPOLLOUT)
+			return true;
+	return false;
+}
+
+void drain_outputs(long epoll)
+{
+	struct patience patience = { .ms = PATIENCE_MS };
 	struct epoll_event event = { 0 };
 
 	while (pass_outputs((long)event.data, event.events)) {
-		if (call(epoll_pwait, epoll, &event, 1, stopped ? STOPPED_MS : PATIENCE_MS, 0, 0) <= 0)
+		int left = patience_left(&patience, has_taken(&event));
+
+		if (left <= 0)
 			return;
-		while (control_read())
-			stopped = true;
+		if (call(epoll_pwait, epoll, &event, 1, left, 0, 0) <= 0)
+			event.events = 0;
 	}
 }

@@ -10,9 +10,6 @@
  */
 #include "init.h"
 
-#include <linux/time.h>
-#include <linux/time_types.h>
-
 #define PATIENCE_MS 1000
 #define ROUNDS 16 /* so that a flood does not keep signals out */
 
@@ -21,14 +18,6 @@ static bool connected;
 static int64_t deadline;
 static char waiting[16384]; /* what the application has not taken yet */
 static size_t start, end;
-
-static int64_t now_ms(void)
-{
-	struct __kernel_timespec time = { 0 };
-
-	call(clock_gettime, CLOCK_MONOTONIC, &time);
-	return time.tv_sec * 1000 + time.tv_nsec / 1000000;
-}
 
 long open_stdin(void)
 {

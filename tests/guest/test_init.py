@@ -227,15 +227,19 @@ def test_last_words_reach_a_slow_reader(linux: Linux) -> None:
     assert qemu.lines()[-20001:] == [*(f"{number} .............." for number in range(20000)), ""]
 
 
+def press_ctrl_alt_del(qmp: socket.socket) -> None:
+    keys = [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")]
+    qmp.sendall(json.dumps({"execute": "qmp_capabilities"}).encode())
+    qmp.sendall(json.dumps({"execute": "send-key", "arguments": {"keys": keys}}).encode())
+
+
 def test_ctrl_alt_del_asks_the_application_to_stop(linux: Linux, tmp_path: Path) -> None:
     script = "trap 'echo term; exit 8' TERM; echo up; while :; do sleep 0.05; done"
     path = tmp_path / "qmp"
     arguments = ("-qmp", f"unix:{path},server=on,wait=off")
     with linux.boot(shell(script), *arguments, machine="q35") as qemu, connect(path) as qmp:
         qemu.wait_for(b"up\n")
-        keys = [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")]
-        qmp.sendall(json.dumps({"execute": "qmp_capabilities"}).encode())
-        qmp.sendall(json.dumps({"execute": "send-key", "arguments": {"keys": keys}}).encode())
+        press_ctrl_alt_del(qmp)
         assert qemu.wait() == 9
     assert b"term\n" in qemu.output
 
@@ -272,12 +276,21 @@ def test_no_standard_input(linux: Linux, wanted: str, message: bytes) -> None:
     assert qemu.output.endswith(message + b"end\n")
 
 
+OUTPUTS = (("stdout", "out"), ("stderr", "console"))
+
+
+def output_port(folder: Path) -> list[str]:
+    """Return the options for a port `out` that nobody reads until he connects to the socket `out`."""
+    chardev = f"socket,id=out,path={folder / 'out'},server=on,wait=off"
+    return ["-chardev", chardev, "-device", "virtserialport,chardev=out,name=out"]
+
+
 def test_output_by_a_port(linux: Linux, tmp_path: Path) -> None:
     """All of it goes there, and on the console is standard error alone."""
     out = tmp_path / "out"
     chardev = ("-chardev", f"file,id=out,path={out}", "-device", "virtserialport,chardev=out,name=out")
     script = "echo out; echo error >&2; busybox seq 1 50000; echo again >/dev/stderr; exit 3"
-    records = (("control", PORT), ("stdout", "out"), ("stderr", "console"))
+    records = (("control", PORT), *OUTPUTS)
     with linux.boot(shell(script, *records), *serial_port("microvm", tmp_path / "control"), *chardev) as qemu:
         assert qemu.wait() == 3
     assert qemu.output.endswith(b"error\nagain\n") and b"out\n" not in qemu.output
@@ -293,17 +306,82 @@ def test_output_without_its_port(linux: Linux) -> None:
 
 def test_output_that_nobody_takes(linux: Linux, tmp_path: Path) -> None:
     """The application waits, until init is told that it does so in vain."""
-    chardev = ("-chardev", f"socket,id=out,path={tmp_path / 'out'},server=on,wait=off")
-    device = ("-device", "virtserialport,chardev=out,name=out")
     script = "trap '' PIPE; while echo out 2>&-; do :; done; echo over >&2; exit 0"
-    records = (("control", PORT), ("stdout", "out"), ("stderr", "console"))
-    ports = serial_port("microvm", tmp_path / "control")
-    machine = linux.boot(shell(script, *records), *ports, *chardev, *device)
+    ports = (*serial_port("microvm", tmp_path / "control"), *output_port(tmp_path))
+    machine = linux.boot(shell(script, ("control", PORT), *OUTPUTS), *ports)
     with machine as qemu, connect(tmp_path / "control") as visitor:
         assert visitor.makefile("rb").readline() == b"started\n"
         visitor.sendall(b"closed\n")
         assert qemu.wait() == 0
     assert qemu.output.endswith(b"over\n")
+
+
+def test_last_words_wait_for_their_reader_whatever_is_signalled(linux: Linux, tmp_path: Path) -> None:
+    ports = (*serial_port("microvm", tmp_path / "control"), *output_port(tmp_path))
+    script = "echo out; echo over >&2; exit 3"
+    machine = linux.boot(shell(script, ("control", PORT), *OUTPUTS), *ports)
+    with machine as qemu, connect(tmp_path / "control") as control:
+        qemu.wait_for(b"over\n")
+        time.sleep(1)  # the application has ended
+        control.sendall(b"signal 28\n")
+        time.sleep(4)  # longer than a stop leaves the reader
+        with connect(tmp_path / "out") as reader:
+            assert reader.makefile("rb").read() == b"out\n"
+        assert qemu.wait() == 3
+
+
+def test_a_stop_ends_the_wait_for_a_reader(linux: Linux, tmp_path: Path) -> None:
+    """Whatever else the control port says meanwhile; a stop is Ctrl-Alt-Del as well."""
+    ports = (*serial_port("q35", tmp_path / "control"), *output_port(tmp_path))
+    arguments = (*ports, "-qmp", f"unix:{tmp_path / 'qmp'},server=on,wait=off")
+    configuration = shell("trap '' TERM; echo out; echo over >&2; exit 3", ("control", PORT), *OUTPUTS, end="poweroff")
+    machine = linux.boot(configuration, *arguments, machine="q35")
+    with machine as qemu, connect(tmp_path / "control") as control, connect(tmp_path / "qmp") as qmp:
+        qemu.wait_for(b"over\n")
+        press_ctrl_alt_del(qmp)
+        limit = time.monotonic() + PATIENCE
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while qemu.process.poll() is None:
+                assert time.monotonic() < limit
+                control.sendall(b"size 1 1\n")
+                time.sleep(0.1)
+        assert qemu.wait() == 3
+
+
+def test_disks_have_everything_while_it_waits_for_a_reader(linux: Linux, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_text("first words")
+    disk = linuxes.make_disk(tree, tmp_path / "disk", "8M")
+    drive = ("-drive", f"if=none,id=d0,format=raw,file={disk}", "-device", "virtio-blk-device,drive=d0")
+    ports = (*serial_port("microvm", tmp_path / "control"), *output_port(tmp_path))
+    # The kernel's own flusher would do it after some time.
+    script = "echo 0 > /proc/sys/vm/dirty_writeback_centisecs; echo out; echo -n 'last words.' 1<> /data/file; exit 0"
+    configuration = shell(script, ("mount", "/dev/vda ext4 rw /data"), ("control", PORT), *OUTPUTS)
+    with linux.boot(configuration, *ports, *drive):
+        limit = time.monotonic() + PATIENCE
+        while b"last words." not in disk.read_bytes():
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+
+
+def test_without_a_console_the_streams_are_apart_all_the_same(linux: Linux, tmp_path: Path) -> None:
+    """The null device stands in its place, where a stream has no port, and stays root's."""
+    out = tmp_path / "out"
+    chardev = ("-chardev", f"file,id=out,path={out}", "-device", "virtserialport,chardev=out,name=out")
+    records = (*OUTPUTS, ("control", PORT), ("stdin", "null"), ("uid", "1000"))
+    script = "for n in 0 1 2; do busybox readlink /proc/self/fd/$n; done; busybox stat -c %u /dev/null; exit 3"
+    boot_string = QUICK.replace("console=ttyS0", "console=none0")
+    ports = serial_port("microvm", tmp_path / "control")
+    with (
+        linux.boot(shell(script, *records), *ports, *chardev, boot_string=boot_string) as qemu,
+        connect(tmp_path / "control") as control,
+    ):
+        assert control.makefile("rb").read() == b"started\nexit 3\n"
+        assert qemu.wait() == 3
+    null, pipe, *rest = out.read_text().split()
+    assert null == "/dev/null" and pipe.startswith("pipe:") and rest == ["/dev/null", "0"]
+    assert qemu.output == b""
 
 
 @contextlib.contextmanager
@@ -531,6 +609,36 @@ def test_volumes_and_files_on_a_read_only_root(linux: Linux, tmp_path: Path) -> 
     assert "/dev/vda / ext4 ro" in text and "/dev/vdb /the\\040data ext4 rw,nosuid,nodev" in text
     assert "tmpfs /scratch tmpfs ro" in text
     assert linuxes.read_disk(tmp_path / "disk1", "/kept") == "kept\n"
+
+
+LINKS = {
+    "in the root": ("/etc/real", 0, "nameserver 192.0.2.53\n"),
+    "out of the root": ("/.urunc/config", 125, "cannot place the file `/etc/resolv.conf`: no such file or directory"),
+    "dangling": ("../run/no/such", 125, "cannot place the file `/etc/resolv.conf`: no such file or directory"),
+}
+
+
+@pytest.mark.parametrize(("link", "status", "message"), LINKS.values(), ids=LINKS)
+def test_links_of_a_read_only_root(linux: Linux, tmp_path: Path, link: str, status: int, message: str) -> None:
+    """They lead to places in it; a name server that was asked for is never left out."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("needs busybox")
+    tree = tmp_path / "tree"
+    for name in ("bin", "etc", "dev", "proc", "sys", "run"):
+        (tree / name).mkdir(parents=True)
+    shutil.copy(busybox, tree / "bin/busybox")
+    (tree / "bin/sh").symlink_to("busybox")
+    (tree / "etc/real").write_text("the image's\n")
+    (tree / "etc/resolv.conf").symlink_to(link)
+    (tree / "etc/hosts").symlink_to("nowhere")
+    configuration = shell(
+        "/bin/busybox cat /etc/resolv.conf; exit 0",
+        *(("root", "/dev/vda ext4 ro"), ("file", "/etc/hosts"), ("dns", "192.0.2.53")),
+    )
+    got, text = linux.run(configuration, *make_drives(tmp_path, tree), files={"/etc/hosts": b""})
+    assert got == status, text
+    assert message in text and "urunc-init: `/etc/hosts` is left out" in text
 
 
 def test_mount_points_that_a_read_only_root_lacks(linux: Linux, tmp_path: Path) -> None:
