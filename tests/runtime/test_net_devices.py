@@ -114,13 +114,16 @@ def test_what_cannot_be_moved() -> None:
     def body(namespace: int) -> list[str]:
         found = [refused(net_devices.find, names, namespace) for names in ((("none0", "eth0"),), (("host0", "lo"),))]
         found.append(refused(move, (("lo", "eth0"),), namespace))
+        own = os.open(ns.own_path("network"), os.O_RDONLY)
+        found.append(refused(net_devices.find, (("host0", "eth0"),), own))
         assert addresses("host0") is not None
         return found
 
-    none, taken, loopback = with_namespace(body)
+    none, taken, loopback, hosts = with_namespace(body)
     assert none == "linux.netDevices.none0: the host has no network device of that name"
     assert taken == "linux.netDevices.host0: the container's network namespace has a `lo` already"
     assert loopback.startswith("linux.netDevices.lo: cannot be moved: ")
+    assert hosts == "linux.netDevices: needs a network namespace that is not the host's"
 
 
 def test_a_device_that_vanishes_before_it_is_moved() -> None:

@@ -193,7 +193,7 @@ class Rtnl(Netlink):
         """Move a device into the network namespace that is open as `namespace`, and call it so there.
 
         It is down then, without its addresses and routes. `%d` in the name is a number that is free. EEXIST where the
-        name is taken; EINVAL for what cannot be moved, such as `lo`.
+        name is taken: it may be there then, under the name that it had. EINVAL for what cannot be moved, such as `lo`.
         """
         body = _IFINFO.pack(0, 0, index, 0, 0) + text(_IFLA_IFNAME, name)
         self.do("move the link", _RTM_SETLINK, 0, body + attribute(_IFLA_NET_NS_FD, pack("I", namespace)))

@@ -51,9 +51,11 @@ class _Place:
 def find(names: Sequence[tuple[str, str]], namespace: int) -> tuple[NetDevice, ...]:
     """Return the devices (name, name inside) as they are on the host, before they are moved.
 
-    `namespace` is the container's network namespace, open, here and below. Raises SpecError where the host has no such
-    device, or the namespace has one of that name already.
+    `namespace` is the container's network namespace, open, here and below. Raises SpecError where that is the host's,
+    the host has no such device, or the namespace has one of that name already.
     """
+    if ns.is_hosts(f"/proc/self/fd/{namespace}", "network"):
+        raise SpecError("linux.netDevices: needs a network namespace that is not the host's")
     with Rtnl() as host, _Place(namespace) as there:
         known, addresses = {link.name: link for link in host.links()}, host.addresses()
         taken = {link.name for link in there.rtnl.links()}
