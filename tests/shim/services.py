@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from urunc.linux import proc
 from urunc.shim import codes, messages
 from urunc.shim.children import Children
 from urunc.shim.frames import Frames
@@ -66,7 +67,9 @@ class FakeWork:
 
     def create(self, place: Any, mounts: Any, terminal: bool) -> tuple[dict[str, Any], int]:
         self._do("create")
-        return {"pid": spawn(self.seconds, self.status), "ours": self.ours, "cgroup": {}, "stop": "kill"}, -1
+        pid = spawn(self.seconds, self.status)
+        started = proc.start_time(pid) or 0
+        return {"pid": pid, "started": started, "ours": self.ours, "cgroup": {}, "stop": "kill"}, -1
 
     def start(self, place: Any) -> tuple[dict[str, Any], int]:
         self._do("start")
@@ -109,7 +112,7 @@ class World:
         self.prepared: list[str] = []
         # No child is forked ahead, and none stays: a test may change `work` meanwhile.
         operations.prepare = lambda verb, ours: self.prepared.append(verb)  # type: ignore[method-assign]
-        operations._keep = lambda spare, verb: spare.close()  # type: ignore[method-assign]
+        operations._keep = lambda spare, verb, owner: spare.close()  # type: ignore[method-assign]
         publisher: Any = self.publisher
         pod = Pod(operations, publisher)
         lives = Lives(loop, children, operations, publisher, pod, "default", f"{bundle}/socket")

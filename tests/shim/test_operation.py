@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from urunc.errors import ImageError, KernelError
-from urunc.linux import libc
+from urunc.linux import libc, proc
 from urunc.shim import child, operation, work
 from urunc.shim.child import Job
 from urunc.shim.children import Children
@@ -207,7 +207,7 @@ def a_monitor(_place: Place) -> tuple[dict[str, Any], int]:
     pid = os.fork()
     if pid == 0:
         signal.pause()
-    return {"pid": pid, "ours": True, "by": os.getpid()}, -1
+    return {"pid": pid, "started": proc.start_time(pid), "ours": True, "by": os.getpid()}, -1
 
 
 class TestStays:
@@ -287,6 +287,17 @@ class TestStays:
         assert ends == [128 + 9]
         assert operations._spare is not None
         assert finish(operations, serve_until).values["by"] not in (made["by"], os.getpid())
+
+    def test_a_stranger_with_the_pid_of_a_monitor_that_has_ended_is_not_waited_for(
+        self, create: Callable[..., Outcome], operations: Operations, children: Children, serve_until: Serve
+    ) -> None:
+        """As where create forks twice: the monitor was the shim's child then, which may have reaped it."""
+        made = create(lambda _place: ({"pid": 1, "started": -1, "ours": True, "by": os.getpid()}, -1))
+        ends: list[int] = []
+        children.watch(made.values["by"], lambda status, _when: ends.append(status))
+        serve_until(lambda: ends)
+        assert ends == [0]
+        assert finish(operations, serve_until).values["by"] not in (made.values["by"], os.getpid())
 
     def test_a_start_that_came_before_that_end_is_not_lost(
         self, create: Callable[..., Outcome], operations: Operations, serve_until: Serve

@@ -150,7 +150,8 @@ def do(job: Job, given: Given, theirs: _socket.socket) -> None:
 def _stay(made: dict[str, Any], theirs: _socket.socket) -> None:
     """Wait for the job that starts what this child has made, and do it.
 
-    A unikernel's monitor is its child as long. Where that ends, so does this one, and the shim is told.
+    A unikernel's monitor is this one's child, or the shim's where create has forked twice (`runtime.init`). Where it
+    ends, this one does too, without a job from then on: a child's end is the shim's to be told only then.
     """
     from . import work
 
@@ -159,12 +160,12 @@ def _stay(made: dict[str, Any], theirs: _socket.socket) -> None:
     work.prepare(STAYS_FOR, ours=made["ours"])
     poll = select.poll()
     poll.register(theirs, select.POLLIN)
-    if made["ours"]:
-        try:
-            poll.register(os.pidfd_open(made["pid"]), select.POLLIN)
-        except ProcessLookupError:
-            return
-    poll.poll()
+    try:
+        if made["ours"]:
+            poll.register(proc.open_process(made["pid"], made["started"]), select.POLLIN)
+        poll.poll()
+    except ProcessLookupError:
+        pass  # it has ended already
     theirs.shutdown(_socket.SHUT_RD)  # a job that comes later is refused, and the shim forks for it
     _receive(theirs)
 

@@ -71,7 +71,7 @@ def await_logger(ready: int, strict: bool) -> None:
 
 
 def create(place: Place, mounts: list[Values], terminal: bool) -> tuple[dict[str, Any], int]:
-    """Mount the rootfs and make the container. Returns pid, kind and cgroup, and the terminal's master or -1."""
+    """Mount the rootfs and make the container. Returns facts of it, and the terminal's master or -1."""
     target = f"{place.bundle}/rootfs"
     rootfs.mount_all(mounts, target)
     try:
@@ -98,7 +98,13 @@ def _create(place: Place, terminal: bool) -> tuple[dict[str, Any], int]:
     masters: list[int] = []
     container = creation.create(place.root, options, request, take_terminal=masters.append)
     write_pid_file(place, container.pid)
-    facts = {"pid": container.pid, "ours": True, "cgroup": container.cgroup, "stop": container.stop}
+    facts = {
+        "pid": container.pid,
+        "started": container.start_time,
+        "ours": True,
+        "cgroup": container.cgroup,
+        "stop": container.stop,
+    }
     return facts, masters[0] if masters else -1
 
 
