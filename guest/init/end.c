@@ -28,7 +28,7 @@ int patience_left(struct patience *patience, bool taken)
 {
 	bool stopped = pass_signals(0);
 
-	if (taken || patience->since == 0 || stopped != patience->stopped)
+	if (taken || stopped != patience->stopped)
 		patience->since = now_ms();
 	patience->stopped = stopped;
 	return (int)(patience->since + (stopped ? STOPPED_MS : patience->ms) - now_ms());

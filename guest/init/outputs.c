@@ -141,13 +141,11 @@ void drain_outputs(long epoll)
 {
 	struct patience patience = { .ms = PATIENCE_MS };
 	struct epoll_event event = { 0 };
+	int left = patience_left(&patience, true);
 
-	while (pass_outputs((long)event.data, event.events)) {
-		int left = patience_left(&patience, has_taken(&event));
-
-		if (left <= 0)
-			return;
+	while (left > 0 && pass_outputs((long)event.data, event.events)) {
 		if (call(epoll_pwait, epoll, &event, 1, left, 0, 0) <= 0)
 			event.events = 0;
+		left = patience_left(&patience, has_taken(&event));
 	}
 }
