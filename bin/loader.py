@@ -29,15 +29,15 @@ class Modules:
     def __init__(self, library: str, groups: dict[str, str]) -> None:
         self.library = library
         self.groups = groups  # by the name of a module, which group holds it
-        self.held: dict[str, int] = {}  # by the name of a group, a descriptor of its file
+        self.held: dict[str, tuple[int, int, int]] = {}  # by the name of a group, its file: descriptor, device, inode
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """Run the group that has the module, and return a spec that leads to it; None where no group has it."""
         if name not in self.groups:
             return None
         group = self.groups[name]
-        held = self.held.get(group, -1)
-        self.run(loads(read_held(held) if held >= 0 else read_file(self.place(group))))  # noqa: S302  # root's own
+        held = self.held.get(group)
+        self.run(loads(read_held(*held) if held else read_file(self.place(group))))  # noqa: S302  # root's own
         loader: Any = self
         return ModuleSpec(name, loader)
 
@@ -46,10 +46,18 @@ class Modules:
         return f"{self.library}/{sys.implementation.cache_tag}/{group}"
 
     def hold(self) -> list[int]:
-        """Keep the groups' files open, and return the descriptors: what is installed later is another version's."""
+        """Keep the groups' files open, and return the descriptors: what is installed later is another version's.
+
+        One that cannot be opened (none is left, or it is being installed) is looked for when it is wanted, as ever.
+        """
         for group in {*self.groups.values()} - {*self.held}:
-            self.held[group] = posix.open(self.place(group), posix.O_RDONLY | posix.O_CLOEXEC)
-        return list(self.held.values())
+            try:
+                fd = posix.open(self.place(group), posix.O_RDONLY | posix.O_CLOEXEC)
+            except OSError:
+                continue
+            info = posix.fstat(fd)
+            self.held[group] = fd, info.st_dev, info.st_ino
+        return [fd for fd, _device, _inode in self.held.values()]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return the module, which is there already."""
@@ -80,9 +88,18 @@ class Modules:
                 setattr(sys.modules[parent], last, module)
 
 
-def read_held(fd: int) -> bytes:
-    """Return the content of a file whose descriptor others share."""
-    return posix.pread(fd, posix.fstat(fd).st_size, 0)
+def read_held(fd: int, device: int, inode: int) -> bytes:
+    """Return the content of a file whose descriptor others share. Raises ImportError where it is that no more.
+
+    Who closes all descriptors, as a container's init, may have the image's files by these numbers afterwards.
+    """
+    try:
+        info = posix.fstat(fd)
+    except OSError:
+        info = None
+    if info is None or (info.st_dev, info.st_ino) != (device, inode):
+        raise ImportError("the file that held this module is closed")
+    return posix.pread(fd, info.st_size, 0)
 
 
 def read_file(path: str) -> bytes:

@@ -170,6 +170,31 @@ def test_a_shim_goes_on_with_its_own_version(installed: Path, tmp_path: Path) ->
     assert (tmp_path / "missing").read_text().split() == NOT_THE_SHIMS.split()
 
 
+UNHELD = """
+finder = sys.meta_path[0]
+posix.unlink(finder.place("usage"))
+held = finder.hold()
+assert len(held) == len({*finder.groups.values()}) - 1
+closed, replaced = finder.held["job"][0], finder.held["error"][0]
+posix.close(closed)
+posix.dup2(finder.held["serve"][0], replaced)
+for name in ("urunc.shim.work", "urunc.runtime.channel"):
+    try:
+        __import__(name)
+    except ImportError:
+        pass
+    else:
+        raise AssertionError(name)
+import urunc.runtime.pause
+sys.exit(0)
+"""
+"""Cannot hold one group, and no longer has the files of two others."""
+
+
+def test_what_is_not_held_is_not_loaded_out_of_whatever_has_its_descriptor(installed: Path, tmp_path: Path) -> None:
+    subprocess.run([changed(installed, tmp_path / "urunc", UNHELD, "containerd-shim-urunc-v2")], check=True)
+
+
 @pytest.mark.root
 def test_a_life_loads_the_groups_it_needs(installed: Path, tmp_path: Path, testguest: Path) -> None:
     bundle = bundles.unikernel(tmp_path / "bundle", testguest, "wait").write()
