@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from urunc.linux import proc
 from urunc.shim import places
+from urunc.shim.places import Place
+from world import wait_for
 
 ENTRY = Path(places.__file__).parents[3] / "bin/shim.in"
 
@@ -34,25 +35,61 @@ def hold(bundle: Path) -> Iterator[Callable[..., int]]:
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            held = places.hold(str(bundle))
-            if named:
-                places.name_holder(held)
-            os.write(writer, b"x")
-            time.sleep(60)
-            os._exit(0)
+            try:
+                held = places.hold(str(bundle))
+                if named:
+                    places.name_holder(held)
+                os.write(writer, b"x")
+                time.sleep(60)
+            finally:
+                os._exit(1)
         pids.append(pid)
+        os.close(writer)
         assert os.read(reader, 1) == b"x"
         os.close(reader)
-        os.close(writer)
         return pid
 
     yield start
     for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass
+        end(pid)
+
+
+def end(pid: int) -> None:
+    """End a child, where the test has not."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+class TestSavePlace:
+    def test_it_is_read_back_whichever_was_longer(self, tmp_path: Path) -> None:
+        for delegate in ("", "/usr/local/sbin/crun", "runc", ""):
+            place = Place(id="web", bundle=str(tmp_path), root="/r", delegate=delegate)
+            places.save_place(place)
+            assert places.load_place(str(tmp_path)) == place
+
+    def test_what_was_there_stays_until_the_new_one_is_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where the shim is killed between."""
+        place = Place(id="web", bundle=str(tmp_path), root="/r")
+        places.save_place(place)
+
+        def fail(_fd: int, _data: bytes) -> int:
+            raise OSError("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", fail)
+            with pytest.raises(OSError, match="killed"):
+                places.save_place(place.replace(delegate="runc"))
+        assert places.load_place(str(tmp_path)) == place
+
+    def test_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "write", lambda _fd, data: len(data) - 1)
+        with pytest.raises(OSError, match="No space left"):
+            places.save_place(Place(id="web", bundle=str(tmp_path), root="/r"))
 
 
 def test_an_operation_that_takes_too_long_is_killed(bundle: Path, hold: Callable[..., int]) -> None:
@@ -65,14 +102,22 @@ def test_what_it_waits_for_is_killed_first(bundle: Path) -> None:
     """As a hook of runc's: then the operation ends by itself, once runc has undone what it did."""
     pid = os.fork()
     if pid == 0:
-        places.name_holder(places.hold(str(bundle)))
-        hooked = "sleep 60; echo undone > undone; exit 3"
-        os._exit(subprocess.run(["/bin/sh", "-c", hooked], cwd=bundle, check=False).returncode)
-    while not proc.children(pid) or not proc.children(proc.children(pid)[0]):
-        time.sleep(0.01)
-    places.await_operation(str(bundle))
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
-    assert (bundle / "undone").exists()
+        try:
+            places.name_holder(places.hold(str(bundle)))
+            hooked = "sleep 60; echo undone > undone; exit 3"
+            os._exit(subprocess.run(["/bin/sh", "-c", hooked], cwd=bundle, check=False).returncode)
+        finally:
+            os._exit(1)
+    left: list[tuple[int, int]] = []
+    try:
+        left += wait_for("the hook's sleep", lambda: (below := places._descendants(pid))[1:] and below)
+        places.await_operation(str(bundle))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+        assert (bundle / "undone").exists()
+    finally:
+        for below, started in left or places._descendants(pid):
+            places._kill(below, started)
+        end(pid)
 
 
 def test_who_has_not_said_its_name_is_not_killed(

@@ -10,6 +10,7 @@ import os
 import time
 from _signal import SIGKILL  # type: ignore[import-not-found]
 from _struct import Struct
+from errno import ENOSPC
 
 from .. import jsonio
 from ..record import Record
@@ -22,8 +23,11 @@ DEFAULT_ROOT = "/run/containerd/runc"
 """As containerd's own shim has it; the namespace's name follows. `urunc --root /run/containerd/runc/NAMESPACE list`."""
 PLACE_FILE = "shim.json"
 DELETED_FILE = "deleted"
-AWAIT_SECONDS, KILL_SECONDS = 3.0, 0.4
-"""So long `delete` waits for an operation, and then, when it has killed something, for its end. It has five seconds."""
+AWAIT_SECONDS, KILL_SECONDS = 2.5, 0.4
+"""So long `delete` waits for an operation, and then, each time it has killed something, for its end.
+
+containerd gives it five seconds, of which these are 3.7 at most: the rest is to start in, and to clear what is left.
+"""
 _MOST_HOLDERS = 2
 """An operation on a container holds its bundle, and an exec may be under way beside it."""
 _FLOCK = Struct("hhqqi4x")
@@ -63,10 +67,17 @@ def make_folder(path: str, mode: int) -> None:
 
 
 def save_place(place: Place) -> None:
-    """Write the place into the bundle."""
-    path = f"{place.bundle}/{PLACE_FILE}"
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(jsonio.dumps(place.to_data()))
+    """Write the place into the bundle, in one write over what was there: it is whole whenever the shim is killed.
+
+    The file stays the same, as `hold` locks it; blanks take the place of what a longer one leaves. Raises OSError.
+    """
+    fd = os.open(f"{place.bundle}/{PLACE_FILE}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        data = jsonio.dumps(place.to_data()).ljust(os.fstat(fd).st_size)
+        if os.write(fd, data) < len(data):
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+    finally:
+        os.close(fd)
 
 
 def hold(bundle: str) -> int:
@@ -107,8 +118,8 @@ def _kill_holder(fd: int) -> bool:
     return True
 
 
-def _kill_what_it_waits_for(fd: int) -> None:
-    """Kill what the children of a process that holds the bundle have begun, as a hook of runc's.
+def _kill_what_it_waits_for(fd: int) -> bool:
+    """Kill what the children of a process that holds the bundle have begun, as a hook of runc's; return if it had any.
 
     Then runc fails, and undoes what it did, which nobody else knows: it keeps a record of what is whole alone.
     """
@@ -116,9 +127,11 @@ def _kill_what_it_waits_for(fd: int) -> None:
 
     pid = _find_holder(fd)
     found = [below for child in proc.children(pid) for below in _descendants(child)]
-    if _find_holder(fd) == pid:
-        for below, started in found:
-            _kill(below, started)
+    if _find_holder(fd) != pid:
+        return False
+    for below, started in found:
+        _kill(below, started)
+    return bool(found)
 
 
 def _descendants(pid: int) -> list[tuple[int, int]]:
@@ -156,11 +169,11 @@ def await_operation(bundle: str) -> None:
     try:
         if _await_lock(fd, AWAIT_SECONDS):
             return
-        _kill_what_it_waits_for(fd)
+        if _kill_what_it_waits_for(fd) and _await_lock(fd, KILL_SECONDS):
+            return
         for _ in range(_MOST_HOLDERS):
-            if _await_lock(fd, KILL_SECONDS) or not _kill_holder(fd):
+            if not _kill_holder(fd) or _await_lock(fd, KILL_SECONDS):
                 return
-        _await_lock(fd, KILL_SECONDS)
     finally:
         os.close(fd)
 
