@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from errno import EPERM
-
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -16,4 +14,4 @@ def become() -> None:
 
     prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]  # None: this program
     if _ctypes.call_function(prctl, (PR_SET_CHILD_SUBREAPER, 1, None, None, None)):  # None: a word of zeros
-        raise OSError(EPERM, "prctl: cannot become a subreaper")
+        raise OSError("prctl: cannot become a subreaper")

@@ -29,14 +29,14 @@ class Pod:
         self._operations, self._publisher = operations, publisher
 
     def container(self, values: Values) -> Container:
-        """Return the container that a request names. Raise StatusError."""
+        """Return the container that a request names. Raises StatusError."""
         container = self.containers.get(values["id"])
         if container is None:
             raise StatusError(NOT_FOUND, f"container `{values['id']}` is not created")
         return container
 
     def process(self, values: Values) -> tuple[Container, Process]:
-        """Return the container and the process that a request names. Raise StatusError."""
+        """Return the container and the process that a request names. Raises StatusError."""
         container = self.container(values)
         process = container.process(values["exec_id"])
         if process is None:

@@ -1,6 +1,7 @@
 """The shim at work: one process that serves the containers of a pod until the last is gone.
 
-Imports the whole runtime, after `start` has told containerd where the shim listens.
+It is loaded after `start` has told containerd where the shim listens. Jobs of the runtime are done in children, which
+load what that takes: see `work`.
 """
 
 from __future__ import annotations

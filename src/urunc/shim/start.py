@@ -13,7 +13,7 @@ import fcntl
 import os
 
 from ..errors import HostError, UruncError, reason
-from ..linux import proc
+from ..linux import atomic, proc
 from .places import make_folder, read_config
 
 TYPE_CHECKING = False
@@ -112,10 +112,7 @@ def _is_served(path: str) -> bool:
 
 def write_address(bundle: str, path: str) -> None:
     """Write `address` into the bundle, whole: a restarted containerd finds the shim by it."""
-    temporary = f"{bundle}/.address.{os.getpid()}"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(f"unix://{path}")
-    os.rename(temporary, f"{bundle}/address")
+    atomic.write(f"{bundle}/address", f"unix://{path}".encode())
 
 
 def clear_socket(bundle: str) -> None:

@@ -86,7 +86,7 @@ class _Field:
 
 
 def decode(table: Table, data: bytes) -> Values:
-    """Return the fields of `data`, defaults where absent. Raise WireError on malformed input."""
+    """Return the fields of `data`, defaults where absent. Raises WireError on malformed input."""
     values = table.new()
     try:
         _merge(table, values, data)
@@ -98,7 +98,7 @@ def decode(table: Table, data: bytes) -> Values:
 
 
 def encode(table: Table, values: Values) -> bytes:
-    """Return the message of `values`, absent and default ones left out. Raise WireError where one does not fit."""
+    """Return the message of `values`, absent and default ones left out. Raises WireError where one does not fit."""
     out = bytearray()
     _write(table, values, out)
     return bytes(out)

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from .wire import Values
 
 READY_SECONDS = 10.0
-
-
 _OF_EITHER_KIND = frozenset({"create", "delete"})
+"""What is done here for ordinary containers too: create tells them apart, and delete has their rootfs to unmount."""
 
 
 def prepare(verb: str, *, ours: bool) -> None:
