@@ -3,9 +3,9 @@
 
 #include <asm/stat.h>
 #include <linux/mount.h>
+#include <linux/stat.h>
 
-#define FILES URUNC "/files"
-#define COPIES "/run/.urunc-files"
+#define RESOLV_CONF "/etc/resolv.conf"
 
 long make_parents(const char *path)
 {
@@ -47,10 +47,12 @@ long write_file(const char *path, const char *text)
 	return n;
 }
 
-static long copy_file(long from, const char *target)
+/* The folder /.urunc, which is in the initrd and out of reach by its path when the application's root is ours. */
+static long own = -1;
+
+static long copy_file(long from, uint32_t mode, const char *target)
 {
 	long n = make_parents(target), to;
-	struct stat status;
 
 	if (n < 0 && n != -EROFS)
 		return n;
@@ -62,95 +64,63 @@ static long copy_file(long from, const char *target)
 	do
 		n = call(sendfile, to, from, 0, 1 << 20);
 	while (n > 0);
-	call(fstat, from, &status);
-	/* The engine's files, such as /etc/hosts, are for every user of the guest to read. */
-	call(fchmod, to, (status.st_mode & 0777) | 0444);
+	call(fchmod, to, mode);
 	call(close, to);
 	return n;
 }
 
-/* The application's root becomes ours, so that links in it lead to places in it. Returns the way back, for `leave`. */
-static long enter(const char *root)
+/* Over what is there: -ENOENT without a file. A link may lead to a device, which others use as well. */
+static long bind_file(const char *source, const char *target)
 {
-	long outside = call(openat, AT_FDCWD, "/", O_PATH | O_DIRECTORY | O_CLOEXEC), error;
+	struct stat status;
+	long error = call(newfstatat, AT_FDCWD, target, &status, 0);
 
-	if (outside < 0)
-		return outside;
-	error = call(chroot, *root ? root : "/");
-	if (error >= 0)
-		return outside;
-	call(close, outside);
+	if (error < 0)
+		return error;
+	if (!S_ISREG(status.st_mode))
+		return -ENOENT;
+	call(fchdir, own);
+	error = call(mount, source, target, 0, MS_BIND, 0);
+	call(chdir, "/");
 	return error;
 }
 
-static void leave(long outside)
+/*
+ * What belongs at a path lies at the same path below /.urunc/files. Engines give their files to every container,
+ * whether it has a place for them or not: `asked_for` is what may not be left out.
+ */
+static long place(const char *path, bool asked_for)
 {
-	call(fchdir, outside);
-	call(chroot, ".");
-	call(close, outside);
-}
+	char source[PATH_MAX];
+	struct stat status;
+	long from, error;
+	uint32_t mode;
 
-static long write_copy(long from, const char *root, const char *path)
-{
-	long outside = enter(root), error;
-
-	if (outside < 0)
-		return outside;
-	error = copy_file(from, path);
-	leave(outside);
-	return error;
-}
-
-/* Where nothing can be written: a copy in /run, bound to what is there. -ENOENT without anything there. */
-static long bind_copy(long from, const char *root, const char *path)
-{
-	char copy[PATH_MAX], target[40] = "/proc/self/fd/";
-	long outside = enter(root), file, error;
-
-	if (outside < 0)
-		return outside;
-	file = call(openat, AT_FDCWD, path, O_PATH | O_CLOEXEC);
-	leave(outside);
-	if (file < 0)
-		return file;
-	format_number(target + strlen(target), (uint64_t)file);
-	error = join(copy, sizeof(copy), COPIES, path, "") ? copy_file(from, copy) : -ENAMETOOLONG;
-	if (error >= 0)
-		error = call(mount, copy, target, 0, MS_BIND, 0);
-	call(close, file);
-	return error;
-}
-
-/* What cannot be written, or is a link that cannot be removed, is bound over. */
-static long place(long from, const char *root, const char *path, bool asked_for)
-{
-	long error = write_copy(from, root, path);
-
+	if (path[0] != '/' || !join(source, sizeof(source), "files", path, ""))
+		return -EINVAL;
+	from = call(openat, own, source, O_RDONLY | O_CLOEXEC);
+	if (from < 0)
+		return from;
+	/* The engine's files, such as /etc/hosts, are for every user of the guest to read. */
+	call(fstat, from, &status);
+	mode = (status.st_mode & 0777) | 0444;
+	call(fchmod, from, mode);
+	error = copy_file(from, mode, path);
+	call(close, from);
+	/* A folder that cannot be written may have a link there, which then stays: ELOOP. */
 	if (error != -EROFS && error != -EACCES && error != -ELOOP)
 		return error;
-	error = bind_copy(from, root, path);
+	error = bind_file(source, path);
 	if (error != -ENOENT || asked_for)
 		return error;
 	say("`%s` is left out: the root has no such file, and cannot be written", path);
 	return 0;
 }
 
-/*
- * A record `file` is an absolute path; what belongs there lies at the same path below /.urunc/files. Engines give their
- * files to every container, whether it has a place for them or not: `asked_for` is what may not be left out.
- */
-static bool place_file(const char *root, const char *path, bool asked_for)
+static bool place_file(const char *path, bool asked_for)
 {
-	char source[PATH_MAX];
-	long error = -EINVAL, from;
+	long error = place(path, asked_for);
 
-	if (path[0] == '/' && join(source, sizeof(source), FILES, path, "")) {
-		error = from = call(openat, AT_FDCWD, source, O_RDONLY | O_CLOEXEC);
-		if (from >= 0) {
-			error = place(from, root, path, asked_for);
-			call(close, from);
-		}
-	}
 	if (error < 0)
 		say("cannot place the file `%s`: %s", path, error_text(error));
 	return error >= 0;
@@ -172,18 +142,19 @@ static void write_all(long file, const char *a, const char *b, const char *c)
 }
 
 /* What no engine gave is made where an engine's would lie, and placed as that is. */
-static bool write_resolv_conf(const char *root)
+static bool write_resolv_conf(void)
 {
 	char **servers = config_list("dns"), **search = config_list("search");
 	bool placed;
 	long file;
 
-	if ((!*servers && !*search) || is_placed("/etc/resolv.conf"))
+	if ((!*servers && !*search) || is_placed(RESOLV_CONF))
 		return true;
-	make_parents(FILES "/etc/resolv.conf");
-	file = call(openat, AT_FDCWD, FILES "/etc/resolv.conf", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+	call(mkdirat, own, "files", 0755);
+	call(mkdirat, own, "files/etc", 0755);
+	file = call(openat, own, "files" RESOLV_CONF, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
 	if (file < 0) {
-		say("cannot write /etc/resolv.conf: %s", error_text(file));
+		say("cannot write " RESOLV_CONF ": %s", error_text(file));
 		return false;
 	}
 	for (; *servers; servers++)
@@ -191,17 +162,22 @@ static bool write_resolv_conf(const char *root)
 	for (const char *before = "search "; *search; search++, before = " ")
 		write_all(file, before, *search, search[1] ? "" : "\n");
 	call(close, file);
-	placed = place_file(root, "/etc/resolv.conf", true);
-	call(unlinkat, AT_FDCWD, FILES "/etc/resolv.conf", 0);
+	placed = place_file(RESOLV_CONF, true);
+	call(unlinkat, own, "files" RESOLV_CONF, 0);
 	return placed;
 }
 
-bool place_files(const char *root)
+void open_own_files(void)
+{
+	own = call(openat, AT_FDCWD, URUNC, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+bool place_files(void)
 {
 	for (size_t i = 0; i < config.count; i++)
-		if (equal(config.records[i].key, "file") && !place_file(root, config.records[i].value, false))
+		if (equal(config.records[i].key, "file") && !place_file(config.records[i].value, false))
 			return false;
-	return write_resolv_conf(root);
+	return write_resolv_conf();
 }
 
 /* What was for us alone need not stay in the guest's memory, nor in its sight. */
@@ -212,11 +188,12 @@ void remove_own_files(void)
 	for (size_t i = 0; i < config.count; i++) {
 		const char *value = config.records[i].value;
 
-		if (equal(config.records[i].key, "file") && join(path, sizeof(path), FILES, value, ""))
-			call(unlinkat, AT_FDCWD, path, 0);
+		if (equal(config.records[i].key, "file") && join(path, sizeof(path), "files", value, ""))
+			call(unlinkat, own, path, 0);
 		else if (equal(config.records[i].key, "module") && starts_with(value, URUNC "/"))
-			call(unlinkat, AT_FDCWD, value, 0);
+			call(unlinkat, own, value + strlen(URUNC "/"), 0);
 	}
-	call(unlinkat, AT_FDCWD, URUNC "/config", 0);
-	call(unlinkat, AT_FDCWD, URUNC "/init", 0);
+	call(unlinkat, own, "config", 0);
+	call(unlinkat, own, "init", 0);
+	call(close, own);
 }

@@ -58,13 +58,14 @@ struct entry { /* of getdents64 */
 long make_parents(const char *path);
 long write_file(const char *path, const char *text);
 long read_file(const char *path, char *text, size_t size); /* octets read; the text gets a NUL */
-bool place_files(const char *root); /* the engine's, below the application's root: "" where that is this one */
+void open_own_files(void); /* before the root is another */
+bool place_files(void); /* the engine's, in the application's root */
 void remove_own_files(void);
 
 /* mounts.c */
 
 void mount_kernel_filesystems(void);
-bool switch_root(void); /* and place the files there */
+bool switch_root(void);
 bool mount_volumes(void);
 void close_root(void); /* read-only from now on, where that is wanted of an initrd */
 void release_disks(void);
@@ -139,7 +140,7 @@ int64_t now_ms(void); /* since some time before the first process */
 
 struct patience { /* with a host that has not taken yet what was written */
 	int ms; /* where nobody stops the container, who would wait for its end */
-	int64_t since; /* when the host took something last, or the stop came; 0 at first */
+	int64_t since; /* when the host took something last, or the stop came */
 	bool stopped;
 };
 

@@ -50,13 +50,8 @@ static bool set_up(void)
 	set_hostname();
 	if (!load_modules() || !set_up_network())
 		return false;
-	if (*config_value("root", "")) {
-		if (!switch_root())
-			return false;
-	} else if (!place_files("")) {
-		return false;
-	}
-	return mount_volumes();
+	open_own_files();
+	return switch_root() && place_files() && mount_volumes();
 }
 
 /* Reap whoever has died: our child, or orphans that became ours. True once the application has, with its status. */

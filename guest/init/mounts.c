@@ -271,8 +271,6 @@ bool switch_root(void)
 		say("cannot mount the root `%s`: %s", what, error_text(error));
 		return false;
 	}
-	if (!place_files(NEW_ROOT))
-		return false;
 	/* Mounts below others move with them. */
 	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
 		join(target, sizeof(target), NEW_ROOT, mounts[i].target, "");

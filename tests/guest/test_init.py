@@ -537,11 +537,12 @@ def test_a_disk_as_the_root(linux: Linux, tmp_path: Path) -> None:
     shutil.copy(busybox, tree / "bin/busybox")
     (tree / "bin/sh").symlink_to("busybox")
     subprocess.run(["mkfs.ext4", "-q", "-d", str(tree), str(disk), "8M"], check=True)
-    script = "PATH=/bin; busybox cat /etc/hosts /proc/mounts; echo kept > /kept; [ -e /dev/null ] && exit 0"
+    script = "PATH=/bin; busybox cat /etc/hosts /run/token /proc/mounts; echo kept > /kept; [ -e /dev/null ] && exit 0"
     drive = ("-drive", f"if=none,id=d0,format=raw,file={disk}", "-device", "virtio-blk-device,drive=d0")
-    configuration = shell(script, ("root", "/dev/vda ext4 rw"), ("file", "/etc/hosts"))
-    status, text = linux.run(configuration, *drive, files={"/etc/hosts": b"in the disk\n"})
-    assert status == 0 and "in the disk\n" in text and "/dev/vda / ext4 rw" in text
+    files = {"/etc/hosts": b"in the disk\n", "/run/token": b"in memory\n"}
+    configuration = shell(script, ("root", "/dev/vda ext4 rw"), *(("file", name) for name in files))
+    status, text = linux.run(configuration, *drive, files=files)
+    assert status == 0 and "in the disk\nin memory\n" in text and "/dev/vda / ext4 rw" in text
     fsck = subprocess.run(["fsck.ext4", "-fn", str(disk)], capture_output=True, text=True, check=False)
     assert fsck.returncode == 0, fsck.stdout
     kept = subprocess.run(["debugfs", "-R", "cat /kept", str(disk)], capture_output=True, check=True)
@@ -614,6 +615,7 @@ def test_volumes_and_files_on_a_read_only_root(linux: Linux, tmp_path: Path) -> 
 LINKS = {
     "in the root": ("/etc/real", 0, "nameserver 192.0.2.53\n"),
     "out of the root": ("/.urunc/config", 125, "cannot place the file `/etc/resolv.conf`: no such file or directory"),
+    "to a device": ("/dev/null", 125, "cannot place the file `/etc/resolv.conf`: no such file or directory"),
     "dangling": ("../run/no/such", 125, "cannot place the file `/etc/resolv.conf`: no such file or directory"),
 }
 
