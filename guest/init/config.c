@@ -12,7 +12,7 @@ struct config config;
 
 static const char *const keys[] = {
 	"arg", "env", "cwd", "uid", "gid", "group", "umask", "rlimit", "hostname", "dns", "search",
-	"nic", "mtu", "addr", "route", "neigh", "file", "module", "control", "terminal", "loglevel", "root",
+	"nic", "mtu", "addr", "route", "neigh", "file", "needed-file", "module", "control", "terminal", "loglevel", "root",
 	"mount", "mount-file", "end", "exit", "balloon", "readonly", "size", "stdin", "stdout",
 	"stderr",
 };

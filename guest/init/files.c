@@ -87,7 +87,7 @@ static long bind_file(const char *source, const char *target)
 
 /*
  * What belongs at a path lies at the same path below /.urunc/files. Engines give their files to every container,
- * whether it has a place for them or not: `asked_for` is what may not be left out.
+ * whether it has a place for them or not: `asked_for`, as a volume's, is what may not be left out.
  */
 static long place(const char *path, bool asked_for)
 {
@@ -126,10 +126,20 @@ static bool place_file(const char *path, bool asked_for)
 	return error >= 0;
 }
 
+static bool is_needed(const struct record *record)
+{
+	return equal(record->key, "needed-file");
+}
+
+static bool is_file(const struct record *record)
+{
+	return equal(record->key, "file") || is_needed(record);
+}
+
 static bool is_placed(const char *target)
 {
 	for (size_t i = 0; i < config.count; i++)
-		if (equal(config.records[i].key, "file") && equal(config.records[i].value, target))
+		if (is_file(&config.records[i]) && equal(config.records[i].value, target))
 			return true;
 	return false;
 }
@@ -174,9 +184,12 @@ void open_own_files(void)
 
 bool place_files(void)
 {
-	for (size_t i = 0; i < config.count; i++)
-		if (equal(config.records[i].key, "file") && !place_file(config.records[i].value, false))
+	for (size_t i = 0; i < config.count; i++) {
+		const struct record *record = &config.records[i];
+
+		if (is_file(record) && !place_file(record->value, is_needed(record)))
 			return false;
+	}
 	return write_resolv_conf();
 }
 
@@ -188,7 +201,7 @@ void remove_own_files(void)
 	for (size_t i = 0; i < config.count; i++) {
 		const char *value = config.records[i].value;
 
-		if (equal(config.records[i].key, "file") && join(path, sizeof(path), "files", value, ""))
+		if (is_file(&config.records[i]) && join(path, sizeof(path), "files", value, ""))
 			call(unlinkat, own, path, 0);
 		else if (equal(config.records[i].key, "module") && starts_with(value, URUNC "/"))
 			call(unlinkat, own, value + strlen(URUNC "/"), 0);

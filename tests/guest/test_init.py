@@ -612,6 +612,16 @@ def test_volumes_and_files_on_a_read_only_root(linux: Linux, tmp_path: Path) -> 
     assert linuxes.read_disk(tmp_path / "disk1", "/kept") == "kept\n"
 
 
+def test_a_file_that_is_needed_and_has_no_place(linux: Linux, tmp_path: Path) -> None:
+    """As a file of a volume is: the application does not run without it."""
+    for name in ("etc", "dev", "proc", "sys", "run"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+    configuration = shell("exit 0", ("root", "/dev/vda ext4 ro"), ("needed-file", "/secret"))
+    status, text = linux.run(configuration, *make_drives(tmp_path, tmp_path / "tree"), files={"/secret": b"x"})
+    assert status == 125, text
+    assert "urunc-init: cannot place the file `/secret`: no such file or directory\n" in text
+
+
 LINKS = {
     "in the root": ("/etc/real", 0, "nameserver 192.0.2.53\n"),
     "out of the root": ("/.urunc/config", 125, "cannot place the file `/etc/resolv.conf`: no such file or directory"),

@@ -69,7 +69,7 @@ def read(bundle: str, mount: Mount) -> tuple[GuestFile, ...]:
         raise SpecError(f"mounts: cannot read `{path}`: {reason(error)}") from None
     except _TooMuchError:
         raise SpecError(f"mounts: `{path}` has grown too large to be copied for the guest") from None
-    return (GuestFile(path=mount.destination, content=content, mode=mode),)
+    return (GuestFile(path=mount.destination, content=content, mode=mode, needed=True),)
 
 
 def _files(path: str, target: str) -> Iterator[GuestFile]:
@@ -101,7 +101,8 @@ def _walk(root: int, folder: str, target: str, budget: list[int], depth: int) ->
         if stat.S_ISDIR(status.st_mode):
             yield from _walk(root, inside, target, budget, depth - 1)
         elif stat.S_ISREG(status.st_mode):
-            yield GuestFile(path=target + inside, content=_content(root, inside, budget), mode=status.st_mode & 0o777)
+            content, mode = _content(root, inside, budget), status.st_mode & 0o777
+            yield GuestFile(path=target + inside, content=content, mode=mode, needed=True)
         else:
             raise _TooMuchError
 

@@ -149,11 +149,15 @@ class KernelInfo(Record):
 
 
 class GuestFile(Record):
-    """A file that urunc puts into the guest's initrd. `mode` holds permission bits; `content` its bytes."""
+    """A file that urunc puts into the guest's initrd. `mode` holds permission bits; `content` its bytes.
+
+    `needed`: the guest is not to run without it, where its root has no place for it and cannot be written.
+    """
 
     path: str
     content: bytes
     mode: int = 0o600
+    needed: bool = False
 
 
 class GuestMount(Record):

@@ -15,7 +15,7 @@ The file `/.urunc/config` is a sequence of records `key NUL value NUL`, bytes as
 `nic`                     a MAC; up to the next `nic` follow `mtu`, `addr` (IP/PREFIX), `route`
                           (`DEST/PREFIX|default [via GW] [onlink] [scope X] [metric N] [src IP]`),
                           `neigh` (IP MAC)
-`file`                    an absolute path: init copies `/.urunc/files` + path to it
+`file`                    an absolute path: init copies `/.urunc/files` + path to it; `needed-file`: or fails
 `balloon`                 `virtio`: the machine has a memory balloon, whose driver is wanted
 `root`                    `/dev/vda TYPE rw|ro` or `9p TAG rw|ro`: what becomes the root
 `readonly`                `1`: the root, an initrd's, is so from the program's start on
@@ -171,7 +171,7 @@ def _config(app: App, network: Network, root: Root, monitor: Capabilities, conte
         records.append(("readonly", "1"))
     for mount in context.mounts:
         records += _mount(mount)
-    records += [("file", file.path) for file in context.files]
+    records += [("needed-file" if file.needed else "file", file.path) for file in context.files]
     if context.terminal:
         records.append(("terminal", "1"))
         if context.console_size:
