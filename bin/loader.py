@@ -83,9 +83,19 @@ class Modules:
             module.__file__ = f"{place}/__init__.py" if package else f"{place}.py"
             if package:
                 module.__path__ = [place]
+            module.__dict__["_module"] = find_module  # see scripts/compile.py
             exec(code, module.__dict__)  # noqa: S102  # what a loader is
             if parent:
                 setattr(sys.modules[parent], last, module)
+
+
+def find_module(name: str) -> ModuleType:
+    """Return a module; as a rule it has run already, with its group or one before."""
+    try:
+        return sys.modules[name]
+    except KeyError:
+        __import__(name)
+        return sys.modules[name]
 
 
 def read_held(fd: int, device: int, inode: int) -> bytes:

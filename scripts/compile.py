@@ -93,23 +93,32 @@ with its own version while another is installed (`Modules.hold`), and no module 
 def compile_tree(tree: Path, place: str) -> dict[str, tuple[bool, CodeType]]:
     """Compile every module below `tree`, which will stand at `place`: tracebacks name that.
 
-    Return (is a package, code) by the module's name.
+    Return (is a package, code for a group) by the module's name.
     """
+    sources = {_module_name(path): path for path in (source.relative_to(tree) for source in sorted(tree.rglob("*.py")))}
     modules = {}
-    for source in sorted(tree.rglob("*.py")):
-        path = source.relative_to(tree)
-        code = _compile(source, f"{place}/{path}")
+    for name, path in sources.items():
+        source, package = tree / path, path.name == "__init__.py"
         info = source.stat()
         target = Path(importlib.util.cache_from_source(str(source), optimization=""))
         target.parent.mkdir(exist_ok=True)
+        code = _compile(_read(source), f"{place}/{path}")
         target.write_bytes(_code_to_timestamp_pyc(code, int(info.st_mtime), info.st_size))
-        package = path.name == "__init__.py"
-        modules[".".join((path.parent if package else path.with_suffix("")).parts)] = package, code
+        direct = _Direct(name if package else name.rpartition(".")[0], frozenset(sources)).visit(_read(source))
+        modules[name] = package, _compile(direct, f"{place}/{path}")
     return modules
 
 
-def _compile(source: Path, name: str) -> CodeType:
-    module = _Lean().visit(ast.parse(source.read_bytes(), str(source)))
+def _module_name(path: Path) -> str:
+    return ".".join((path.parent if path.name == "__init__.py" else path.with_suffix("")).parts)
+
+
+def _read(source: Path) -> ast.Module:
+    module: ast.Module = _Lean().visit(ast.parse(source.read_bytes(), str(source)))
+    return module
+
+
+def _compile(module: ast.Module, name: str) -> CodeType:
     code: CodeType = compile(
         ast.fix_missing_locations(module),
         name,
@@ -162,6 +171,41 @@ class _Lean(ast.NodeTransformer):
         node.returns = None
         self.generic_visit(node)
         return node
+
+
+class _Direct(ast.NodeTransformer):
+    """Has a module of a group take what it imports of the house's own out of the modules that have run before it.
+
+    `from ..errors import A` becomes `_from = _module("urunc.errors"); A = _from.A`, which takes a tenth of the time;
+    `_module` is the loader's. Only a module's own statements, not those in its functions.
+    """
+
+    def __init__(self, package: str, modules: frozenset[str]) -> None:
+        self.package = package
+        self.modules = modules
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        """Leave it as it is: what is imported there may be in no group."""
+        return node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | list[ast.stmt]:
+        """Put assignments in the place of a relative import."""
+        if node.level == 0:
+            return node
+        parent = self.package.rsplit(".", node.level - 1)[0]
+        base = f"{parent}.{node.module}" if node.module else parent
+        values = {alias.name: f"{base}.{alias.name}" for alias in node.names}
+        own = any(inner not in self.modules for inner in values.values())
+        lines: list[ast.stmt] = [_assign("_from", _module(base))] if own else []
+        for alias in node.names:
+            inner = values[alias.name]
+            value = _module(inner) if inner in self.modules else ast.Attribute(_name("_from"), alias.name, ast.Load())
+            lines.append(_assign(alias.asname or alias.name, value))
+        return lines
+
+
+def _module(name: str) -> ast.expr:
+    return ast.Call(_name("_module"), [ast.Constant(name)], [])
 
 
 def _assign(name: str, value: ast.expr) -> ast.Assign:
@@ -219,4 +263,4 @@ def _loaded_by(tree: Path, names: str) -> list[str]:
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    write_groups(root, compile_tree(root, sys.argv[2]), _compile(Path(sys.argv[3]), f"{sys.argv[2]}/loader.py"))
+    write_groups(root, compile_tree(root, sys.argv[2]), _compile(_read(Path(sys.argv[3])), f"{sys.argv[2]}/loader.py"))

@@ -83,6 +83,37 @@ def test_records_are_what_they_were(installed: Path) -> None:
     assert found == fields(SOURCE)
 
 
+NAMES = """
+import sys
+from types import FunctionType, ModuleType
+if "urunc" not in sys.modules:
+    sys.path.insert(0, sys.argv[1])
+for name in sys.argv[2:]:
+    __import__(name)
+    for key, value in vars(sys.modules[name]).items():
+        if isinstance(value, (FunctionType, ModuleType, type)) and key not in ("_module", "_from", "dataclass_transform"):
+            print(name, key, value.__name__, getattr(value, "__module__", ""))
+"""
+"""Prints what each module calls the functions, classes and modules that it has, its own and imported ones."""
+
+
+def test_modules_of_groups_have_what_they_import(installed: Path, tmp_path: Path) -> None:
+    names = sorted(
+        ".".join(file.relative_to(SOURCE).with_suffix("").parts)
+        for file in (SOURCE / "urunc").rglob("*.py")
+        if file.name not in ("__init__.py", "__main__.py")
+    )
+
+    def shown(*argv: str | Path) -> set[str]:
+        done = subprocess.run([*argv, str(SOURCE), *names], check=True, stdout=subprocess.PIPE, text=True)
+        return set(done.stdout.splitlines())
+
+    wanted = shown(INTERPRETER, "-IS", "-c", NAMES)
+    assert len(wanted) > 1000
+    for entry in ("urunc", "containerd-shim-urunc-v2"):
+        assert shown(changed(installed, tmp_path / entry, NAMES, entry)) == wanted
+
+
 LIGHT = """
 import sys
 light = sys.modules["os"]

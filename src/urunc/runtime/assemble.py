@@ -17,6 +17,8 @@ from .plan_machine import guest_context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..oci.spec import Mount, Spec
     from ..vm.machine import Launch, Machine
     from .load import Request
@@ -25,11 +27,12 @@ _ENGINE_FILE_LIMIT = 1 << 20
 _MAX_ARGUMENT = 128 * 1024  # the kernel's MAX_ARG_STRLEN, with the NUL: execve would fail only at `start`
 
 
-def attach_network(request: Request, namespace: int) -> tuple[Network, dict[str, int]]:
-    """Look at init's network namespace, which is open, and put taps beside its interfaces, or behind them (NAT).
+def attach_network(request: Request, open_namespace: Callable[[], int]) -> tuple[Network, dict[str, int]]:
+    """Look at init's network namespace and put taps beside its interfaces, or behind them (NAT).
 
-    Returns the guest's network, and the taps' descriptors by name where they are not persistent. Raises HostError,
-    KernelError; what a failing call has made is undone.
+    `open_namespace` returns its descriptor, which stays the caller's. Returns the guest's network, and the taps'
+    descriptors by name where they are not persistent. Raises HostError, KernelError; what a failing call has made is
+    undone.
     """
     plan = request.plan
     servers, search = _name_servers(request)
@@ -43,7 +46,7 @@ def attach_network(request: Request, namespace: int) -> tuple[Network, dict[str,
     else:
         from . import net as mode  # type: ignore[no-redef]
 
-    with ns.inside(namespace, "network"), Rtnl() as rtnl:
+    with ns.inside(open_namespace(), "network"), Rtnl() as rtnl:
         found = mode.look(rtnl, plan.taps)
         seen = found.limited(plan.machine.boot.nics)
         taps = mode.attach(

@@ -284,7 +284,7 @@ class _Creation:
         """Look at the network that the hooks left, make the Launch, and send init on."""
         held = Descriptors()
         try:
-            network, taps = assemble.attach_network(self.request, self._init_network())
+            network, taps = assemble.attach_network(self.request, self._init_network)
             for fd in taps.values():
                 held.add(fd)
             machine = assemble.finish_machine(self.request, network)
