@@ -91,7 +91,8 @@ if "urunc" not in sys.modules:
 for name in sys.argv[2:]:
     __import__(name)
     for key, value in vars(sys.modules[name]).items():
-        if isinstance(value, (FunctionType, ModuleType, type)) and key not in ("_module", "_from", "dataclass_transform"):
+        named = isinstance(value, (FunctionType, ModuleType, type))
+        if named and key not in ("_module", "_from", "dataclass_transform"):
             print(name, key, value.__name__, getattr(value, "__module__", ""))
 """
 """Prints what each module calls the functions, classes and modules that it has, its own and imported ones."""
